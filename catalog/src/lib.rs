@@ -1,0 +1,3 @@
+//! Facts about vision-language models: architectures and what a sequence costs in memory.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

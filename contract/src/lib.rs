@@ -1,0 +1,15 @@
+//! What two programs must spell alike: `OpenAI` wire types, ports, flags, metric names, and the
+//! table of exit codes with their reasons. Holds no behaviour beyond parsing and printing these.
+//!
+//! # Layout
+//! - [`openai`]: request, response and error bodies of the chat and models endpoints.
+//! - [`diagnosis`]: why a server could not start: exit code ↔ reason ↔ sentence.
+//! - [`metrics`], [`ports`], [`flags`]: names.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod diagnosis;
+pub mod flags;
+pub mod metrics;
+pub mod openai;
+pub mod ports;

@@ -1,0 +1,66 @@
+//! Metric names. The runtime exports them, the operator and Prometheus queries read them.
+
+/// Gauge: requests being computed.
+pub const REQUESTS_RUNNING: &str = "vlm_requests_running";
+/// Gauge by `stage`: accepted requests that do not run yet.
+pub const REQUESTS_WAITING: &str = "vlm_requests_waiting";
+/// Gauge: how many requests can run at the same time.
+pub const REQUESTS_CAPACITY: &str = "vlm_requests_capacity";
+/// Counter by `via`: generation requests that reached the server, refused ones included.
+pub const REQUESTS_ARRIVED: &str = "vlm_requests_arrived_total";
+/// Counter by `reason`: generation requests refused before they were queued.
+pub const REQUESTS_REFUSED: &str = "vlm_requests_refused_total";
+/// Counter by `reason`: requests that ended.
+pub const REQUESTS_FINISHED: &str = "vlm_requests_finished_total";
+/// Counter: tokens of prompts, image tokens included.
+pub const PROMPT_TOKENS: &str = "vlm_prompt_tokens_total";
+/// Counter: generated tokens.
+pub const GENERATION_TOKENS: &str = "vlm_generation_tokens_total";
+/// Histogram in seconds: from arrival to the first token.
+pub const TIME_TO_FIRST_TOKEN: &str = "vlm_time_to_first_token_seconds";
+/// Histogram in seconds: between two tokens of one request.
+pub const INTER_TOKEN_LATENCY: &str = "vlm_inter_token_latency_seconds";
+/// Gauge from 0 to 1: share of the KV cache in use.
+pub const KV_CACHE_USAGE: &str = "vlm_kv_cache_usage_ratio";
+/// Histogram in seconds: decoding and preprocessing one picture.
+pub const IMAGE_DECODE: &str = "vlm_image_decode_seconds";
+
+/// Values of the label `stage` of [`REQUESTS_WAITING`].
+pub mod stage {
+    /// A picture of the request is being decoded.
+    pub const MEDIA: &str = "media";
+    /// The request waits for the engine.
+    pub const QUEUE: &str = "queue";
+    /// All stages.
+    pub const ALL: [&str; 2] = [MEDIA, QUEUE];
+}
+
+/// Values of the label `via` of [`REQUESTS_ARRIVED`].
+pub mod via {
+    /// Straight to the pod or its Service.
+    pub const DIRECT: &str = "direct";
+}
+
+/// Values of the label `reason` of [`REQUESTS_REFUSED`].
+pub mod refused {
+    /// The queue was full.
+    pub const QUEUE_FULL: &str = "queue_full";
+    /// The server was loading or draining.
+    pub const NOT_READY: &str = "not_ready";
+    /// All reasons.
+    pub const ALL: [&str; 2] = [QUEUE_FULL, NOT_READY];
+}
+
+/// Values of the label `reason` of [`REQUESTS_FINISHED`].
+pub mod finished {
+    /// The model ended its answer, or a stop string appeared.
+    pub const STOP: &str = "stop";
+    /// The token limit was reached.
+    pub const LENGTH: &str = "length";
+    /// The client went away.
+    pub const CANCELLED: &str = "cancelled";
+    /// The engine failed.
+    pub const ERROR: &str = "error";
+    /// All reasons.
+    pub const ALL: [&str; 4] = [STOP, LENGTH, CANCELLED, ERROR];
+}

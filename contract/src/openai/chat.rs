@@ -1,0 +1,208 @@
+//! `POST /v1/chat/completions`: request, response and stream chunk.
+//!
+//! Requests are read by these types and refused by field name where a type is wrong; unknown
+//! fields are ignored, as clients send many. Fields whose behaviour does not exist are absent.
+
+use serde::{Deserialize, Serialize};
+
+/// Request body.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ChatRequest {
+    /// Name of the model.
+    pub model: String,
+    /// The conversation, oldest first.
+    pub messages: Vec<Message>,
+    /// Answer as server-sent events.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// Options of the stream.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// Longest answer in tokens (older name).
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    /// Longest answer in tokens.
+    #[serde(default)]
+    pub max_completion_tokens: Option<u32>,
+    /// 0 takes the likeliest token; up to 2.
+    #[serde(default)]
+    pub temperature: Option<f32>,
+    /// Smallest set of tokens with this share of probability, in (0, 1].
+    #[serde(default)]
+    pub top_p: Option<f32>,
+    /// Makes sampling repeatable.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Strings that end the answer and are not part of it.
+    #[serde(default)]
+    pub stop: Option<Stop>,
+    /// How many answers; only 1 is served.
+    #[serde(default)]
+    pub n: Option<u32>,
+    /// Generate past the end-of-text token (for measurements).
+    #[serde(default)]
+    pub ignore_eos: Option<bool>,
+}
+
+/// One or several stop strings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Stop {
+    /// One string.
+    One(String),
+    /// Up to four strings.
+    Many(Vec<String>),
+}
+
+/// Options of a stream.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StreamOptions {
+    /// Send a last chunk with the usage and no choices.
+    #[serde(default)]
+    pub include_usage: Option<bool>,
+}
+
+/// One message of the conversation.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said; absent or null means nothing.
+    #[serde(default)]
+    pub content: Option<Content>,
+}
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// Instructions, by their newer name.
+    Developer,
+    /// The person asking.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// Text alone, or parts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// Text and pictures in order.
+    Parts(Vec<Part>),
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part {
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A picture.
+    ImageUrl {
+        /// Where it is.
+        image_url: ImageUrl,
+    },
+}
+
+/// Where a picture is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ImageUrl {
+    /// A `data:` URL.
+    pub url: String,
+}
+
+/// Response body of a request that is not streamed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChatResponse {
+    /// Id of the request.
+    pub id: String,
+    /// Always `chat.completion`.
+    pub object: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Name of the model.
+    pub model: String,
+    /// The answers.
+    pub choices: Vec<Choice>,
+    /// Tokens used.
+    pub usage: Usage,
+}
+
+/// One answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Choice {
+    /// Which of the `n` answers.
+    pub index: u32,
+    /// The answer.
+    pub message: AnswerMessage,
+    /// `stop` or `length`.
+    pub finish_reason: Option<String>,
+}
+
+/// The text of an answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AnswerMessage {
+    /// Always `assistant`.
+    pub role: Role,
+    /// The text.
+    pub content: String,
+}
+
+/// One chunk of a stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChatChunk {
+    /// Id of the request.
+    pub id: String,
+    /// Always `chat.completion.chunk`.
+    pub object: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Name of the model.
+    pub model: String,
+    /// Empty in the chunk that carries the usage.
+    pub choices: Vec<ChunkChoice>,
+    /// Tokens used; only in the last chunk, when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What a chunk adds to an answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChunkChoice {
+    /// Which of the `n` answers.
+    pub index: u32,
+    /// What is added.
+    pub delta: Delta,
+    /// Set in the answer's last chunk.
+    pub finish_reason: Option<String>,
+}
+
+/// What a chunk adds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Delta {
+    /// Only in the first chunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// Tokens used by a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, image tokens included.
+    pub prompt_tokens: usize,
+    /// Generated tokens.
+    pub completion_tokens: usize,
+    /// The sum.
+    pub total_tokens: usize,
+}

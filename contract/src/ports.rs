@@ -1,0 +1,10 @@
+//! TCP ports.
+
+/// The model server: API, `/health`, `/ready` and `/metrics`.
+pub const RUNTIME_HTTP: u16 = 8000;
+/// The Service in front of the model servers.
+pub const MODEL_SERVICE: u16 = 80;
+/// The operator's `/healthz`, `/readyz`, `/metrics` and `/prometheus/targets`.
+pub const OPERATOR_ADMIN: u16 = 8080;
+/// Name of the model server's container port and of the Service port.
+pub const HTTP_NAME: &str = "http";

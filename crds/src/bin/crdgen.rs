@@ -1,0 +1,3 @@
+//! Writes the `CustomResourceDefinition` as YAML.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `vlm-operator`: the controller process.
+
+fn main() {}

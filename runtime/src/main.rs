@@ -1,0 +1,3 @@
+//! `vlm-runtime`: serves vision-language models over the `OpenAI` API.
+
+fn main() {}
