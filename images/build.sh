@@ -1,0 +1,53 @@
+#!/bin/bash
+# Builds container images with buildah, no registry and no daemon:
+#   images/build.sh [NAME...]      operator runtime tiny-llava prometheus pause; all of them by default
+# Each becomes an archive in the cache, images/NAME.tar, that `cluster.sh load` or
+# `docker load` takes. One whose files did not change is left as it is.
+#   PUSH=1 IMAGE_PREFIX=REGISTRY/PATH images/build.sh
+# pushes them instead (after `buildah login REGISTRY`; PUSH_FLAGS=--tls-verify=false for plain http).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator/images
+prefix=${IMAGE_PREFIX:-localhost}
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$here/../Cargo.toml")
+mkdir -p "$out"
+exec 7>"$out/lock"
+flock 7
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+store=(--root "$work/store" --runroot "$work/run" --storage-driver vfs)
+
+reference() { if [ "$1" = pause ]; then echo "$prefix/pause:1"; else echo "$prefix/vlm-$1:$version"; fi; }
+fingerprint() { # of an image's name and every file that goes into it
+    echo "$1"
+    cd "$work/$2"
+    find . -type f -exec sha256sum {} + | LC_ALL=C sort
+    sha256sum <"$here/Dockerfile.$2"
+}
+build() { # NAME
+    local name=$1 image stamp
+    image=$(reference "$name")
+    "$here/stage.sh" "$name" "$work/$name"
+    stamp=$(fingerprint "$image" "$name")
+    if [ -z "${PUSH:-}" ] && [ -e "$out/$name.tar" ] && [ "$stamp" = "$(cat "$out/$name.stamp" 2>/dev/null)" ]; then
+        echo "image $image is up to date"
+        return
+    fi
+    "$here/../tests/cluster/packages.sh" buildah
+    buildah "${store[@]}" bud --quiet --isolation chroot --timestamp 0 \
+        --file "$here/Dockerfile.$name" --tag "$image" "$work/$name" >/dev/null
+    if [ -n "${PUSH:-}" ]; then
+        # shellcheck disable=SC2086 # several flags
+        buildah "${store[@]}" push --quiet ${PUSH_FLAGS:-} "$image" "docker://$image"
+        echo "image $image pushed"
+    else
+        rm -f "$out/$name".*
+        buildah "${store[@]}" push --quiet "$image" "oci-archive:$work/$name.tar:$image"
+        mv "$work/$name.tar" "$out/$name.tar"
+        echo "$stamp" >"$out/$name.stamp"
+        echo "image $image built: $(du -m "$out/$name.tar" | cut -f1) MB"
+    fi
+}
+
+[ $# -gt 0 ] || set -- operator runtime tiny-llava prometheus pause
+for name in "$@"; do build "$name"; done

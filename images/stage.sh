@@ -1,0 +1,50 @@
+#!/bin/bash
+# Lays out the files an image is made of: stage.sh NAME FOLDER
+# Binaries must have been built (make images does); Debian's are fetched.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator
+name=$1
+mkdir -p "$2"
+to=$(cd "$2" && pwd)
+
+static() { # a static binary of this workspace
+    local built=${CARGO_TARGET_DIR:-$cache/target}/${CARGO_BUILD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}/release/$1
+    [ -x "$built" ] || { echo "stage.sh: $built is missing: make images builds it" >&2; exit 1; }
+    ! ldd "$built" >/dev/null 2>&1 || ldd "$built" | grep -q statically ||
+        { echo "stage.sh: $built is not linked statically" >&2; exit 1; }
+    install -m 755 "$built" "$to/$1"
+}
+debian() { # the files of a Debian package, without installing it
+    local unpacked=$cache/debian/$1
+    if [ ! -d "$unpacked" ]; then
+        mkdir -p "$unpacked.new"
+        (cd "$unpacked.new"
+         apt-get download -q -o APT::Sandbox::User=root "$1" >/dev/null 2>&1 ||
+            { apt-get update -q >/dev/null && apt-get download -q -o APT::Sandbox::User=root "$1" >/dev/null; }
+         dpkg-deb --extract ./*.deb . && rm ./*.deb)
+        mv "$unpacked.new" "$unpacked"
+    fi
+    echo "$unpacked"
+}
+
+case $name in
+operator) static vlm-operator ;;
+runtime) static vlm-runtime ;;
+tiny-llava)
+    install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
+    install -m 644 "$here/publish.sh" "$to/publish.sh"
+    mkdir -p "$to/weights"
+    for file in "$here"/../examples/tiny-llava/*.{json,safetensors,jinja,txt,model}; do
+        if [ -e "$file" ]; then install -m 644 "$file" "$to/weights/"; fi
+    done
+    [ -e "$to/weights/config.json" ] || { echo "stage.sh: examples/tiny-llava has no config.json" >&2; exit 1; } ;;
+prometheus)
+    binary=$(debian prometheus)/usr/bin/prometheus
+    install -D -m 755 "$binary" "$to/root/usr/bin/prometheus"
+    ldd "$binary" | grep -o '/[^ ]*' | while read -r library; do
+        install -D -m 755 "$(realpath "$library")" "$to/root$library"
+    done ;;
+pause) install -m 755 "$cache/kube/bin/pause" "$to/pause" ;;
+*) echo "stage.sh: no image is called $name" >&2; exit 1 ;;
+esac
