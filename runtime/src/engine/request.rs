@@ -1,0 +1,135 @@
+//! What goes into the engine and what comes out: requests, events, refusals, options.
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::prompt::Prompt;
+
+/// Sizes fixed at start.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Longest sequence, prompt and answer together, in tokens.
+    pub max_tokens: usize,
+    /// Sequences computed at the same time.
+    pub max_concurrency: usize,
+    /// Requests that may wait beyond those that run.
+    pub max_queue: usize,
+    /// Bytes of the KV cache; by default room for `max_concurrency` sequences of full length.
+    pub kv_bytes: Option<u64>,
+}
+
+/// How a token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Smallest set of tokens whose probability reaches this; 1 is all.
+    pub top_p: f32,
+    /// Same seed, same answer; random when absent.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_p: 1.0, seed: None }
+    }
+}
+
+/// One sequence to generate.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Ids and pictures.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Most tokens to generate; at least 1 is generated.
+    pub max_new_tokens: usize,
+    /// Ids that end the answer and are not part of it. Empty: never stop early.
+    pub stop_ids: Vec<u32>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it.
+    Stop,
+    /// The token limit was reached.
+    Length,
+}
+
+/// One step of an answer. `Finished` or `Failed` is the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The next token.
+    Token {
+        /// Its id.
+        id: u32,
+    },
+    /// The answer is complete.
+    Finished(FinishReason),
+    /// The answer cannot be continued; a sentence.
+    Failed(String),
+}
+
+/// The events of one request. Dropping it cancels the sequence within one step.
+#[derive(Debug)]
+pub struct TokenStream {
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl TokenStream {
+    pub(super) fn new() -> (mpsc::UnboundedSender<Event>, Self) {
+        let (sender, events) = mpsc::unbounded_channel();
+        (sender, Self { events })
+    }
+
+    /// The next event; `None` after the last.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+}
+
+/// Why a request was not accepted, as a sentence for the client.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum SubmitError {
+    /// Try again later.
+    #[error("the queue is full; retry in {retry_after_seconds} s")]
+    QueueFull {
+        /// Estimated from how fast requests complete.
+        retry_after_seconds: u64,
+    },
+    /// Can never run here.
+    #[error("prompt and answer need {tokens} tokens, more than the limit of {limit}; shorten the prompt or lower max_tokens")]
+    TooLong {
+        /// Tokens of the prompt and the answer.
+        tokens: usize,
+        /// Longest sequence.
+        limit: usize,
+    },
+    /// The prompt has no tokens.
+    #[error("the prompt is empty; send at least one token")]
+    Empty,
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The engine thread ended after a fault.
+    #[error("the engine has stopped after a fault")]
+    Stopped,
+}
+
+/// The engine's state for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Sequences being computed.
+    pub running: usize,
+    /// Accepted sequences that do not run yet.
+    pub waiting: usize,
+    /// Sequences that can run at the same time.
+    pub capacity: usize,
+    /// Share of the KV cache in use, 0 to 1.
+    pub kv_usage: f64,
+    /// Requests completed per second lately.
+    pub completions_per_second: Option<f64>,
+    /// The engine thread ended after a fault.
+    pub stopped: bool,
+}

@@ -1,0 +1,82 @@
+//! From the bytes of a picture to normalised pixels. Owns limits and the errors a client sees;
+//! knows nothing of prompts or of the network.
+
+use thiserror::Error;
+
+/// What a picture may cost before it is decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageLimits {
+    /// Most pixels, width times height, read from the header before anything is decoded.
+    pub max_pixels: u64,
+    /// Most bytes of the encoded file.
+    pub max_bytes: u64,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { max_pixels: 40_000_000, max_bytes: 20_971_520 }
+    }
+}
+
+/// A picture as the vision tower takes it.
+#[derive(Clone, Debug)]
+pub struct PreparedImage {
+    /// Number of tiles.
+    pub tiles: usize,
+    /// Height of a tile in pixels.
+    pub height: usize,
+    /// Width of a tile in pixels.
+    pub width: usize,
+    /// Normalised pixels `[tiles, 3, height, width]`.
+    pub pixels: Vec<f32>,
+    /// Prompt tokens that the picture takes.
+    pub tokens: usize,
+}
+
+/// Why a picture was refused, as a sentence for the client.
+#[derive(Debug, Error, PartialEq)]
+pub enum ImageError {
+    /// There are no bytes.
+    #[error("the image is empty; send the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file")]
+    Empty,
+    /// Recognised, but not decoded by this server.
+    #[error("{format} images are not supported; send JPEG, PNG, WebP, GIF, BMP or TIFF")]
+    UnsupportedFormat {
+        /// Name of the format.
+        format: String,
+    },
+    /// The bytes are no picture, or a broken one.
+    #[error("the image cannot be decoded ({reason}); send an intact JPEG, PNG, WebP, GIF, BMP or TIFF file")]
+    Undecodable {
+        /// What the decoder said.
+        reason: String,
+    },
+    /// More pixels than allowed.
+    #[error("the image has {width}x{height} pixels, more than the limit of {limit}; send a smaller one")]
+    TooManyPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The limit.
+        limit: u64,
+    },
+    /// A larger file than allowed.
+    #[error("the image has {bytes} bytes, more than the limit of {limit}; send a smaller one")]
+    TooManyBytes {
+        /// Bytes of the file.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// One side is much longer than the other.
+    #[error("the image is {width}x{height} pixels, and one side may be at most {limit} times the other; crop it")]
+    AspectRatio {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Longest side over shortest side.
+        limit: u32,
+    },
+}

@@ -1,0 +1,273 @@
+//! The server's metrics in a registry of its own. Names and label values are the contract's; every
+//! series exists from the start, so that a missing one always means a broken scrape.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use vlm_contract::metrics as names;
+
+use crate::engine::Snapshot;
+
+const FIRST_TOKEN_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0];
+const BETWEEN_TOKENS_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5];
+const DECODE_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Why a generation request was refused before it was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many requests as allowed were running and waiting.
+    QueueFull,
+    /// The server was loading or draining.
+    NotReady,
+}
+
+/// How an accepted request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The model ended its answer, or a stop string appeared.
+    Stop,
+    /// The token limit was reached.
+    Length,
+    /// The client went away.
+    Cancelled,
+    /// The engine failed, or the drain deadline passed.
+    Error,
+}
+
+impl Outcome {
+    /// The label value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Stop => names::finished::STOP,
+            Self::Length => names::finished::LENGTH,
+            Self::Cancelled => names::finished::CANCELLED,
+            Self::Error => names::finished::ERROR,
+        }
+    }
+}
+
+/// All metrics of the server.
+pub struct Metrics {
+    registry: Registry,
+    running: IntGauge,
+    waiting: IntGaugeVec,
+    media: IntGauge,
+    capacity: IntGauge,
+    kv_usage: Gauge,
+    arrived: IntCounterVec,
+    refused: IntCounterVec,
+    finished: IntCounterVec,
+    prompt_tokens: IntCounter,
+    generation_tokens: IntCounter,
+    first_token: Histogram,
+    between_tokens: Histogram,
+    decode: Histogram,
+}
+
+impl Metrics {
+    /// Registers every metric. Fails only if two share a name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let waiting = IntGaugeVec::new(
+            Opts::new(names::REQUESTS_WAITING, "Accepted requests that do not run yet, by stage"),
+            &["stage"],
+        )?;
+        let metrics = Self {
+            registry: Registry::new(),
+            running: IntGauge::new(names::REQUESTS_RUNNING, "Requests being computed")?,
+            media: waiting.with_label_values(&[names::stage::MEDIA]),
+            waiting,
+            capacity: IntGauge::new(
+                names::REQUESTS_CAPACITY,
+                "Requests that can run at the same time, 0 while loading",
+            )?,
+            kv_usage: Gauge::new(names::KV_CACHE_USAGE, "Share of the KV cache in use")?,
+            arrived: counters(
+                names::REQUESTS_ARRIVED,
+                "Generation requests that reached the server, refused ones included",
+                "via",
+                &[names::via::DIRECT],
+            )?,
+            refused: counters(
+                names::REQUESTS_REFUSED,
+                "Generation requests refused before they were queued",
+                "reason",
+                &names::refused::ALL,
+            )?,
+            finished: counters(
+                names::REQUESTS_FINISHED,
+                "Requests that ended",
+                "reason",
+                &names::finished::ALL,
+            )?,
+            prompt_tokens: IntCounter::new(
+                names::PROMPT_TOKENS,
+                "Tokens of prompts, image tokens included",
+            )?,
+            generation_tokens: IntCounter::new(names::GENERATION_TOKENS, "Generated tokens")?,
+            first_token: histogram(
+                names::TIME_TO_FIRST_TOKEN,
+                "Seconds from arrival to the first token",
+                FIRST_TOKEN_SECONDS,
+            )?,
+            between_tokens: histogram(
+                names::INTER_TOKEN_LATENCY,
+                "Seconds between two tokens of one request",
+                BETWEEN_TOKENS_SECONDS,
+            )?,
+            decode: histogram(
+                names::IMAGE_DECODE,
+                "Seconds to decode and preprocess one picture",
+                DECODE_SECONDS,
+            )?,
+        };
+        metrics.waiting.with_label_values(&[names::stage::QUEUE]).set(0);
+        for collector in metrics.collectors() {
+            metrics.registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.running.clone()),
+            Box::new(self.waiting.clone()),
+            Box::new(self.capacity.clone()),
+            Box::new(self.kv_usage.clone()),
+            Box::new(self.arrived.clone()),
+            Box::new(self.refused.clone()),
+            Box::new(self.finished.clone()),
+            Box::new(self.prompt_tokens.clone()),
+            Box::new(self.generation_tokens.clone()),
+            Box::new(self.first_token.clone()),
+            Box::new(self.between_tokens.clone()),
+            Box::new(self.decode.clone()),
+        ]
+    }
+
+    /// A generation request reached the server.
+    pub fn arrived(&self) {
+        self.arrived.with_label_values(&[names::via::DIRECT]).inc();
+    }
+
+    /// A generation request was refused.
+    pub fn refused(&self, why: Refusal) {
+        let reason = match why {
+            Refusal::QueueFull => names::refused::QUEUE_FULL,
+            Refusal::NotReady => names::refused::NOT_READY,
+        };
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// An accepted request ended.
+    pub fn finished(&self, how: Outcome) {
+        self.finished.with_label_values(&[how.label()]).inc();
+    }
+
+    /// The engine accepted a prompt of so many tokens.
+    pub fn prompt(&self, tokens: usize) {
+        self.prompt_tokens.inc_by(tokens as u64);
+    }
+
+    /// The first token of a request, so long after its arrival.
+    pub fn first_token(&self, after: Duration) {
+        self.generation_tokens.inc();
+        self.first_token.observe(after.as_secs_f64());
+    }
+
+    /// A later token of a request, so long after the one before.
+    pub fn next_token(&self, after: Duration) {
+        self.generation_tokens.inc();
+        self.between_tokens.observe(after.as_secs_f64());
+    }
+
+    /// A picture was decoded and preprocessed.
+    pub fn decoded(&self, took: Duration) {
+        self.decode.observe(took.as_secs_f64());
+    }
+
+    /// Counts a request as waiting in the media stage until the guard is dropped.
+    pub fn in_media_stage(&self) -> MediaStage {
+        self.media.inc();
+        MediaStage(self.media.clone())
+    }
+
+    /// The text format, with the engine's present state.
+    pub fn render(&self, engine: Option<&Snapshot>) -> Result<String, prometheus::Error> {
+        let queue = self.waiting.with_label_values(&[names::stage::QUEUE]);
+        self.running.set(engine.map_or(0, |now| now.running as i64));
+        queue.set(engine.map_or(0, |now| now.waiting as i64));
+        self.capacity.set(engine.map_or(0, |now| now.capacity as i64));
+        self.kv_usage.set(engine.map_or(0.0, |now| now.kv_usage));
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// A request in the media stage.
+pub struct MediaStage(IntGauge);
+
+impl Drop for MediaStage {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn counters(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    for value in values {
+        vec.with_label_values(&[*value]).inc_by(0);
+    }
+    Ok(vec)
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_exists_before_the_first_request() {
+        let text = Metrics::new().unwrap().render(None).unwrap();
+        for series in [
+            "vlm_requests_running 0",
+            "vlm_requests_waiting{stage=\"media\"} 0",
+            "vlm_requests_waiting{stage=\"queue\"} 0",
+            "vlm_requests_capacity 0",
+            "vlm_requests_arrived_total{via=\"direct\"} 0",
+            "vlm_requests_refused_total{reason=\"queue_full\"} 0",
+            "vlm_requests_refused_total{reason=\"not_ready\"} 0",
+            "vlm_requests_finished_total{reason=\"cancelled\"} 0",
+            "vlm_kv_cache_usage_ratio 0",
+            "vlm_time_to_first_token_seconds_count 0",
+            "vlm_inter_token_latency_seconds_count 0",
+            "vlm_image_decode_seconds_count 0",
+            "vlm_prompt_tokens_total 0",
+            "vlm_generation_tokens_total 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_media_stage_ends_with_its_guard() {
+        let metrics = Metrics::new().unwrap();
+        let guard = metrics.in_media_stage();
+        assert!(metrics.render(None).unwrap().contains("{stage=\"media\"} 1"));
+        drop(guard);
+        assert!(metrics.render(None).unwrap().contains("{stage=\"media\"} 0"));
+    }
+}
