@@ -34,11 +34,8 @@ runtime) static vlm-runtime ;;
 tiny-llava)
     install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
     install -m 644 "$here/publish.sh" "$to/publish.sh"
-    mkdir -p "$to/weights"
-    for file in "$here"/../examples/tiny-llava/*.{json,safetensors,jinja,txt,model}; do
-        if [ -e "$file" ]; then install -m 644 "$file" "$to/weights/"; fi
-    done
-    [ -e "$to/weights/config.json" ] || { echo "stage.sh: examples/tiny-llava has no config.json" >&2; exit 1; } ;;
+    mkdir "$to/weights"
+    install -m 644 "$here"/../examples/tiny-llava/model/* "$to/weights/" ;;
 prometheus)
     binary=$(debian prometheus)/usr/bin/prometheus
     install -D -m 755 "$binary" "$to/root/usr/bin/prometheus"

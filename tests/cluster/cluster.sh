@@ -60,14 +60,15 @@ close_inherited() {
 }
 # Removes what an ended cluster may have left: cgroup folders, data. The logs stay.
 clean() {
-    local folders=() _
+    local folders _
     for _ in $(seq 100); do # busy until the last process is reaped
-        mapfile -t folders < <(compgen -G "/sys/fs/cgroup/$cgroup"; compgen -G "/sys/fs/cgroup/*/$cgroup")
-        [ ${#folders[@]} -gt 0 ] || break
-        find "${folders[@]}" -depth -type d -exec rmdir {} + 2>/dev/null || true
+        folders=$(find /sys/fs/cgroup -maxdepth 2 -type d -name "$cgroup")
+        [ -n "$folders" ] || break
+        # shellcheck disable=SC2086 # several folders, no spaces
+        find $folders -depth -type d -exec rmdir {} + 2>/dev/null || true
         sleep 0.05
     done
-    [ ${#folders[@]} = 0 ] || echo "cluster.sh: could not remove ${folders[*]}" >&2
+    [ -z "$folders" ] || echo "cluster.sh: could not remove ${folders//$'\n'/ }" >&2
     rm -rf "$dir"/{ready,pki,config,etcd,containerd,kubelet,volumes,kubectl-cache,admin.kubeconfig}
 }
 end() { # kill the first process and wait: its holder goes last
@@ -114,7 +115,10 @@ volume)
     [ -n "${1:-}" ] || fail "volume: which name?"
     need_alive
     install -d -m 0777 "$dir/volumes/$1" # pods run as any user, and write to it
-    sed "s|NAME|$1|; s|FOLDER|$dir/volumes/$1|" "$here/volume.yaml" | enter kubectl apply -f - ;;
+    sed "s|NAME|$1|; s|FOLDER|$dir/volumes/$1|" "$here/volume.yaml" | enter kubectl apply -f -
+    if [ "$(enter kubectl get persistentvolume "$1" -o 'jsonpath={.status.phase}')" = Released ]; then
+        enter kubectl patch persistentvolume "$1" --type=json -p '[{"op":"remove","path":"/spec/claimRef"}]'
+    fi ;;
 logs)
     if [ $# -gt 0 ]; then cat "$dir/log/$1.log"; else tail -n 20 "$dir"/log/*.log | cut -c1-400; fi ;;
 down)

@@ -3,6 +3,8 @@
 # None of their services is started now, and none is left enabled for the next boot.
 set -euo pipefail
 
+exec 6<"$0"
+flock 6 # apt itself does not wait its turn
 missing=()
 # shellcheck disable=SC2016 # the format is dpkg's, not the shell's
 for name in "$@"; do

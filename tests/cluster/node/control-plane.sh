@@ -23,6 +23,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+- {level: None, resources: [{group: authentication.k8s.io}, {group: authorization.k8s.io}]} # questions, not writes
 - {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
 - {level: None}
 Y

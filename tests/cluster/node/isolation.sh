@@ -9,7 +9,7 @@ isolate() {
 
 isolate_folders() {
     local setting
-    mount -t tmpfs -o mode=755 tmpfs /run
+    mount --no-mtab -t tmpfs -o mode=755 tmpfs /run
     mkdir /run/{kept,upper,work,sysctl}
     # some paths under /var are fixed in the kubelet: copy on write, but for our own folder
     mount --bind "$dir" /run/kept

@@ -1,0 +1,115 @@
+# What CI runs is what a person runs. Without a target, make lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down demo-volume test test-fast lint unit chart crds crds-check build images \
+	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# One target folder outside the checkout, and static binaries: they run FROM scratch.
+export CARGO_TARGET_DIR := $(CACHE)/target
+export CARGO_BUILD_TARGET := $(HOST)
+export CARGO_TARGET_$(shell echo '$(HOST)' | tr a-z- A-Z_)_RUSTFLAGS := -C target-feature=+crt-static
+export PATH := $(CACHE)/kube/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+CARGO := cargo
+ALL := --release --locked --workspace
+WITH_CLUSTER := $(ALL) --features vlm-tests/cluster
+CLUSTER_SH := tests/cluster/cluster.sh
+CRD := charts/vlm-operator/templates/crd.yaml
+IMAGES := $(foreach name,operator runtime tiny-llava prometheus,$(CACHE)/images/$(name).tar)
+PYTHON := python3
+
+help: ## this list
+	@echo 'make TARGET:'
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: ## one manifest to one answer, then load and scaling, on a cluster of its own (CLUSTER=current: on yours)
+	@$(PYTHON) demo/run.py
+
+demo-down: ## remove all that the demo made
+	@if [ '$(CLUSTER)' != current ]; then exec $(CLUSTER_SH) down; fi
+	kubectl delete --ignore-not-found -f examples/tiny-llava.yaml || true
+	kubectl delete --ignore-not-found -f examples/tiny-llava-weights.yaml -f examples/prometheus.yaml
+	helm uninstall vlm-operator --namespace vlm-system --ignore-not-found --wait
+	kubectl delete --ignore-not-found -f $(CRD)
+	kubectl delete --ignore-not-found namespace vlm-system
+
+demo-volume:
+	@$(CLUSTER_SH) volume tiny-llava
+
+test: ## all tests of CI, those on a real cluster among them
+	@tests/phases.sh all
+
+test-fast: ## the tests that need no cluster
+	@tests/phases.sh fast
+
+lint: ## format, clippy, docs, shell scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(WITH_CLUSTER) --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WITH_CLUSTER) --no-deps --quiet
+	if command -v shellcheck >/dev/null; then
+		shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh .ci/run
+		shellcheck --external-sources --check-sourced tests/cluster/node.sh
+	else
+		echo 'shellcheck is not installed: shell scripts are not checked'
+	fi
+
+unit: ## every Rust test that needs no cluster
+	$(CARGO) test $(ALL)
+
+chart: ## helm lint and a rendering of the chart
+	helm lint --strict charts/vlm-operator
+	helm template vlm-operator charts/vlm-operator --namespace vlm-system >/dev/null
+
+crds: ## write the chart's CRD from the Rust types
+	$(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen >$(CACHE)/crd.yaml
+	mv $(CACHE)/crd.yaml $(CRD)
+
+crds-check: ## is the chart's CRD what the Rust types say?
+	$(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen | diff $(CRD) - ||
+		{ echo '$(CRD) is not what the types say; make crds writes it' >&2; exit 1; }
+
+build: ## our own binaries, static
+	$(CARGO) build $(ALL) --bins
+
+images: build ## container images (PUSH=1 IMAGE_PREFIX=registry/path pushes them)
+	@images/build.sh
+
+kube: ## Kubernetes for the local cluster, from Go modules
+	@tests/cluster/build.sh
+
+cluster-up: ## a local cluster with our images, reachable from this machine
+	@tests/cluster/build.sh &
+	kube=$$!
+	trap 'kill $$kube 2>/dev/null || true' EXIT
+	$(MAKE) --no-print-directory images
+	wait $$kube
+	$(CLUSTER_SH) up
+	$(CLUSTER_SH) load $(IMAGES)
+	$(CLUSTER_SH) expose
+
+cluster-down: ## end the local cluster without a trace
+	@$(CLUSTER_SH) down
+
+cluster-check: ## the local cluster's own tests
+	@tests/cluster/check.sh
+
+cluster-test: ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
+	$(CARGO) test $(WITH_CLUSTER) --test e2e --no-run
+	CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
+		$(CARGO) test $(WITH_CLUSTER) --offline --test e2e -- $(ARGS)
+
+campaign: ## a long test by name on a fresh cluster: NAME=... SEED=...
+	$(CARGO) build $(WITH_CLUSTER) --bin campaign
+	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
+		$(CACHE)/target/$(HOST)/release/campaign $(NAME) --seed $(or $(SEED),1)
+
+bench: ## the runtime's figures on this machine
+	$(CARGO) run --release --locked -p vlm-runtime -- bench --model examples/tiny-llava/model
+
+docs: ## the Rust documentation, for reading
+	$(CARGO) doc $(ALL) --no-deps --document-private-items
+	echo 'open $(CACHE)/target/$(HOST)/doc/vlm_operator/index.html'
