@@ -1,3 +1,5 @@
 //! Facts about vision-language models: architectures and what a sequence costs in memory.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod architecture;
