@@ -1,1 +1,11 @@
-//! What the tests of both sides share: a client, temporary namespaces, waiting for a condition.
+//! What the tests that see both sides share: tools, a client, namespaces of their own, waiting.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+
+pub mod tools;
+#[cfg(feature = "cluster")]
+pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod space;
+#[cfg(feature = "cluster")]
+pub mod idle;

@@ -1,0 +1,93 @@
+//! The arrows between crates, proven from `cargo metadata`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// Crate → the workspace crates that it may depend on.
+const ARROWS: [(&str, &[&str]); 6] = [
+    ("vlm-catalog", &[]),
+    ("vlm-contract", &[]),
+    ("vlm-crds", &["vlm-catalog", "vlm-contract"]),
+    ("vlm-runtime", &["vlm-catalog", "vlm-contract"]),
+    ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
+    ("vlm-tests", &["vlm-contract", "vlm-crds"]),
+];
+
+/// Crate → names that must not stand anywhere below it.
+const FORBIDDEN: [(&str, &[&str]); 4] = [
+    ("vlm-catalog", &["kube", "candle-core", "tokio"]),
+    ("vlm-contract", &["kube", "candle-core", "tokio"]),
+    ("vlm-runtime", &["kube", "kube-client", "kube-core", "k8s-openapi"]),
+    ("vlm-operator", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
+];
+
+/// Name → names of the packages it links in normal or build dependencies.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let out = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--offline", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let name_of: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["id"].as_str().unwrap(), p["name"].as_str().unwrap()))
+        .collect();
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for node in metadata["resolve"]["nodes"].as_array().unwrap() {
+        let entry = found.entry(name_of[node["id"].as_str().unwrap()].to_owned()).or_default();
+        for dep in node["deps"].as_array().unwrap() {
+            let linked = dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] != "dev");
+            if linked {
+                entry.insert(name_of[dep["pkg"].as_str().unwrap()].to_owned());
+            }
+        }
+    }
+    found
+}
+
+fn below(name: &str, all: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
+    while let Some(next) = open.pop() {
+        for dep in all.get(&next).into_iter().flatten() {
+            if seen.insert(dep.clone()) {
+                open.push(dep.clone());
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn crates_depend_only_along_the_arrows() {
+    let all = dependencies();
+    for (name, allowed) in ARROWS {
+        let found = all.get(name).unwrap_or_else(|| panic!("package {name} is missing from the workspace"));
+        let wrong: Vec<_> = found
+            .iter()
+            .filter(|dep| dep.starts_with("vlm-") && !allowed.contains(&dep.as_str()))
+            .collect();
+        assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
+    }
+    let known: BTreeSet<_> = ARROWS.iter().map(|(name, _)| *name).collect();
+    let unknown: Vec<_> = all.keys().filter(|n| n.starts_with("vlm-") && !known.contains(n.as_str())).collect();
+    assert!(unknown.is_empty(), "add {unknown:?} to the arrows");
+}
+
+#[test]
+fn the_runtime_knows_no_kubernetes_and_the_operator_no_tensors() {
+    let all = dependencies();
+    for (name, forbidden) in FORBIDDEN {
+        let found = below(name, &all);
+        assert!(!found.is_empty() || name == "vlm-contract", "package {name} is missing");
+        for bad in forbidden {
+            assert!(!found.contains(*bad), "{bad} stands below {name}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The same picture and question give the reference's answer through every client, and bad
+//! requests get an error of the API's own shape.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use vlm_tests::space::Space;
+use vlm_tests::tools::{cache, root, run};
+
+use crate::load::question;
+
+/// What the reference implementation answered: picture, question, answer, tokens.
+fn references() -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join("examples/tiny-llava/references/references.json")).unwrap();
+    let all: Value = serde_json::from_str(&text).unwrap();
+    let cases = all["cases"].as_array().unwrap().clone();
+    assert!(cases.len() >= 12);
+    cases
+}
+
+fn picture(case: &Value) -> String {
+    format!("references/{}", case["picture"].as_str().unwrap())
+}
+
+fn text<'a>(case: &'a Value, field: &str) -> &'a str {
+    case[field].as_str().unwrap_or_else(|| panic!("no {field} in {case}"))
+}
+
+fn curl(arguments: &[&str]) -> Value {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60"]).args(arguments);
+    serde_json::from_str(&run(&mut command).unwrap()).unwrap()
+}
+
+fn by_data_url(base: &str, case: &Value) -> Value {
+    let body = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(body.path(), question(&picture(case), text(case, "question"), 64).to_string()).unwrap();
+    let data = format!("@{}", body.path().display());
+    curl(&[&format!("{base}/v1/chat/completions"), "-H", "Content-Type: application/json", "--data-binary", &data])
+}
+
+fn by_form(base: &str, case: &Value) -> Value {
+    let image = format!("image=@{}", root().join("examples/tiny-llava").join(picture(case)).display());
+    let prompt = format!("prompt={}", text(case, "question"));
+    let url = format!("{base}/v1/chat/completions");
+    curl(&[&url, "-F", "model=tiny-llava", "-F", "temperature=0", "-F", "max_tokens=64", "-F", &prompt, "-F", &image])
+}
+
+fn by_openai(base: &str, case: &Value, stream: bool) -> Value {
+    let mut command = Command::new(cache().join("python/bin/python"));
+    command.arg(root().join("tests/clients/ask.py")).args([base, "tiny-llava"]);
+    command.arg(root().join("examples/tiny-llava").join(picture(case))).arg(text(case, "question"));
+    if stream {
+        command.arg("--stream");
+    }
+    serde_json::from_str(&run(&mut command).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn every_client_gets_the_answer_of_the_reference() {
+    let space = Space::with_model("t-clients").await;
+    space.apply(&json!({})).unwrap();
+    space.await_ready().await;
+    let base = space.address();
+    for (i, case) in references().iter().enumerate() {
+        let expected = text(case, "answer");
+        for answered in [by_data_url(&base, case), by_form(&base, case)] {
+            assert_eq!(answered["choices"][0]["message"]["content"], expected, "{case}");
+            assert_eq!(answered["usage"]["prompt_tokens"], case["prompt_tokens"], "{case}");
+            assert_eq!(answered["usage"]["completion_tokens"], case["completion_tokens"], "{case}");
+        }
+        if i < 4 {
+            let (whole, streamed) = (by_openai(&base, case, false), by_openai(&base, case, true));
+            assert_eq!(whole["answer"], expected, "{case}");
+            assert_eq!(streamed, whole, "{case}");
+            assert_eq!(whole["prompt_tokens"], case["prompt_tokens"], "{case}");
+        }
+    }
+    space.close();
+}
+
+#[tokio::test]
+async fn bad_requests_through_the_service_get_an_error_that_names_the_field() {
+    let space = Space::with_model("t-bad-requests").await;
+    space.apply(&json!({})).unwrap();
+    space.await_ready().await;
+    let (client, url) = (reqwest::Client::new(), space.address() + "/v1/chat/completions");
+    let good = question("demo.png", "What is this?", 4);
+    let changed = |path: &str, value: Value| {
+        let mut body = good.clone();
+        *body.pointer_mut(path).unwrap() = value;
+        body.to_string()
+    };
+    let broken = json!("data:image/png;base64,aGVsbG8gd29ybGQ=");
+    for (body, status, param) in [
+        (changed("/messages/0/content/0/image_url/url", broken), 400, "messages[0].content[0].image_url"),
+        (changed("/model", json!("gpt-4")), 404, "model"),
+        (changed("/temperature", json!("hot")), 400, "temperature"),
+        (changed("/max_tokens", json!(100_000)), 400, "max_tokens"),
+        ("{\"model\": ".to_owned(), 400, ""),
+    ] {
+        let response = client.post(&url).header("content-type", "application/json").body(body).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{param}");
+        let error: Value = response.json().await.unwrap();
+        let found = error["error"]["param"].as_str().unwrap_or_default();
+        assert!(found.starts_with(param), "{param}: {error}");
+        assert!(error["error"]["message"].as_str().unwrap().len() > 10, "{error}");
+        assert_eq!(error["error"]["type"], "invalid_request_error", "{error}");
+    }
+    space.close();
+}

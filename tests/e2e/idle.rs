@@ -1,0 +1,21 @@
+//! An idle model costs the API server nothing but leases, by the audit log.
+
+use serde_json::json;
+use vlm_tests::idle::{writes, Window};
+use vlm_tests::space::Space;
+
+#[tokio::test]
+async fn two_idle_minutes_write_nothing_but_leases() {
+    let space = Space::with_model("t-idle").await;
+    space.apply(&json!({})).unwrap();
+    space.await_ready().await;
+    // Windows of one stable period after Ready may still end a transition.
+    let window = Window::after_settling(&space, 120).await;
+    let found = writes(&window, |entry| {
+        let by_operator = entry["user"]["username"].as_str().unwrap_or_default().contains(":vlm-system:");
+        let here = entry["objectRef"]["namespace"] == space.name.as_str();
+        here || (by_operator && entry["objectRef"]["namespace"].as_str().is_none_or(|n| !n.starts_with("t-")))
+    });
+    assert!(found.is_empty(), "{} writes while idle: {found:#?}", found.len());
+    space.close();
+}

@@ -1,0 +1,14 @@
+//! The product on a real cluster: real API server, scheduler, controllers, kubelet and images.
+//!
+//! `make test` runs this inside a cluster of its own (tests/cluster). One file per promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod admission;
+mod clients;
+mod failures;
+mod idle;
+mod lifecycle;
+mod load;
+mod recovery;
+mod scaling;

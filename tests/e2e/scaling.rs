@@ -1,0 +1,79 @@
+//! Replicas follow the queue, by both metric paths, and yield to `kubectl scale`.
+
+use serde_json::{Value, json};
+use vlm_tests::cluster::{condition, kubectl};
+use vlm_tests::space::Space;
+
+use crate::load::{Load, long_question};
+
+const QUERY: &str = "sum(vlm_requests_running{namespace=\"$namespace\",model=\"$name\"}) \
+                     + sum(vlm_requests_waiting{namespace=\"$namespace\",model=\"$name\"})";
+
+fn windows(more: &Value) -> Value {
+    let mut scaling = json!({"minReplicas": 1, "maxReplicas": 3, "stableSeconds": 12, "panicSeconds": 4,
+                             "downStabilizationSeconds": 12, "target": {"queueDepth": 1, "concurrency": 2}});
+    for (key, value) in more.as_object().unwrap() {
+        scaling[key] = value.clone();
+    }
+    json!({"scaling": scaling, "context": {"maxConcurrency": 2}})
+}
+
+async fn rises_and_falls(name: &str, scaling: &Value) {
+    let space = Space::with_model(name).await;
+    space.apply(&windows(scaling)).unwrap();
+    space.await_ready().await;
+    let load = Load::start(&space.address(), 8, &long_question(200));
+    let peak = space.await_replicas("scale-up under load", 60, |n| n > 1).await;
+    space.await_replicas("up to the maximum: ceil(8 / (2 + 1)) = 3", 60, |n| n == 3).await;
+    let metrics = space.await_condition("MetricsAvailable", "True", "", 20).await;
+    let (answered, failures) = load.stop().await;
+    assert!(failures.is_empty(), "{answered} answered, failed: {failures:?}");
+    space.await_replicas("back to the minimum", 120, |n| n == 1).await;
+    let history = space.model()["status"]["scaling"]["history"].clone();
+    let all = history.as_array().unwrap();
+    assert!((2..=10).contains(&all.len()), "{history}");
+    assert!(all.iter().all(|entry| entry["reason"].is_string()), "{history}");
+    println!("{name}: first step to {peak}, {answered} answers, {metrics}, {history}");
+    space.close();
+}
+
+#[tokio::test]
+async fn replicas_follow_the_queue_that_the_pods_report() {
+    rises_and_falls("t-scale-pods", &json!({})).await;
+}
+
+#[tokio::test]
+async fn replicas_follow_the_query_that_prometheus_answers() {
+    rises_and_falls("t-scale-prometheus", &json!({"prometheus": {"query": QUERY}})).await;
+}
+
+#[tokio::test]
+async fn kubectl_scale_wins_over_the_autoscaler_until_the_field_is_removed() {
+    let space = Space::with_model("t-scale-by-hand").await;
+    space.apply(&windows(&json!({}))).unwrap();
+    space.await_ready().await;
+    kubectl(&["scale", "visionmodel/tiny-llava", "-n", &space.name, "--replicas=2"]).unwrap();
+    space.await_replicas("as scaled by hand", 30, |n| n == 2).await;
+    space.await_ready().await;
+    kubectl(&["scale", "visionmodel/tiny-llava", "-n", &space.name, "--replicas=0"]).unwrap();
+    space.await_replicas("switched off", 30, |n| n == 0).await;
+    space.await_condition("Available", "False", "", 30).await;
+    let patch = r#"[{"op":"remove","path":"/spec/replicas"}]"#;
+    kubectl(&["patch", "visionmodel", "tiny-llava", "-n", &space.name, "--type=json", "-p", patch]).unwrap();
+    space.await_replicas("the autoscaler's minimum", 30, |n| n == 1).await;
+    space.await_ready().await;
+    space.close();
+}
+
+#[tokio::test]
+async fn a_silent_prometheus_is_told_and_changes_nothing() {
+    let space = Space::with_model("t-scale-silent").await;
+    let scaling = json!({"minReplicas": 1, "prometheus": {"query": "vlm_no_such_series{model=\"$name\"}"}});
+    space.apply(&windows(&scaling)).unwrap();
+    space.await_ready().await;
+    let missing = space.await_condition("MetricsAvailable", "False", "", 60).await;
+    assert!(missing["message"].as_str().unwrap().len() > 10, "{missing}");
+    assert_eq!(space.written_replicas(), 1);
+    assert_eq!(condition(&space.model(), "Ready")["status"], "True");
+    space.close();
+}

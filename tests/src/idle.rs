@@ -1,0 +1,61 @@
+//! Reads the API server's audit log: who wrote what within a window of time.
+
+use std::io::{BufRead as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cluster::await_that;
+use crate::space::Space;
+
+/// The audit log of the cluster whose folder `CLUSTER_DIR` names.
+pub fn audit_log() -> PathBuf {
+    PathBuf::from(std::env::var_os("CLUSTER_DIR").expect("CLUSTER_DIR is set inside the cluster")).join("log/audit.log")
+}
+
+/// A part of the audit log, from an offset in bytes on.
+pub struct Window {
+    from: u64,
+}
+
+impl Window {
+    /// Waits until nothing in the space has been written for 10 s, then lets `seconds` pass.
+    pub async fn after_settling(space: &Space, seconds: u64) -> Self {
+        let (mut from, mut quiet) = (size(), std::time::Instant::now());
+        await_that("the model settles", 120, || {
+            let written = writes(&Self { from }, |e| e["objectRef"]["namespace"] == space.name.as_str());
+            if !written.is_empty() {
+                (from, quiet) = (size(), std::time::Instant::now());
+            }
+            let still = quiet.elapsed() > Duration::from_secs(10);
+            async move { if still { Ok(()) } else { Err("still writing".to_owned()) } }
+        })
+        .await;
+        let window = Self { from: size() };
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        window
+    }
+}
+
+fn size() -> u64 {
+    std::fs::metadata(audit_log()).expect("audit log").len()
+}
+
+/// The writes of a window that pass the filter, leases and events of other controllers left out.
+pub fn writes(window: &Window, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
+    let mut file = std::fs::File::open(audit_log()).expect("audit log");
+    file.seek(SeekFrom::Start(window.from)).expect("seek");
+    std::io::BufReader::new(file)
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .filter(|e| matches!(e["verb"].as_str(), Some("create" | "update" | "patch" | "delete" | "deletecollection")))
+        .filter(|e| e["stage"] == "ResponseComplete" && e["objectRef"]["resource"] != "leases")
+        .filter(|e| wanted(e))
+        .map(|e| {
+            let (by, on) = (&e["user"]["username"], &e["objectRef"]);
+            format!("{by} {} {} {}/{}", e["verb"], on["resource"], on["namespace"], on["name"])
+        })
+        .collect()
+}
