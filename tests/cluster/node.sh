@@ -12,8 +12,12 @@ trap 'exit 143' INT TERM # a first process has no default handlers
 find "$log" -name '*.log' ! -name node.log -delete
 mkdir -p "$dir"/{pki,config/cni,etcd,containerd,kubelet,volumes}
 
-started=$EPOCHREALTIME
-say() { printf '%6.2f s  %s\n' "$(bc <<<"$EPOCHREALTIME - $started")" "$*" >&2; }
+microseconds() { echo "${EPOCHREALTIME//[^0-9]/}"; }
+started=$(microseconds)
+say() { # TEXT, with the seconds since the start
+    local passed=$(($(microseconds) - started))
+    printf '%3d.%02d s  %s\n' $((passed / 1000000)) $((passed / 10000 % 100)) "$*" >&2
+}
 declare -A components=()
 start() { # NAME COMMAND...: in the background, output to a log of that name
     local name=$1
