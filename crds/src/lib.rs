@@ -1,3 +1,22 @@
-//! The Kubernetes API types of the operator. No client.
+//! The Kubernetes API types of the operator, and the `CustomResourceDefinition` made of them.
+//! No client, no behaviour beyond defaults and parsing.
+//!
+//! # Layout
+//! - [`vision_model`]: the resource and its spec; [`scaling`] and [`pod`] are parts of it.
+//! - [`status`]: what the operator reports; the only lists of conditions and reasons.
+//! - [`uri`]: where the weights are.
+//! - [`definition`]: the finished `CustomResourceDefinition`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod definition;
+pub mod pod;
+pub mod scaling;
+pub mod status;
+pub mod uri;
+pub mod vision_model;
+
+mod bounded;
+
+pub use definition::definition;
+pub use vision_model::{VisionModel, VisionModelSpec};

@@ -1,0 +1,161 @@
+//! `status`: decisions and conditions, no measurements, so that an idle object causes no write.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::bounded;
+
+pub mod conditions;
+pub mod reasons;
+
+/// What the operator made of the spec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VisionModelStatus {
+    /// The generation of the spec that this status is about; -1 before the operator has seen any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What the defaults came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Resolved>,
+    /// How many replicas there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// Label selector of the pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub selector: Option<String>,
+    /// Base URL of the OpenAI-compatible API inside the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub endpoint: Option<String>,
+    /// What the autoscaler decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
+    /// Pods that cannot start, most actionable first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub failures: Vec<Failure>,
+    /// Ready, Reconciling, Stalled, Available, MetricsAvailable, ScalingLimited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounded::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What the defaults came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resolved {
+    /// Requests that one replica computes at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<i32>,
+    /// Image of the model server.
+    #[schemars(length(max = 1024))]
+    pub image: String,
+}
+
+/// Counts of replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replicas {
+    /// How many are wanted.
+    pub desired: i32,
+    /// How many there are.
+    pub current: i32,
+    /// How many answer.
+    pub ready: i32,
+    /// How many are of the current spec.
+    pub updated: i32,
+    /// Ready of desired, as `1/4`.
+    #[schemars(length(max = 32))]
+    pub summary: String,
+}
+
+/// What the autoscaler decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingStatus {
+    /// Why there are as many replicas as there are.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// The latest decisions, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub history: Vec<ScalingDecision>,
+}
+
+/// One change of the number of replicas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingDecision {
+    /// When it was decided.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Replicas before.
+    pub from: i32,
+    /// Replicas after.
+    pub to: i32,
+    /// Why.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What the decision rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<ScalingInputs>,
+}
+
+/// What a decision rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingInputs {
+    /// Where the load was read: `Pods` or `Prometheus`.
+    #[schemars(length(max = 32))]
+    pub source: String,
+    /// Running and waiting requests, averaged over the window.
+    #[schemars(length(max = 32))]
+    pub load: String,
+    /// Seconds of the window.
+    pub window_seconds: i32,
+    /// Requests that one replica is to carry, waiting ones included.
+    pub per_replica: i32,
+    /// Replicas that answered.
+    pub ready: i32,
+    /// Requests refused within the window; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<i32>,
+    /// Requests that arrive in a second; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub arrivals_per_second: Option<String>,
+    /// Requests that a busy replica completes in a second; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub completions_per_second: Option<String>,
+}
+
+/// One pod that cannot start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// One word for why.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// Name of the pod; absent when no pod could be created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub pod: Option<String>,
+    /// Name of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub container: Option<String>,
+    /// Exit code of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// What is wrong, and what to do.
+    #[schemars(length(max = 2048))]
+    pub message: String,
+}
+
+fn time(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
+}

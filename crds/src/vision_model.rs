@@ -1,0 +1,119 @@
+//! The resource `VisionModel` and its spec.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{pod::PodSettings, scaling::Scaling, status::VisionModelStatus};
+
+/// One vision-language model, served by as many replicas as its load needs behind one Service of
+/// the same name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "vlm-operator.dev",
+    version = "v1alpha1",
+    kind = "VisionModel",
+    plural = "visionmodels",
+    singular = "visionmodel",
+    shortname = "vlm",
+    namespaced,
+    status = "VisionModelStatus",
+    derive = "PartialEq",
+    doc = "A vision-language model served behind an OpenAI-compatible API: Deployment, Service and PodDisruptionBudget of the same name.",
+    annotation("helm.sh/resource-policy", "keep"),
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas.current",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.uri", description = "Where the weights are"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.replicas.summary", description = "Ready replicas of those wanted"),
+    printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why it is ready or not"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since it was created"),
+    validation = Rule::new(
+        "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+    ).message("metadata.name must be the name of a Service: at most 63 small letters, digits and hyphens, beginning with a letter")
+)]
+pub struct VisionModelSpec {
+    /// The model to serve.
+    pub model: Model,
+    /// How long and how many requests one replica holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Context>,
+    /// A fixed number of replicas; while set, the autoscaler is off. 0 switches the model off. This
+    /// is what `kubectl scale` and a HorizontalPodAutoscaler write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<i32>,
+    /// How the number of replicas follows the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+    /// How a replica goes away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+    /// Settings of the pods that are handed on as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+}
+
+/// Which model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// Where the weights are: `pvc://CLAIM/PATH`, a directory with config.json, tokenizer and
+    /// safetensors on a PersistentVolumeClaim of the same namespace. It is mounted read-only.
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('pvc://')").message(
+        "model.uri must begin with pvc://, as in pvc://CLAIM/PATH; other sources are not available yet"
+    ))]
+    #[x_kube(validation = Rule::new(
+        "!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9_@+=.-]+(/[A-Za-z0-9_@+=.-]+)*$')"
+    ).message(
+        "model.uri must name a claim and a directory inside it, as in pvc://CLAIM/PATH; the path has letters, digits, any of _ @ + = . - and single slashes, none at its end"
+    ))]
+    #[x_kube(validation = Rule::new("!self.matches('/[.][.]?(/|$)')").message(
+        "model.uri must not have . or .. as a part of its path"
+    ))]
+    pub uri: String,
+}
+
+/// How long and how many requests one replica holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Context {
+    /// Longest request, prompt and answer together, in tokens. Default: what the model was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub max_tokens: Option<i32>,
+    /// Requests that one replica computes at the same time; more wait. Default 8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_concurrency: Option<i32>,
+}
+
+/// How a replica goes away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// Seconds that running requests get to finish before a replica is stopped. Default 120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub timeout_seconds: Option<i32>,
+}
+
+impl VisionModelSpec {
+    /// `context.maxConcurrency` or its default.
+    pub fn max_concurrency(&self) -> i32 {
+        self.context.as_ref().and_then(|c| c.max_concurrency).unwrap_or(8).max(1)
+    }
+
+    /// `drain.timeoutSeconds` or its default.
+    pub fn drain_timeout_seconds(&self) -> i32 {
+        self.drain.as_ref().and_then(|d| d.timeout_seconds).unwrap_or(120).max(0)
+    }
+
+    /// `scaling` or its defaults.
+    pub fn scaling(&self) -> Scaling {
+        self.scaling.clone().unwrap_or_default()
+    }
+}
