@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
-export PATH=$PATH:/usr/sbin:/sbin
+export PATH=${KUBE_BIN:-${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator/kube/bin}:$PATH:/usr/sbin:/sbin
 
 fail() { echo "check.sh: $*" >&2; exit 1; }
 in_dir() { CLUSTER_DIR=$work/$1 "$here/cluster.sh" "${@:2}"; }
@@ -12,15 +12,18 @@ trap 'in_dir a down; in_dir b down; rm -rf "$work"' EXIT
 processes() { # of our two clusters: they all have CLUSTER_DIR in their environment
     local file
     for file in /proc/[0-9]*/environ; do
-        if tr '\0' '\n' <"$file" 2>/dev/null | grep -q "^CLUSTER_DIR=$work/[ab]\$"; then echo "process $file"; fi
+        if { tr '\0' '\n' <"$file"; } 2>/dev/null | grep -q "^CLUSTER_DIR=$work/[ab]\$"; then echo "process $file"; fi
     done
 }
 traces() {
+    local name
     processes
     mount
     ip -oneline link | cut -d: -f2 | grep -e vlm -e veth -e cni || true
     ip route
-    find /sys/fs/cgroup -type d -name 'vlm-cluster-*'
+    for name in a b; do
+        find /sys/fs/cgroup -type d -name "vlm-cluster-$(printf %s "$work/$name" | sha256sum | head -c 8)"
+    done
     iptables-save 2>/dev/null | grep -v '^[#:]' || true
     cat /proc/sys/vm/overcommit_memory /proc/sys/kernel/panic /proc/sys/net/ipv4/ip_forward
 }
@@ -42,6 +45,14 @@ in_dir a exec kubectl create namespace only-here >/dev/null
 ! in_dir b exec kubectl get namespace only-here >/dev/null 2>&1 || fail "two clusters share their state"
 in_dir a exec kubectl get node -o name | grep -q node/node-1 || fail "exec does not work"
 grep -q '"verb":"create".*"name":"only-here"' "$work/a/log/audit.log" || fail "the audit log lacks a write"
+if ip link show vlm-cluster >/dev/null 2>&1; then
+    echo "not tested: expose (another cluster is exposed)"
+else
+    in_dir b expose >/dev/null
+    in_dir b expose >/dev/null || fail "expose does not work twice"
+    KUBECACHEDIR=$work/cache kubectl --kubeconfig "$work/b/admin.kubeconfig" get --raw /readyz >/dev/null ||
+        fail "the API server of an exposed cluster cannot be reached"
+fi
 if in_dir a run true 2>/dev/null; then fail "run took over a running cluster"; fi
 kill -KILL "$(cat "$work/a/outer.pid")" # as a machine short of memory would
 in_dir a down >/dev/null

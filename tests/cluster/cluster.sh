@@ -120,7 +120,7 @@ volume)
         enter kubectl patch persistentvolume "$1" --type=json -p '[{"op":"remove","path":"/spec/claimRef"}]'
     fi ;;
 logs)
-    if [ $# -gt 0 ]; then cat "$dir/log/$1.log"; else tail -n 20 "$dir"/log/*.log | cut -c1-400; fi ;;
+    if [ $# -gt 0 ]; then cat "$dir/log/$1.log"; else tail -v -n 20 "$dir"/log/*.log | cut -c1-400; fi ;;
 down)
     if alive; then end; fi
     clean

@@ -27,7 +27,7 @@ start() { # NAME COMMAND...: in the background, output to a log of that name
 }
 give_up() { # SENTENCE
     echo "$1; ends of the logs:" >&2
-    tail -n 8 "$log"/*.log | cut -c1-400 >&2
+    find "$log" -name '*.log' ! -name audit.log ! -name node.log -size +0 -exec tail -v -n 8 {} + | cut -c1-400 >&2
     exit 1
 }
 await() { # WHAT COMMAND...: until it succeeds, two minutes at most
