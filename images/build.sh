@@ -9,6 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator/images
 prefix=${IMAGE_PREFIX:-localhost}
+prefix=${prefix%/}
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$here/../Cargo.toml")
 mkdir -p "$out"
 exec 7>"$out/lock"

@@ -14,7 +14,7 @@ command -v go >/dev/null || { echo "build.sh: Go 1.24 or newer is needed (go.dev
 
 exec 8>"$out/lock"
 flock --nonblock 8 || { echo "waiting for another build of the cluster's binaries"; flock 8; }
-stamp=$(cd "$here/kube" && find . -type f | LC_ALL=C sort | xargs sha256sum; go version)
+stamp=$(cd "$here" && find build.sh kube -type f | LC_ALL=C sort | xargs sha256sum; go version)
 if [ "$stamp" != "$(cat "$out/stamp" 2>/dev/null)" ]; then
     cd "$here/kube"
     version() { go list -m -f '{{.Version}}' "$1"; }
@@ -25,6 +25,10 @@ if [ "$stamp" != "$(cat "$out/stamp" 2>/dev/null)" ]; then
     numbers=k8s.io/component-base/version
     flags="-s -w -X $numbers.gitVersion=$kube -X $numbers.gitMajor=1 -X $numbers.gitMinor=${minor%%.*}"
     flags+=" -X k8s.io/client-go/pkg/version.gitVersion=$kube -X helm.sh/helm/v3/internal/version.version=$helm"
+    for package in chartutil lint/rules; do # the version that `helm template` and `helm lint` take charts to be for
+        flags+=" -X helm.sh/helm/v3/pkg/$package.k8sVersionMajor=1"
+        flags+=" -X helm.sh/helm/v3/pkg/$package.k8sVersionMinor=${minor%%.*}"
+    done
     targets=(. ./pause helm.sh/helm/v3/cmd/helm)
     export CGO_ENABLED=0
     total=$(go list -deps "${targets[@]}" | wc -l)
