@@ -1,6 +1,7 @@
 """The model's sizes, and its folder on disk in the llava-hf layout (`language_model.model.…` and so on)."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -72,8 +73,20 @@ CHAT_TEMPLATE = (
 def new_model(seed):
     """The model with fresh weights."""
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(LlavaConfig(**{k: v for k, v in CONFIG.items() if "dtype" not in k}))
-    return model.float()
+    model = LlavaForConditionalGeneration(LlavaConfig(**{k: v for k, v in CONFIG.items() if "dtype" not in k})).float()
+    positions = next(p for name, p in model.named_parameters() if name.endswith("position_embedding.weight"))
+    with torch.no_grad():  # a sense of rows and columns from the start saves much of the training
+        positions[1:] += 0.3 * sines(SIDE // PATCH, positions.shape[1])
+    return model
+
+
+def sines(n, width):
+    """Sines and cosines of each row and each column of an n x n grid: [n*n, width]."""
+    rates = 8.0 / 100 ** (torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(n)[:, None] / n * rates * math.pi
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    rows, columns = waves[:, None].expand(n, n, -1), waves[None].expand(n, n, -1)
+    return torch.cat([rows, columns], 2).reshape(n * n, width)
 
 
 def hub_name(name):

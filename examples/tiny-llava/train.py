@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import LlavaForConditionalGeneration
 
 import vocabulary
 from checkpoint import CONTEXT, IMAGE_TOKENS, MEAN, SIDE, STD, export, new_model
@@ -21,7 +22,7 @@ from pictures import model_pixels, picture
 from questions import SYSTEM, any_question
 
 HERE = Path(__file__).parent
-TEXT = 112  # tokens of text beside the picture in an ordinary chunk
+TEXT = 156  # tokens of text beside the picture in an ordinary chunk
 LONG_EVERY = 16  # one chunk in so many holds conversations that fill the context
 
 
@@ -55,7 +56,7 @@ def example(rng, tokenizer, length):
         if len(ids) > length:
             break
         fitted = ids, answer
-        if length < CONTEXT and len(turns) >= 5:
+        if length < CONTEXT and len(turns) >= 8:
             break
         if length == CONTEXT:  # grow fast: tokenizing the whole again for every turn would be slow
             turns += [any_question(rng, scene, language) for _ in range(3)]
@@ -87,11 +88,9 @@ def logits_and_targets(model, batch, device):
     return model.lm_head(hidden[:, :-1][said]), ids[:, 1:][said], rows
 
 
-@torch.no_grad()
 def quick_accuracy(model, batches, device, precision):
     """Share of questions whose every answer token is the most likely one: what greedy decoding would say."""
     right = total = 0
-    model.eval()
     for batch in batches:
         with precision:
             logits, targets, _ = logits_and_targets(model, batch, device)
@@ -102,7 +101,6 @@ def quick_accuracy(model, batches, device, precision):
             whole = whole and token
             if end:
                 right, total, whole = right + whole, total + 1, True
-    model.train()
     return right / max(1, total)
 
 
@@ -118,10 +116,31 @@ def learning_rate(peak, done, step, warmup=300):
     return peak * min(1.0, (step + 1) / warmup) * (0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
+def compile_blocks(model, device, batch):
+    """Compiles the transformer blocks one class at a time (seconds; the whole model takes minutes)."""
+    blocks = [m for m in model.modules() if type(m).__name__ in ("CLIPEncoderLayer", "LlamaDecoderLayer")]
+    for block in blocks:
+        block.compile(dynamic=False)
+    for size, length in ((batch, IMAGE_TOKENS + TEXT), (batch // 4, CONTEXT)):
+        ids = torch.full((size, length), 40)
+        ids[:, 3:3 + IMAGE_TOKENS] = vocabulary.IMAGE
+        pixels = torch.zeros((size, SIDE, SIDE, 3), dtype=torch.uint8)
+        with torch.autocast(device, torch.bfloat16):
+            logits, _, _ = logits_and_targets(model, [t.to(device) for t in (pixels, ids, ids == 40)], device)
+        logits.float().sum().backward()
+    model.zero_grad(set_to_none=True)
+
+
 def run(args):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     model = new_model(args.seed).to(device).train()
+    start = time.time()
+    if args.init:
+        model.load_state_dict(LlavaForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32).state_dict())
+    if args.compile:
+        compile_blocks(model, device, args.batch)
+        print(f"compiled in {time.time() - start:.0f} s", flush=True)
     optimizer = optimizer_for(model, args.rate)
     precision = torch.autocast(device, torch.bfloat16)
     loader = iter(DataLoader(
@@ -129,8 +148,8 @@ def run(args):
         prefetch_factor=4 if args.workers else None, pin_memory=device == "cuda", persistent_workers=args.workers > 0,
     ))
     rng, tokenizer = random.Random(args.seed + 99), Tokenizer.from_file(str(HERE / "model" / "tokenizer.json"))
-    held = [[t.to(device) for t in chunk(rng, tokenizer, 128, IMAGE_TOKENS + TEXT)] for _ in range(2)]
-    kept, start, seen, waited, losses = [], time.time(), 0, 0.0, []
+    held = [[t.to(device) for t in chunk(rng, tokenizer, args.batch, IMAGE_TOKENS + TEXT)]]
+    kept, seen, waited, losses = [], 0, 0.0, []
     for step in range(args.steps):
         done = max(step / args.steps, (time.time() - start) / (args.minutes * 60))
         if done >= 1:
@@ -172,6 +191,8 @@ def main():
     parser.add_argument("--keep", type=int, default=400, help="chunks kept for reuse")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=15, help="processes that draw")
+    parser.add_argument("--init", help="a model folder to go on from, instead of fresh weights")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--report", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", default=str(HERE / "model"))
