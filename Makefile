@@ -65,8 +65,8 @@ chart: ## helm lint and a rendering of the chart
 	helm template vlm-operator charts/vlm-operator --namespace vlm-system >/dev/null
 
 crds: ## write the chart's CRD from the Rust types
-	$(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen >$(CACHE)/crd.yaml
-	mv $(CACHE)/crd.yaml $(CRD)
+	crd=$$($(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen)
+	echo "$$crd" >$(CRD)
 
 crds-check: ## is the chart's CRD what the Rust types say?
 	$(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen | diff $(CRD) - ||
