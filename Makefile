@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down demo-volume test test-fast lint unit chart crds crds-check build images \
+.PHONY: help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -50,12 +50,15 @@ lint: ## format, clippy, docs, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(WITH_CLUSTER) --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WITH_CLUSTER) --no-deps --quiet
-	if command -v shellcheck >/dev/null; then
-		shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh .ci/run
-		shellcheck --external-sources --check-sourced tests/cluster/node.sh
-	else
+	@$(MAKE) --no-print-directory shellcheck
+
+shellcheck:
+	@if ! command -v shellcheck >/dev/null; then
 		echo 'shellcheck is not installed: shell scripts are not checked'
+		exit
 	fi
+	shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh .ci/run
+	shellcheck --external-sources --check-sourced tests/cluster/node.sh
 
 unit: ## every Rust test that needs no cluster
 	$(CARGO) test $(ALL)
@@ -105,7 +108,7 @@ cluster-test: ## the tests on a fresh cluster (after kube and images; ARGS=... g
 campaign: ## a long test by name on a fresh cluster: NAME=... SEED=...
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
 	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
-		$(CACHE)/target/$(HOST)/release/campaign $(NAME) --seed $(or $(SEED),1)
+		$(CACHE)/target/$(HOST)/release/campaign --seed $(or $(SEED),1) $(NAME)
 
 bench: ## the runtime's figures on this machine
 	$(CARGO) run --release --locked -p vlm-runtime -- bench --model examples/tiny-llava/model

@@ -35,14 +35,14 @@ kube_built() {
 }
 
 phase "fetch crates" cargo fetch --locked
-phase lint make lint
+phase lint make --no-print-directory lint
 phase "compile tests" cargo test --release --locked --workspace --no-run
 phase "build Kubernetes (the rest of it)" kube_built
-phase "unit, contract, CRD and chart tests" make unit
-phase "helm lint and template" make chart
-phase "CRD as generated" make crds-check
+phase "unit, contract, CRD and chart tests" make --no-print-directory unit
+phase "helm lint and template" make --no-print-directory chart
+phase "CRD as generated" make --no-print-directory crds-check
 if [ "$1" = all ]; then
-    phase "build and images" make images
-    phase "local cluster" make cluster-check
-    phase "tests on a cluster" make cluster-test
+    phase "build and images" make --no-print-directory images
+    phase "local cluster" make --no-print-directory cluster-check
+    phase "tests on a cluster" make --no-print-directory cluster-test
 fi
