@@ -46,11 +46,10 @@ test: ## all tests of CI, those on a real cluster among them
 test-fast: ## the tests that need no cluster
 	@tests/phases.sh fast
 
-lint: ## format, clippy, docs, shell scripts
+lint: shellcheck ## format, clippy, docs, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(WITH_CLUSTER) --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WITH_CLUSTER) --no-deps --quiet
-	@$(MAKE) --no-print-directory shellcheck
 
 shellcheck:
 	@if ! command -v shellcheck >/dev/null; then
@@ -88,7 +87,7 @@ cluster-up: ## a local cluster with our images, reachable from this machine
 	@tests/cluster/build.sh &
 	kube=$$!
 	trap 'kill $$kube 2>/dev/null || true' EXIT
-	$(MAKE) --no-print-directory images
+	make --no-print-directory images
 	wait $$kube
 	$(CLUSTER_SH) up
 	$(CLUSTER_SH) load $(IMAGES)
