@@ -15,6 +15,8 @@ export CARGO_TARGET_$(shell echo '$(HOST)' | tr a-z- A-Z_)_RUSTFLAGS := -C targe
 export PATH := $(CACHE)/kube/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 CARGO := cargo
+OURS := $(CACHE)/target/$(HOST)/release
+# Always the whole workspace: one set of features, so that no dependency is compiled twice.
 ALL := --release --locked --workspace
 WITH_CLUSTER := $(ALL) --features vlm-tests/cluster
 CLUSTER_SH := tests/cluster/cluster.sh
@@ -67,11 +69,13 @@ chart: ## helm lint and a rendering of the chart
 	helm template vlm-operator charts/vlm-operator --namespace vlm-system >/dev/null
 
 crds: ## write the chart's CRD from the Rust types
-	crd=$$($(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen)
+	$(CARGO) build $(ALL) --bin crdgen
+	crd=$$($(OURS)/crdgen)
 	echo "$$crd" >$(CRD)
 
 crds-check: ## is the chart's CRD what the Rust types say?
-	$(CARGO) run --quiet --release --locked -p vlm-crds --bin crdgen | diff $(CRD) - ||
+	$(CARGO) build $(ALL) --bin crdgen
+	$(OURS)/crdgen | diff $(CRD) - ||
 		{ echo '$(CRD) is not what the types say; make crds writes it' >&2; exit 1; }
 
 build: ## our own binaries, static
@@ -107,10 +111,11 @@ cluster-test: ## the tests on a fresh cluster (after kube and images; ARGS=... g
 campaign: ## a long test by name on a fresh cluster: NAME=... SEED=...
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
 	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
-		$(CACHE)/target/$(HOST)/release/campaign --seed $(or $(SEED),1) $(NAME)
+		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
 
 bench: ## the runtime's figures on this machine
-	$(CARGO) run --release --locked -p vlm-runtime -- bench --model examples/tiny-llava/model
+	$(CARGO) build $(ALL) --bin vlm-runtime
+	$(OURS)/vlm-runtime bench --model examples/tiny-llava/model
 
 docs: ## the Rust documentation, for reading
 	$(CARGO) doc $(ALL) --no-deps --document-private-items
