@@ -59,8 +59,11 @@ impl StartError {
 
     /// What a person reads.
     pub fn diagnosis(&self) -> Diagnosis {
-        let line: Vec<String> =
-            self.to_string().split_whitespace().map(ToOwned::to_owned).collect();
+        let line: Vec<String> = self
+            .to_string()
+            .split_whitespace()
+            .map(ToOwned::to_owned)
+            .collect();
         Diagnosis::new(self.cause(), shortened(&line.join(" "), LONGEST_MESSAGE))
     }
 }
@@ -80,7 +83,10 @@ fn shortened(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
         return text;
     }
-    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=bytes)
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
     &text[..end]
 }
 

@@ -1,10 +1,21 @@
 //! The model server. Knows nothing of Kubernetes.
+//!
+//! # Layout
+//! [`args`] → [`commands`] → [`server`] (HTTP) → [`processor`] ([`image`], [`prompt`],
+//! [`tokenizer`]) → [`engine`], over one opened [`checkpoint`]; [`metrics`], [`telemetry`] and
+//! [`diagnose`] say what happens.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod args;
 pub mod checkpoint;
+pub mod commands;
+pub mod diagnose;
 pub mod engine;
 pub mod image;
+pub mod metrics;
 pub mod processor;
 pub mod prompt;
+pub mod server;
+pub mod telemetry;
 pub mod tokenizer;

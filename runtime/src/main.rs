@@ -1,3 +1,37 @@
 //! `vlm-runtime`: serves vision-language models over the `OpenAI` API.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use vlm_runtime::args::{self, Cli, Command, NoCommand};
+use vlm_runtime::diagnose::{self, StartError};
+use vlm_runtime::{commands, telemetry};
+
+fn main() -> ExitCode {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let result = match args::parse(&line) {
+        Ok(cli) => run(cli),
+        Err(NoCommand::Text(text)) => {
+            println!("{text}");
+            Ok(())
+        }
+        Err(NoCommand::Wrong(sentence)) => Err(StartError::Arguments(sentence)),
+    };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let diagnosis = error.diagnosis();
+    diagnose::report(&diagnosis, args::termination_log(&line).as_deref());
+    ExitCode::from(diagnosis.reason.exit_code())
+}
+
+fn run(cli: Cli) -> Result<(), StartError> {
+    match cli.command {
+        Command::Serve(args) => {
+            telemetry::init(args.log_format);
+            commands::serve::run(args)
+        }
+    }
+}

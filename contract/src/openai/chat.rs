@@ -3,13 +3,16 @@
 //! Requests are read by these types and refused by field name where a type is wrong; unknown
 //! fields are ignored, as clients send many. Fields whose behaviour does not exist are absent.
 
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// Request body.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ChatRequest {
-    /// Name of the model.
-    pub model: String,
+    /// Name of the model; absent means the only one that the server has.
+    #[serde(default)]
+    pub model: Option<String>,
     /// The conversation, oldest first.
     pub messages: Vec<Message>,
     /// Answer as server-sent events.
@@ -45,8 +48,7 @@ pub struct ChatRequest {
 }
 
 /// One or several stop strings.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// One string.
     One(String),
@@ -56,6 +58,7 @@ pub enum Stop {
 
 /// Options of a stream.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct StreamOptions {
     /// Send a last chunk with the usage and no choices.
     #[serde(default)]
@@ -64,6 +67,7 @@ pub struct StreamOptions {
 
 /// One message of the conversation.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(expecting = "an object with role and content")]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -87,8 +91,7 @@ pub enum Role {
 }
 
 /// Text alone, or parts.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug)]
 pub enum Content {
     /// Text.
     Text(String),
@@ -98,7 +101,7 @@ pub enum Content {
 
 /// A part of a message.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(try_from = "TypedPart")]
 pub enum Part {
     /// Text.
     Text {
@@ -114,9 +117,95 @@ pub enum Part {
 
 /// Where a picture is.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(expecting = "an object with url")]
 pub struct ImageUrl {
     /// A `data:` URL.
     pub url: String,
+}
+
+// Content, stop and part are read by hand: an untagged or internally tagged enum is buffered
+// first, and then an error can no longer say which field it came from.
+
+/// A part as it is written: its type and the field that belongs to it.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with type")]
+struct TypedPart {
+    r#type: String,
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    image_url: Option<ImageUrl>,
+}
+
+impl TryFrom<TypedPart> for Part {
+    type Error = String;
+
+    fn try_from(part: TypedPart) -> Result<Self, String> {
+        match part.r#type.as_str() {
+            "text" => part
+                .text
+                .map(|text| Self::Text { text })
+                .ok_or("missing field `text`".into()),
+            "image_url" => part
+                .image_url
+                .map(|image_url| Self::ImageUrl { image_url })
+                .ok_or("missing field `image_url`".into()),
+            other => {
+                let shown: String = other.chars().take(64).collect();
+                Err(format!(
+                    "unknown part type `{shown}`, expected `text` or `image_url`"
+                ))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Content;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of parts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+                Ok(Content::Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Content, E> {
+                Ok(Content::Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<Content, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(parts)).map(Content::Parts)
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Stop;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Stop, E> {
+                Ok(Stop::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, texts: A) -> Result<Stop, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(texts)).map(Stop::Many)
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
 }
 
 /// Response body of a request that is not streamed.
@@ -205,4 +294,43 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// The sum.
     pub total_tokens: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<ChatRequest, serde_json::Error> {
+        serde_json::from_str(body)
+    }
+
+    #[test]
+    fn content_is_text_or_parts_and_may_be_absent() {
+        let request = read(
+            r#"{"messages": [{"role": "system", "content": "a"}, {"role": "assistant"},
+                {"role": "user", "content": [{"type": "text", "text": "b"},
+                 {"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}}]}],
+                "stop": ["x", "y"], "unknown": {"ignored": true}}"#,
+        )
+        .unwrap();
+        assert!(matches!(&request.messages[0].content, Some(Content::Text(text)) if text == "a"));
+        assert!(request.messages[1].content.is_none());
+        let Some(Content::Parts(parts)) = &request.messages[2].content else {
+            panic!("parts")
+        };
+        assert!(matches!(&parts[1], Part::ImageUrl { image_url } if image_url.url == "data:,"));
+        assert_eq!(request.stop, Some(Stop::Many(vec!["x".into(), "y".into()])));
+        assert_eq!(request.model, None);
+    }
+
+    #[test]
+    fn a_part_without_its_field_says_which() {
+        let wrong = |part: &str| {
+            let body = format!(r#"{{"messages": [{{"role": "user", "content": [{part}]}}]}}"#);
+            read(&body).unwrap_err().to_string()
+        };
+        assert!(wrong(r#"{"type": "text"}"#).contains("missing field `text`"));
+        assert!(wrong(r#"{"type": "image_url"}"#).contains("missing field `image_url`"));
+        assert!(wrong(r#"{"type": "input_audio"}"#).contains("expected `text` or `image_url`"));
+    }
 }

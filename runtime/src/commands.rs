@@ -1,0 +1,3 @@
+//! What the binary can do: one module a subcommand.
+
+pub mod serve;

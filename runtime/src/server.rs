@@ -1,0 +1,30 @@
+//! The HTTP side: from a request's bytes to the engine, and from its tokens to the answer.
+//!
+//! # Layout
+//! - [`router`]: routes and what surrounds every request; [`listen`]: connections;
+//!   [`lifecycle`]: loading, ready, draining.
+//! - [`chat`]: the way of one generation request: [`admission`] → [`body`] ([`form`]) →
+//!   [`parse`] → [`media`] → engine → [`answer`] ([`stop`]) → [`stream`] or one body.
+//! - [`error`]: the only map from error to HTTP status and body.
+//! - [`models`], [`health`]: the small endpoints.
+
+pub mod admission;
+pub mod answer;
+pub mod app;
+pub mod body;
+pub mod call;
+pub mod chat;
+pub mod data_url;
+pub mod defaults;
+pub mod error;
+pub mod form;
+pub mod health;
+pub mod lifecycle;
+pub mod listen;
+pub mod media;
+pub mod models;
+pub mod parse;
+pub mod request_id;
+pub mod router;
+pub mod stop;
+pub mod stream;

@@ -1,0 +1,176 @@
+//! What every handler shares: the limits, the metrics, and, once loaded, the model.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::admission::Admission;
+use super::defaults::SamplingDefaults;
+use super::error::{ApiError, excerpt};
+use super::lifecycle::{Lifecycle, Phase};
+use super::media::MediaPool;
+use crate::engine::{Engine, Snapshot};
+use crate::image::ImageLimits;
+use crate::metrics::Metrics;
+use crate::processor::Processor;
+
+/// What a request may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of one picture.
+    pub image: ImageLimits,
+    /// Pictures in one request.
+    pub images: usize,
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// Time for a whole body to arrive.
+    pub body_time: Duration,
+    /// Silence after which a stream sends a comment, so that nobody between takes it for dead.
+    pub keep_alive: Duration,
+}
+
+/// The model, once it is loaded.
+pub struct Loaded {
+    /// Generates.
+    pub engine: Engine,
+    /// Prepares prompts.
+    pub processor: Arc<Processor>,
+    /// Of the checkpoint.
+    pub defaults: SamplingDefaults,
+    /// Longest sequence in tokens.
+    pub max_tokens: usize,
+}
+
+/// State of the server.
+pub struct App {
+    /// Loading, ready, draining.
+    pub lifecycle: Lifecycle,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// How much is taken on.
+    pub admission: Admission,
+    /// Decodes pictures.
+    pub media: MediaPool,
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// Names of the model; at least one.
+    pub names: Vec<String>,
+    /// Seconds since 1970 at which the server started.
+    pub started: u64,
+    model: OnceLock<Loaded>,
+}
+
+impl App {
+    /// A server that is still loading.
+    pub fn new(
+        names: Vec<String>,
+        limits: Limits,
+        admission: Admission,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+    ) -> Self {
+        Self {
+            lifecycle,
+            metrics,
+            admission,
+            media: MediaPool::new(),
+            limits,
+            names,
+            started: unix_seconds(),
+            model: OnceLock::new(),
+        }
+    }
+
+    /// Hands over the loaded model and becomes ready.
+    pub fn loaded(&self, model: Loaded) {
+        if self.model.set(model).is_ok() {
+            self.lifecycle.advance(Phase::Ready);
+        }
+    }
+
+    /// The model, or why it cannot be asked now.
+    pub fn model(&self) -> Result<&Loaded, ApiError> {
+        match self.lifecycle.phase() {
+            Phase::Closed => Err(ApiError::Draining),
+            Phase::Loading => Err(ApiError::Loading),
+            Phase::Ready | Phase::Draining => self.model.get().ok_or(ApiError::Loading),
+        }
+    }
+
+    /// What the engine does now; `None` before it exists.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.model.get().map(|model| model.engine.snapshot())
+    }
+
+    /// Stops the engine from accepting requests.
+    pub fn drain_engine(&self) {
+        if let Some(model) = self.model.get() {
+            model.engine.drain();
+        }
+    }
+
+    /// The name under which a request is answered: the one it asks for, or the first.
+    pub fn resolve(&self, asked: Option<&str>) -> Result<String, ApiError> {
+        let first = self.names.first().map_or("", String::as_str);
+        let name = asked.unwrap_or(first);
+        if self.names.iter().any(|served| served == name) {
+            return Ok(name.to_owned());
+        }
+        let served: Vec<String> = self.names.iter().map(|name| format!("`{name}`")).collect();
+        Err(ApiError::ModelNotFound {
+            asked: excerpt(name),
+            served: served.join(", "),
+        })
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A loading server of the model `tiny` that takes two pictures.
+    pub fn app() -> App {
+        let limits = Limits {
+            image: ImageLimits::default(),
+            images: 2,
+            body_bytes: 1 << 20,
+            body_time: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(1),
+        };
+        App::new(
+            vec!["tiny".into(), "alias".into()],
+            limits,
+            Admission::new(1, limits.body_bytes),
+            Metrics::new().unwrap(),
+            Lifecycle::new(CancellationToken::new()),
+        )
+    }
+
+    #[test]
+    fn a_request_is_answered_under_the_name_it_asks_for() {
+        let app = app();
+        assert_eq!(app.resolve(None).unwrap(), "tiny");
+        assert_eq!(app.resolve(Some("alias")).unwrap(), "alias");
+        let message = app.resolve(Some("gpt-4o")).unwrap_err().to_string();
+        assert!(
+            message.contains("`gpt-4o`") && message.contains("`tiny`, `alias`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_says_why() {
+        let app = app();
+        assert!(matches!(app.model(), Err(ApiError::Loading)));
+        app.lifecycle.advance(Phase::Closed);
+        assert!(matches!(app.model(), Err(ApiError::Draining)));
+    }
+}

@@ -1,0 +1,185 @@
+//! Receiving a request's body: bounded in bytes and in time, and read to the end even when the
+//! answer is already known, because a client that is still sending may not see it otherwise.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::app::Limits;
+use super::error::{ApiError, excerpt};
+
+/// Silence after which a sender is given up.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Time spent on reading a body that nobody needs.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `application/json`
+    Json,
+    /// `multipart/form-data`
+    Form,
+}
+
+/// What the headers say that the body is.
+pub fn kind(headers: &HeaderMap) -> Result<Kind, ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Err(ApiError::ContentType {
+            got: "(none)".into(),
+        });
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let media = text
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase();
+    match media.as_str() {
+        "application/json" => Ok(Kind::Json),
+        "multipart/form-data" => Ok(Kind::Form),
+        _ => Err(ApiError::ContentType {
+            got: format!("`{}`", excerpt(&media)),
+        }),
+    }
+}
+
+/// The length that the headers announce.
+pub fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// Reads a whole body within the limits.
+pub async fn receive(
+    body: Body,
+    length: Option<usize>,
+    limits: &Limits,
+) -> Result<Bytes, ApiError> {
+    let limit = limits.body_bytes;
+    let too_large = ApiError::BodyTooLarge { limit };
+    if length.is_some_and(|length| length > limit) {
+        discard(body, limit).await;
+        return Err(too_large);
+    }
+    let deadline = Instant::now() + limits.body_time;
+    let mut chunks = body.into_data_stream();
+    let mut received = BytesMut::with_capacity(length.unwrap_or(0));
+    loop {
+        let next = timeout(SILENCE.min(limits.body_time), chunks.next());
+        let Ok(Ok(next)) = timeout_at(deadline, next).await else {
+            return Err(ApiError::BodyTimeout {
+                seconds: limits.body_time.as_secs(),
+            });
+        };
+        match next {
+            None => return Ok(received.freeze()),
+            Some(Ok(chunk)) if received.len() + chunk.len() <= limit => {
+                received.extend_from_slice(&chunk);
+            }
+            Some(Ok(_)) => {
+                discard(Body::from_stream(chunks), limit).await;
+                return Err(too_large);
+            }
+            Some(Err(error)) => {
+                return Err(ApiError::Malformed(format!("the body broke off: {error}")));
+            }
+        }
+    }
+}
+
+/// Reads and drops a body, up to about `most` bytes and for at most two seconds.
+pub async fn discard(body: Body, most: usize) {
+    let mut chunks = body.into_data_stream();
+    let reading = async {
+        let mut seen = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            seen += chunk.len();
+            if seen > most {
+                break;
+            }
+        }
+    };
+    // Whether it ended or ran out of time makes no difference.
+    let _ = timeout(DISCARD_TIME, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ImageLimits;
+
+    fn limits() -> Limits {
+        Limits {
+            image: ImageLimits::default(),
+            images: 1,
+            body_bytes: 10,
+            body_time: Duration::from_millis(50),
+            keep_alive: Duration::from_secs(1),
+        }
+    }
+
+    fn chunked(chunks: &'static [&'static str]) -> Body {
+        Body::from_stream(futures::stream::iter(chunks.iter().map(|chunk| {
+            Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))
+        })))
+    }
+
+    #[tokio::test]
+    async fn a_body_within_the_limit_arrives_whole() {
+        let body = receive(chunked(&["hello", "world"]), None, &limits())
+            .await
+            .unwrap();
+        assert_eq!(&body[..], b"helloworld");
+    }
+
+    #[tokio::test]
+    async fn a_longer_body_is_refused_announced_or_not() {
+        let late = receive(chunked(&["hello", "world", "!"]), None, &limits()).await;
+        assert!(matches!(late, Err(ApiError::BodyTooLarge { limit: 10 })));
+        let announced = receive(Body::empty(), Some(11), &limits()).await;
+        assert!(matches!(
+            announced,
+            Err(ApiError::BodyTooLarge { limit: 10 })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_stalls_is_given_up() {
+        let stalled =
+            Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = receive(stalled, None, &limits()).await.unwrap_err();
+        assert!(matches!(error, ApiError::BodyTimeout { .. }));
+    }
+
+    #[test]
+    fn the_content_type_decides() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            kind(&headers)
+        };
+        assert!(matches!(of("application/json"), Ok(Kind::Json)));
+        assert!(matches!(
+            of("Application/JSON; charset=utf-8"),
+            Ok(Kind::Json)
+        ));
+        assert!(matches!(
+            of("multipart/form-data; boundary=x"),
+            Ok(Kind::Form)
+        ));
+        let error = of("text/plain").unwrap_err();
+        assert_eq!(error.status().as_u16(), 415);
+        assert!(error.to_string().contains("text/plain"));
+        assert!(kind(&HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,46 @@
+//! `/health` (the process lives), `/ready` (send requests here), `/metrics`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::app::App;
+use super::error::ApiError;
+use super::lifecycle::Phase;
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+}
+
+/// 200 as long as the process answers.
+pub async fn health() -> Response {
+    Json(Status { status: "ok" }).into_response()
+}
+
+/// 200 when requests are welcome, else 503 and why.
+pub async fn ready(State(app): State<Arc<App>>) -> Response {
+    let phase = app.lifecycle.phase();
+    let stopped = app.snapshot().is_some_and(|now| now.stopped);
+    let status = match phase {
+        Phase::Ready if !stopped => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let word = if stopped { "stopped" } else { phase.word() };
+    (status, Json(Status { status: word })).into_response()
+}
+
+/// Prometheus' text format.
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    match app.metrics.render(app.snapshot().as_ref()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot render the metrics");
+            ApiError::Internal.into_response()
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! SIGTERM: nothing that was accepted is lost, and the process ends with 0.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::server::{Server, answer, events, long, question};
+
+/// A request of which everything but the last byte is sent.
+async fn unfinished(server: &Server) -> TcpStream {
+    let body = question(&json!({})).to_string();
+    let address = server.base.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+        .write_all(&body.as_bytes()[..body.len() - 1])
+        .await
+        .unwrap();
+    server
+        .until("the request arrived", async || {
+            server
+                .metric("vlm_requests_arrived_total{via=\"direct\"}")
+                .await
+                > 0.0
+        })
+        .await;
+    stream
+}
+
+#[tokio::test]
+async fn streams_that_run_at_the_signal_are_complete() {
+    let mut server =
+        Server::start(&["--max-concurrency", "1", "--drain-accept-seconds", "0"]).await;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(server.post().json(&long(&json!({}))).send().await.unwrap());
+    }
+    server.terminate();
+    for response in join_all(streams.into_iter().map(reqwest::Response::text)).await {
+        let events = events(&response.unwrap());
+        assert_eq!(events.last().unwrap(), "[DONE]");
+        assert!(events[events.len() - 2].contains("\"finish_reason\":\"length\""));
+    }
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_draining_server_is_not_ready_but_serves_then_refuses_then_ends() {
+    let mut server = Server::start(&["--drain-accept-seconds", "2"]).await;
+    let mut pending = unfinished(&server).await;
+    server.terminate();
+    server
+        .until("not ready", async || {
+            server.get("/ready").await.status() == 503
+        })
+        .await;
+    assert_eq!(
+        answer(server.get("/ready").await).await.1,
+        json!({"status": "draining"})
+    );
+    let late = server
+        .post()
+        .json(&question(&json!({})))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(late.status(), 200);
+    assert_eq!(late.headers()["connection"], "close");
+    drop(late);
+    server
+        .until("new requests are refused", async || {
+            let response = server
+                .post()
+                .json(&question(&json!({})))
+                .send()
+                .await
+                .unwrap();
+            let after = response.headers().get("retry-after").cloned();
+            let (status, body) = answer(response).await;
+            if status == 200 {
+                return false;
+            }
+            assert_eq!(status, 503);
+            assert_eq!(after.unwrap(), "0");
+            assert_eq!(body["error"]["code"], "server_draining");
+            true
+        })
+        .await;
+    assert_eq!(server.get("/health").await.status(), 200);
+    pending.write_all(b"}").await.unwrap();
+    let mut response = String::new();
+    pending.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("finish_reason"), "{response}");
+    assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn at_the_deadline_answers_are_cut_with_an_error() {
+    let mut server =
+        Server::start(&["--max-concurrency", "1", "--drain-timeout-seconds", "0"]).await;
+    let mut streams = Vec::new();
+    for _ in 0..32 {
+        streams.push(server.post().json(&long(&json!({}))).send().await.unwrap());
+    }
+    server.terminate();
+    let mut cut = 0;
+    for response in join_all(streams.into_iter().map(reqwest::Response::text)).await {
+        let events = events(&response.unwrap());
+        let last = events.last().unwrap();
+        if last != "[DONE]" {
+            cut += 1;
+            assert!(
+                last.contains("server_draining") && last.starts_with("{\"error\""),
+                "{last}"
+            );
+        }
+    }
+    assert!(cut > 0);
+    assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_sending_cannot_hold_the_process() {
+    let mut server = Server::start(&["--drain-timeout-seconds", "1"]).await;
+    let _pending = unfinished(&server).await;
+    let begun = Instant::now();
+    server.terminate();
+    assert_eq!(server.ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(14));
+}
