@@ -108,7 +108,7 @@ cluster-test: ## the tests on a fresh cluster (after kube and images; ARGS=... g
 	CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
 		$(CARGO) test $(WITH_CLUSTER) --offline --test e2e -- $(ARGS)
 
-campaign: ## a long test by name on a fresh cluster: NAME=... SEED=...
+campaign: ## a long test on a fresh cluster (after kube and images): NAME=... SEED=...
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
 	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
