@@ -1,42 +1,99 @@
-//! A checkpoint directory: configuration, layout of the weights, typed tensors.
+//! A checkpoint directory: configuration, layout of the weights, typed tensors. Reads files and
+//! says precisely what is wrong with them; computes nothing.
+
+mod error;
+mod layout;
+mod weights;
 
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-use vlm_contract::diagnosis::Cause;
+use serde::de::DeserializeOwned;
+use vlm_catalog::architecture::raw::RawConfig;
+use vlm_catalog::architecture::{ModelConfig, describe};
 
-/// An opened checkpoint. Weights are mapped, not yet read.
+pub use error::CheckpointError;
+pub use layout::Layout;
+pub use weights::{Tensors, Weights};
+
+/// An opened checkpoint. Weights are mapped and their names known, but not yet read.
 pub struct Checkpoint {
-    #[expect(dead_code)]
     dir: PathBuf,
-}
-
-/// Why a checkpoint cannot be served: what is wrong, without a full stop.
-#[derive(Debug, Error)]
-pub enum CheckpointError {
-    /// A directory or file that must be there is missing or unreadable.
-    #[error("{path}: {source}")]
-    NotFound {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl CheckpointError {
-    /// The row of the diagnosis table.
-    pub fn cause(&self) -> Cause {
-        match self {
-            Self::NotFound { .. } => Cause::ModelNotFound,
-        }
-    }
+    config: ModelConfig,
+    weights: Weights,
+    layout: Layout,
 }
 
 impl Checkpoint {
     /// Opens the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// A missing directory or file, a malformed file, or a model that is not served.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let _ = dir;
-        todo!()
+        std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
+        let path = dir.join("config.json");
+        let raw: RawConfig = read_json(&path)?
+            .ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
+        let config = describe(&raw)?;
+        let weights = Weights::open(dir)?;
+        let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;
+        Ok(Self { dir: dir.to_owned(), config, weights, layout })
+    }
+
+    /// What `config.json` describes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The tensors by the names of the file.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Where each part's tensors are.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Path of a file of the checkpoint.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A JSON file of the checkpoint; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Json`] when it does not parse as `T`.
+    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, CheckpointError> {
+        read_json(&self.dir.join(name))
+    }
+
+    /// A text file of the checkpoint; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not UTF-8.
+    pub fn text(&self, name: &str) -> Result<Option<String>, CheckpointError> {
+        let path = self.dir.join(name);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|e| CheckpointError::json(&path, &e))?;
+        Ok(Some(text))
     }
 }
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CheckpointError::not_found(path, error)),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CheckpointError> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| CheckpointError::json(path, &e))?;
+    json.end().map_err(|e| CheckpointError::json(path, &e))?;
+    Ok(Some(value))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,13 @@
 //! From the bytes of a picture to normalised pixels. Owns limits and the errors a client sees;
 //! knows nothing of prompts or of the network.
 
+mod decode;
+mod resize;
+mod tiles;
+
 use thiserror::Error;
+
+pub use tiles::Preprocessing;
 
 /// What a picture may cost before it is decoded.
 #[derive(Clone, Copy, Debug)]

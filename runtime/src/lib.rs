@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! [`args`] → [`commands`] → [`server`] (HTTP) → [`processor`] ([`image`], [`prompt`],
-//! [`tokenizer`]) → [`engine`], over one opened [`checkpoint`]; [`metrics`], [`telemetry`] and
+//! [`tokenizer`]) → [`engine`] → [`models`] over [`ops`], over one opened [`checkpoint`]; [`metrics`], [`telemetry`] and
 //! [`diagnose`] say what happens.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -14,6 +14,8 @@ pub mod diagnose;
 pub mod engine;
 pub mod image;
 pub mod metrics;
+pub mod models;
+pub mod ops;
 pub mod processor;
 pub mod prompt;
 pub mod server;

@@ -1,10 +1,15 @@
 //! Chat messages to token ids: the checkpoint's template, then the tokenizer, then room for pictures.
 
+mod template;
+
 use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use template::Template;
+
 use crate::image::PreparedImage;
+use crate::tokenizer::Tokenizer;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,3 +76,47 @@ pub enum PromptError {
         reason: String,
     },
 }
+
+/// Renders `messages`, tokenises the text and repeats each picture's token as often as it has rows.
+///
+/// # Errors
+/// When the template refuses, or does not place every picture.
+pub fn build(
+    template: &Template,
+    tokenizer: &Tokenizer,
+    image_token: u32,
+    messages: &[PromptMessage],
+) -> Result<Prompt, PromptError> {
+    if messages.is_empty() {
+        return Err(PromptError::Empty);
+    }
+    let images: Vec<Arc<PreparedImage>> = messages
+        .iter()
+        .flat_map(|message| &message.parts)
+        .filter_map(|part| match part {
+            PromptPart::Image(image) => Some(Arc::clone(image)),
+            PromptPart::Text(_) => None,
+        })
+        .collect();
+    let mut protected = tokenizer.protect();
+    let text = template.render(messages, &mut protected).map_err(|reason| PromptError::Template { reason })?;
+    let ids = tokenizer.encode(&text, &protected).map_err(|e| PromptError::Tokenize { reason: e.to_string() })?;
+    let places = ids.iter().filter(|id| **id == image_token).count();
+    if places != images.len() {
+        return Err(PromptError::ImageCount { images: images.len(), places });
+    }
+    Ok(Prompt { ids: expand(&ids, image_token, &images), images })
+}
+
+fn expand(ids: &[u32], image_token: u32, images: &[Arc<PreparedImage>]) -> Vec<u32> {
+    let mut rows = images.iter().map(|image| image.tokens);
+    ids.iter()
+        .flat_map(|id| {
+            let times = if *id == image_token { rows.next().unwrap_or(0) } else { 1 };
+            std::iter::repeat_n(*id, times)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! What the worker asks of a model, and the answer by the real one: slots of a KV cache, pictures
+//! and prompts on their way into it.
+
+use std::collections::HashMap;
+
+use candle_core::{Result, Tensor};
+
+use super::scheduler::{Decode, SequenceId};
+use crate::models::Llava;
+use crate::ops::{Batch, KvCache, Segment};
+use crate::prompt::Prompt;
+
+/// Runs steps. Errors fail the sequences of the call, not the engine.
+pub trait Executor: Send {
+    /// A sequence was accepted.
+    fn begin(&mut self, id: SequenceId, prompt: Prompt);
+    /// A sequence is gone.
+    fn end(&mut self, id: SequenceId);
+    /// Runs the vision tower on picture `image` of `id`.
+    fn encode(&mut self, id: SequenceId, image: usize) -> Result<()>;
+    /// Reads `rows` prompt tokens from `start`; the logits after the last one when it ends the prompt.
+    fn prefill(&mut self, id: SequenceId, slot: usize, start: usize, rows: usize, last: bool) -> Result<Option<Vec<f32>>>;
+    /// One more token for each; logits in the same order.
+    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>>;
+}
+
+/// Model and KV cache.
+pub struct ModelExecutor {
+    model: Llava,
+    cache: KvCache,
+    prompts: HashMap<SequenceId, Reading>,
+}
+
+/// A prompt that is not wholly in the cache yet.
+struct Reading {
+    prompt: Prompt,
+    visual: Vec<Tensor>,
+    embeds: Option<Tensor>,
+}
+
+impl ModelExecutor {
+    /// A model with a cache of `slots` sequences of `tokens` tokens.
+    pub fn new(model: Llava, slots: usize, tokens: usize) -> Result<Self> {
+        let cache = model.kv_cache(slots, tokens)?;
+        Ok(Self { model, cache, prompts: HashMap::new() })
+    }
+
+    fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading> {
+        prompts.get_mut(&id).ok_or_else(|| candle_core::Error::Msg("the prompt is not known".to_owned()))
+    }
+}
+
+impl Executor for ModelExecutor {
+    fn begin(&mut self, id: SequenceId, prompt: Prompt) {
+        self.prompts.insert(id, Reading { prompt, visual: Vec::new(), embeds: None });
+    }
+
+    fn end(&mut self, id: SequenceId) {
+        self.prompts.remove(&id);
+    }
+
+    fn encode(&mut self, id: SequenceId, image: usize) -> Result<()> {
+        let reading = Self::reading(&mut self.prompts, id)?;
+        let Some(image) = reading.prompt.images.get(image) else { candle_core::bail!("the prompt has no image {image}") };
+        let features = self.model.vision_features(image)?;
+        reading.visual.push(self.model.project(&features)?);
+        Ok(())
+    }
+
+    fn prefill(&mut self, id: SequenceId, slot: usize, start: usize, rows: usize, last: bool) -> Result<Option<Vec<f32>>> {
+        let reading = Self::reading(&mut self.prompts, id)?;
+        let embeds = match &reading.embeds {
+            Some(embeds) => embeds,
+            None => reading.embeds.insert(self.model.embed(&reading.prompt.ids, &reading.visual)?),
+        };
+        let chunk = embeds.narrow(0, start, rows)?.contiguous()?;
+        let batch = Batch::new(&[Segment { slot, start, rows }]);
+        let hidden = self.model.language().forward(&chunk, &batch, &self.cache)?;
+        if !last {
+            return Ok(None);
+        }
+        self.prompts.remove(&id);
+        let logits = self.model.language().logits(&hidden, batch.last_rows())?;
+        Ok(logits.to_vec2()?.pop())
+    }
+
+    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>> {
+        let segments: Vec<Segment> =
+            rows.iter().map(|(row, _)| Segment { slot: row.slot, start: row.position, rows: 1 }).collect();
+        let batch = Batch::new(&segments);
+        let ids: Vec<u32> = rows.iter().map(|(_, id)| *id).collect();
+        let language = self.model.language();
+        let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
+        language.logits(&hidden, batch.last_rows())?.to_vec2()
+    }
+}

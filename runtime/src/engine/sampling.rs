@@ -1,0 +1,145 @@
+//! From logits to a token: greedy, or temperature and nucleus (Holtzman et al. 2020) with a
+//! reproducible random number for each position.
+
+use super::Sampling;
+
+/// The logits hold NaN or infinity: the model is broken, not the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFinite;
+
+/// Chooses a token. `draw` is uniform in `[0, 1)` and not used when greedy.
+///
+/// # Errors
+/// [`NotFinite`] when a logit is NaN or infinite, or there is none.
+pub fn choose(logits: &[f32], sampling: &Sampling, draw: f64) -> Result<u32, NotFinite> {
+    if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
+        return Err(NotFinite);
+    }
+    if sampling.temperature <= 0.0 {
+        return Ok(highest(logits));
+    }
+    let top = f64::from(logits[highest(logits) as usize]);
+    let temperature = f64::from(sampling.temperature);
+    let mut weights: Vec<(u32, f64)> =
+        (0..).zip(logits).map(|(id, logit)| (id, ((f64::from(*logit) - top) / temperature).exp())).collect();
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let top_p = f64::from(sampling.top_p).clamp(0.0, 1.0);
+    if top_p < 1.0 {
+        weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let mut sum = 0.0;
+        let kept = weights.iter().take_while(|(_, weight)| {
+            let wanted = sum < top_p * total;
+            sum += weight;
+            wanted
+        });
+        let kept = kept.count().max(1);
+        weights.truncate(kept);
+    }
+    Ok(pick(&weights, draw))
+}
+
+/// The first of the highest.
+fn highest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
+
+fn pick(weights: &[(u32, f64)], draw: f64) -> u32 {
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let mut left = draw * total;
+    for (id, weight) in weights {
+        left -= weight;
+        if left < 0.0 {
+            return *id;
+        }
+    }
+    // Rounding can leave a trace; the last token with any weight takes it.
+    weights.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(0, |(id, _)| *id)
+}
+
+/// A number in `[0, 1)` for the `index`-th token of the answer with `seed` (`SplitMix64`).
+pub fn uniform(seed: u64, index: u64) -> f64 {
+    let mut z = seed ^ index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for _ in 0..2 {
+        z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+    }
+    (z >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn with(temperature: f32, top_p: f32) -> Sampling {
+        Sampling { temperature, top_p, seed: None }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_highest() {
+        assert_eq!(choose(&[0.5, 3.0, -1.0, 3.0], &with(0.0, 1.0), 0.99), Ok(1));
+    }
+
+    #[test]
+    fn broken_logits_choose_nothing() {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for temperature in [0.0, 1.0] {
+                assert_eq!(choose(&[1.0, broken], &with(temperature, 1.0), 0.5), Err(NotFinite));
+            }
+        }
+        assert_eq!(choose(&[], &with(0.0, 1.0), 0.5), Err(NotFinite));
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax_of_the_tempered_logits() {
+        let logits = [0.0f32, 1.0, 2.0];
+        for temperature in [0.5f32, 1.0, 2.0] {
+            let mut counts = [0f64; 3];
+            let draws = 40_000;
+            for i in 0..draws {
+                counts[choose(&logits, &with(temperature, 1.0), uniform(7, i)).unwrap() as usize] += 1.0;
+            }
+            let weights = logits.map(|l| f64::from(l / temperature).exp());
+            let total: f64 = weights.iter().sum();
+            for (count, weight) in counts.iter().zip(weights) {
+                assert!((count / draws as f64 - weight / total).abs() < 0.01);
+            }
+        }
+    }
+
+    #[test]
+    fn the_nucleus_is_the_smallest_set_that_reaches_top_p() {
+        let logits = [0.6f64, 0.3, 0.1].map(|p| p.ln() as f32);
+        let reachable = |top_p: f32| {
+            let mut ids: Vec<u32> = (0..2000).map(|i| choose(&logits, &with(1.0, top_p), uniform(3, i)).unwrap()).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        assert_eq!(reachable(0.0), [0]);
+        assert_eq!(reachable(0.5), [0]);
+        assert_eq!(reachable(0.7), [0, 1]);
+        assert_eq!(reachable(0.95), [0, 1, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_finite_logits_give_a_token_of_theirs(
+            logits in proptest::collection::vec(-1e30f32..1e30, 1..50),
+            temperature in 0f32..3.0, top_p in 0f32..=1.0, seed: u64, index: u64,
+        ) {
+            let draw = uniform(seed, index);
+            prop_assert!((0.0..1.0).contains(&draw));
+            let id = choose(&logits, &with(temperature, top_p), draw).unwrap();
+            prop_assert!((id as usize) < logits.len());
+        }
+    }
+}

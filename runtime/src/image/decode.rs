@@ -1,0 +1,87 @@
+//! Bytes to RGB pixels: the format from the bytes themselves, limits from the header before
+//! anything is decoded, EXIF orientation applied, alpha dropped, the first frame of an animation.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
+
+use super::{ImageError, ImageLimits};
+
+/// Longest side over shortest side.
+const MAX_ASPECT: u32 = 200;
+/// A decoder may need the picture at 16 bits and four channels, and about as much again to work.
+const BYTES_PER_PIXEL: u64 = 16;
+
+/// Decodes `bytes` within `limits`.
+pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    if bytes.is_empty() {
+        return Err(ImageError::Empty);
+    }
+    if bytes.len() as u64 > limits.max_bytes {
+        return Err(ImageError::TooManyBytes { bytes: bytes.len() as u64, limit: limits.max_bytes });
+    }
+    // The decoders promise not to panic, but they read what strangers send.
+    catch_unwind(AssertUnwindSafe(|| decode_checked(bytes, limits)))
+        .unwrap_or_else(|_| Err(undecodable(&"the decoder failed")))
+}
+
+fn decode_checked(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| undecodable(&e))?;
+    match reader.format() {
+        None => return Err(unknown(bytes)),
+        Some(format) if !format.reading_enabled() => {
+            return Err(ImageError::UnsupportedFormat { format: format!("{format:?}").to_uppercase() });
+        }
+        Some(_) => {}
+    }
+    let mut decoder = reader.into_decoder().map_err(|e| undecodable(&e))?;
+    check_size(decoder.dimensions(), limits)?;
+    let mut allowed = Limits::default();
+    allowed.max_alloc = Some(limits.max_pixels.saturating_mul(BYTES_PER_PIXEL));
+    decoder.set_limits(allowed).map_err(|e| undecodable(&e))?;
+    let orientation = decoder.orientation().map_err(|e| undecodable(&e))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| undecodable(&e))?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
+
+fn check_size((width, height): (u32, u32), limits: &ImageLimits) -> Result<(), ImageError> {
+    if width == 0 || height == 0 {
+        return Err(undecodable(&"it has no pixels"));
+    }
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        return Err(ImageError::TooManyPixels { width, height, limit: limits.max_pixels });
+    }
+    if width.max(height).div_ceil(width.min(height)) > MAX_ASPECT {
+        return Err(ImageError::AspectRatio { width, height, limit: MAX_ASPECT });
+    }
+    Ok(())
+}
+
+/// Names formats that people do send, so that the answer says more than "unknown".
+fn unknown(bytes: &[u8]) -> ImageError {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).to_lowercase();
+    let brand = bytes.get(4..12).unwrap_or_default();
+    let format = if text.starts_with("%pdf") {
+        "PDF"
+    } else if text.contains("<svg") {
+        "SVG"
+    } else if brand.starts_with(b"ftyp") {
+        match &brand[4..] {
+            b"avif" | b"avis" => "AVIF",
+            b"heic" | b"heix" | b"mif1" | b"msf1" | b"hevc" => "HEIC",
+            _ => return undecodable(&"it is a video"),
+        }
+    } else {
+        return undecodable(&"its bytes are of no known format");
+    };
+    ImageError::UnsupportedFormat { format: format.to_owned() }
+}
+
+fn undecodable(reason: &impl ToString) -> ImageError {
+    ImageError::Undecodable { reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! The fused operations of the models, one file each. `cpu_fwd` is the readable reference; a device
+//! kernel stands beside it in the same file. Shapes are checked by the callers in `models`.
+//!
+//! Rows are tokens: activations are `[rows, width]`, the sequences of a step one after another, and
+//! [`Batch`] says which rows belong to which sequence.
+
+mod activation;
+mod attention;
+mod batch;
+mod cpu;
+mod kv_cache;
+mod linear;
+mod norm;
+mod rope;
+
+pub use activation::{activate, silu_mul};
+pub use attention::attention;
+pub use batch::{Batch, Segment};
+pub use kv_cache::KvCache;
+pub use linear::Linear;
+pub use norm::{LayerNorm, RmsNorm};
+pub use rope::RopeTable;
