@@ -61,22 +61,13 @@ shellcheck:
 	shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh .ci/run
 	shellcheck --external-sources --check-sourced tests/cluster/node.sh
 
-unit: ## every Rust test that needs no cluster
+unit: ## every Rust test that needs no cluster, the chart's (with helm) among them
 	$(CARGO) test $(ALL)
-
-chart: ## helm lint and a rendering of the chart
-	helm lint --strict charts/vlm-operator
-	helm template vlm-operator charts/vlm-operator --namespace vlm-system >/dev/null
 
 crds: ## write the chart's CRD from the Rust types
 	$(CARGO) build $(ALL) --bin crdgen
 	crd=$$($(OURS)/crdgen)
 	echo "$$crd" >$(CRD)
-
-crds-check: ## is the chart's CRD what the Rust types say?
-	$(CARGO) build $(ALL) --bin crdgen
-	$(OURS)/crdgen | diff $(CRD) - ||
-		{ echo '$(CRD) is not what the types say; make crds writes it' >&2; exit 1; }
 
 build: ## our own binaries, static
 	$(CARGO) build $(ALL) --bins
@@ -102,6 +93,15 @@ cluster-down: ## end the local cluster without a trace
 
 cluster-check: ## the local cluster's own tests
 	@tests/cluster/check.sh
+
+clients: ## a Python environment with the official client that the tests use
+	@stamp=$$(sha256sum <tests/clients/requirements.txt)
+	if [ "$$stamp" != "$$(cat $(CACHE)/python/stamp 2>/dev/null)" ]; then
+		rm -rf $(CACHE)/python
+		$(PYTHON) -m venv $(CACHE)/python 2>/dev/null || { tests/cluster/packages.sh python3-venv && $(PYTHON) -m venv $(CACHE)/python; }
+		$(CACHE)/python/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+		echo "$$stamp" >$(CACHE)/python/stamp
+	fi
 
 cluster-test: ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
 	$(CARGO) test $(WITH_CLUSTER) --test e2e --no-run

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 use vlm_tests::cluster::{await_that, get, kubectl};
 use vlm_tests::space::Space;
-use vlm_tests::tools::{run, tool};
+use vlm_tests::tools::{cache, run};
 
 #[tokio::test]
 async fn a_job_fills_the_volume_and_the_model_becomes_ready() {
@@ -88,7 +88,7 @@ async fn the_operator_s_metrics_are_well_formed() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let input = std::fs::File::open(file.path()).unwrap();
-        let lint = run(Command::new(tool("promtool")).args(["check", "metrics"]).stdin(input));
+        let lint = run(Command::new(cache().join("debian/prometheus/usr/bin/promtool")).args(["check", "metrics"]).stdin(input));
         assert!(lint.is_ok(), "{lint:?}");
     }
     space.close();
