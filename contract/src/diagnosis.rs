@@ -55,9 +55,7 @@ impl Cause {
     /// What a person does about it, as the end of a sentence.
     pub const fn mend(self) -> &'static str {
         match self {
-            Self::ModelNotFound => {
-                "check the path in spec.model.uri and the contents of the volume"
-            }
+            Self::ModelNotFound => "check the path in spec.model.uri and the contents of the volume",
             Self::WeightsCorrupt => "fetch the weights again and compare their checksums",
             Self::UnsupportedArchitecture => "use a checkpoint of a supported architecture",
             Self::InvalidArguments => "correct the flag",
@@ -67,9 +65,7 @@ impl Cause {
 
     /// The cause of an exit code, if it is one of the table.
     pub fn from_exit_code(code: i32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|cause| i32::from(cause.exit_code()) == code)
+        Self::ALL.into_iter().find(|cause| i32::from(cause.exit_code()) == code)
     }
 }
 
@@ -85,10 +81,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Joins what is wrong (without a full stop) with the mend of its cause.
     pub fn new(reason: Cause, wrong: impl std::fmt::Display) -> Self {
-        Self {
-            reason,
-            message: format!("{wrong}; {}", reason.mend()),
-        }
+        Self { reason, message: format!("{wrong}; {}", reason.mend()) }
     }
 }
 

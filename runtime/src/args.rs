@@ -94,22 +94,14 @@ impl ServeArgs {
         if !self.served_model_name.is_empty() {
             return self.served_model_name.clone();
         }
-        let directory = self
-            .model
-            .canonicalize()
-            .unwrap_or_else(|_| self.model.clone());
-        let name = directory
-            .file_name()
-            .map_or("model".into(), |name| name.to_string_lossy());
+        let directory = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
+        let name = directory.file_name().map_or("model".into(), |name| name.to_string_lossy());
         vec![name.into_owned()]
     }
 
     /// Requests that may wait.
     pub fn queue(&self) -> usize {
-        self.max_queue.map_or_else(
-            || (8 * self.max_concurrency as usize).max(64),
-            |n| n as usize,
-        )
+        self.max_queue.map_or_else(|| (8 * self.max_concurrency as usize).max(64), |n| n as usize)
     }
 }
 
@@ -170,11 +162,7 @@ mod tests {
     use super::*;
 
     fn line(words: &[&str]) -> Vec<OsString> {
-        ["vlm-runtime"]
-            .iter()
-            .chain(words)
-            .map(OsString::from)
-            .collect()
+        ["vlm-runtime"].iter().chain(words).map(OsString::from).collect()
     }
 
     fn wrong(words: &[&str]) -> String {
@@ -213,9 +201,7 @@ mod tests {
 
     #[test]
     fn the_directory_names_the_model_by_default() {
-        let Command::Serve(args) = parse(&line(&["serve", "--model", "/a/tiny-llava/"]))
-            .unwrap()
-            .command;
+        let Command::Serve(args) = parse(&line(&["serve", "--model", "/a/tiny-llava/"])).unwrap().command;
         assert_eq!(args.names(), ["tiny-llava"]);
         assert_eq!(args.queue(), 64);
     }
@@ -227,10 +213,7 @@ mod tests {
         assert!(wrong(&["serve", "--model", "x", "--frobnicate"]).contains("--frobnicate"));
         assert!(wrong(&[]).contains("serve"));
         let zero = wrong(&["serve", "--model", "x", "--max-concurrency", "0"]);
-        assert!(
-            zero.contains("--max-concurrency") && !zero.contains('\n'),
-            "{zero}"
-        );
+        assert!(zero.contains("--max-concurrency") && !zero.contains('\n'), "{zero}");
         assert!(wrong(&["serve", "--model", "x", "--served-model-name", ""]).contains("1 to 256"));
     }
 

@@ -50,20 +50,15 @@ impl StartError {
         match self {
             Self::Arguments(_) => Cause::InvalidArguments,
             Self::Checkpoint(error) => error.cause(),
-            Self::Listen { .. }
-            | Self::System { .. }
-            | Self::LoadPanicked(_)
-            | Self::EngineStopped => Cause::StartFailed,
+            Self::Listen { .. } | Self::System { .. } | Self::LoadPanicked(_) | Self::EngineStopped => {
+                Cause::StartFailed
+            }
         }
     }
 
     /// What a person reads.
     pub fn diagnosis(&self) -> Diagnosis {
-        let line: Vec<String> = self
-            .to_string()
-            .split_whitespace()
-            .map(ToOwned::to_owned)
-            .collect();
+        let line: Vec<String> = self.to_string().split_whitespace().map(ToOwned::to_owned).collect();
         Diagnosis::new(self.cause(), shortened(&line.join(" "), LONGEST_MESSAGE))
     }
 }
@@ -83,10 +78,7 @@ fn shortened(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
         return text;
     }
-    let end = (0..=bytes)
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
 }
 
@@ -105,10 +97,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_names_the_address() {
-        let error = StartError::Listen {
-            address: ([127, 0, 0, 1], 8000).into(),
-            source: std::io::ErrorKind::AddrInUse.into(),
-        };
+        let error =
+            StartError::Listen { address: ([127, 0, 0, 1], 8000).into(), source: std::io::ErrorKind::AddrInUse.into() };
         assert!(error.diagnosis().message.contains("127.0.0.1:8000"));
         assert_eq!(error.cause().exit_code(), 20);
     }

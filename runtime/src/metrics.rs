@@ -5,22 +5,16 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use vlm_contract::metrics as names;
 
 use crate::engine::Snapshot;
 
-const FIRST_TOKEN_SECONDS: &[f64] = &[
-    0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0,
-];
-const BETWEEN_TOKENS_SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5,
-];
-const DECODE_SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-];
+const FIRST_TOKEN_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0];
+const BETWEEN_TOKENS_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5];
+const DECODE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// Why a generation request was refused before it was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +72,7 @@ impl Metrics {
     /// Registers every metric. Fails only if two share a name.
     pub fn new() -> Result<Self, prometheus::Error> {
         let waiting = IntGaugeVec::new(
-            Opts::new(
-                names::REQUESTS_WAITING,
-                "Accepted requests that do not run yet, by stage",
-            ),
+            Opts::new(names::REQUESTS_WAITING, "Accepted requests that do not run yet, by stage"),
             &["stage"],
         )?;
         let metrics = Self {
@@ -106,16 +97,8 @@ impl Metrics {
                 "reason",
                 &names::refused::ALL,
             )?,
-            finished: counters(
-                names::REQUESTS_FINISHED,
-                "Requests that ended",
-                "reason",
-                &names::finished::ALL,
-            )?,
-            prompt_tokens: IntCounter::new(
-                names::PROMPT_TOKENS,
-                "Tokens of prompts, image tokens included",
-            )?,
+            finished: counters(names::REQUESTS_FINISHED, "Requests that ended", "reason", &names::finished::ALL)?,
+            prompt_tokens: IntCounter::new(names::PROMPT_TOKENS, "Tokens of prompts, image tokens included")?,
             generation_tokens: IntCounter::new(names::GENERATION_TOKENS, "Generated tokens")?,
             first_token: histogram(
                 names::TIME_TO_FIRST_TOKEN,
@@ -127,16 +110,9 @@ impl Metrics {
                 "Seconds between two tokens of one request",
                 BETWEEN_TOKENS_SECONDS,
             )?,
-            decode: histogram(
-                names::IMAGE_DECODE,
-                "Seconds to decode and preprocess one picture",
-                DECODE_SECONDS,
-            )?,
+            decode: histogram(names::IMAGE_DECODE, "Seconds to decode and preprocess one picture", DECODE_SECONDS)?,
         };
-        metrics
-            .waiting
-            .with_label_values(&[names::stage::QUEUE])
-            .set(0);
+        metrics.waiting.with_label_values(&[names::stage::QUEUE]).set(0);
         for collector in metrics.collectors() {
             metrics.registry.register(collector)?;
         }
@@ -210,10 +186,9 @@ impl Metrics {
     /// The text format, with the engine's present state.
     pub fn render(&self, engine: Option<&Snapshot>) -> Result<String, prometheus::Error> {
         let queue = self.waiting.with_label_values(&[names::stage::QUEUE]);
-        self.running.set(engine.map_or(0, |now| now.running as i64));
-        queue.set(engine.map_or(0, |now| now.waiting as i64));
-        self.capacity
-            .set(engine.map_or(0, |now| now.capacity as i64));
+        self.running.set(engine.map_or(0, |now| whole(now.running)));
+        queue.set(engine.map_or(0, |now| whole(now.waiting)));
+        self.capacity.set(engine.map_or(0, |now| whole(now.capacity)));
         self.kv_usage.set(engine.map_or(0.0, |now| now.kv_usage));
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -228,12 +203,11 @@ impl Drop for MediaStage {
     }
 }
 
-fn counters(
-    name: &str,
-    help: &str,
-    label: &str,
-    values: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn counters(name: &str, help: &str, label: &str, values: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
     for value in values {
         vec.with_label_values(&[*value]).inc_by(0);
@@ -268,10 +242,7 @@ mod tests {
             "vlm_prompt_tokens_total 0",
             "vlm_generation_tokens_total 0",
         ] {
-            assert!(
-                text.lines().any(|line| line == series),
-                "{series} is not in\n{text}"
-            );
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
         }
     }
 
@@ -279,18 +250,8 @@ mod tests {
     fn the_media_stage_ends_with_its_guard() {
         let metrics = Metrics::new().unwrap();
         let guard = metrics.in_media_stage();
-        assert!(
-            metrics
-                .render(None)
-                .unwrap()
-                .contains("{stage=\"media\"} 1")
-        );
+        assert!(metrics.render(None).unwrap().contains("{stage=\"media\"} 1"));
         drop(guard);
-        assert!(
-            metrics
-                .render(None)
-                .unwrap()
-                .contains("{stage=\"media\"} 0")
-        );
+        assert!(metrics.render(None).unwrap().contains("{stage=\"media\"} 0"));
     }
 }

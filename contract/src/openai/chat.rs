@@ -142,19 +142,13 @@ impl TryFrom<TypedPart> for Part {
 
     fn try_from(part: TypedPart) -> Result<Self, String> {
         match part.r#type.as_str() {
-            "text" => part
-                .text
-                .map(|text| Self::Text { text })
-                .ok_or("missing field `text`".into()),
-            "image_url" => part
-                .image_url
-                .map(|image_url| Self::ImageUrl { image_url })
-                .ok_or("missing field `image_url`".into()),
+            "text" => part.text.map(|text| Self::Text { text }).ok_or("missing field `text`".into()),
+            "image_url" => {
+                part.image_url.map(|image_url| Self::ImageUrl { image_url }).ok_or("missing field `image_url`".into())
+            }
             other => {
                 let shown: String = other.chars().take(64).collect();
-                Err(format!(
-                    "unknown part type `{shown}`, expected `text` or `image_url`"
-                ))
+                Err(format!("unknown part type `{shown}`, expected `text` or `image_url`"))
             }
         }
     }
@@ -315,9 +309,7 @@ mod tests {
         .unwrap();
         assert!(matches!(&request.messages[0].content, Some(Content::Text(text)) if text == "a"));
         assert!(request.messages[1].content.is_none());
-        let Some(Content::Parts(parts)) = &request.messages[2].content else {
-            panic!("parts")
-        };
+        let Some(Content::Parts(parts)) = &request.messages[2].content else { panic!("parts") };
         assert!(matches!(&parts[1], Part::ImageUrl { image_url } if image_url.url == "data:,"));
         assert_eq!(request.stop, Some(Stop::Many(vec!["x".into(), "y".into()])));
         assert_eq!(request.model, None);

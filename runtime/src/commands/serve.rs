@@ -40,10 +40,7 @@ pub fn run(args: ServeArgs) -> Result<(), StartError> {
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| StartError::System {
-            what: "the async runtime",
-            source,
-        })?;
+        .map_err(|source| StartError::System { what: "the async runtime", source })?;
     let result = runtime.block_on(serve(args));
     runtime.shutdown_timeout(EXIT_TIME);
     result
@@ -51,19 +48,11 @@ pub fn run(args: ServeArgs) -> Result<(), StartError> {
 
 async fn serve(args: ServeArgs) -> Result<(), StartError> {
     let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
-    let signals = tokio::spawn(watch_signals(
-        Signals::new()?,
-        shutdown.clone(),
-        abort.clone(),
-    ));
+    let signals = tokio::spawn(watch_signals(Signals::new()?, shutdown.clone(), abort.clone()));
     let listener = bind(&args).await?;
     let app = Arc::new(app(&args, abort.clone())?);
     let close = CancellationToken::new();
-    let http = tokio::spawn(listen::serve(
-        listener,
-        router::router(app.clone()),
-        close.clone(),
-    ));
+    let http = tokio::spawn(listen::serve(listener, router::router(app.clone()), close.clone()));
 
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -113,12 +102,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
     };
     let engine = Engine::start(&checkpoint, options)?;
     let defaults = SamplingDefaults::read(&args.model);
-    Ok(Loaded {
-        engine,
-        processor: Arc::new(processor),
-        defaults,
-        max_tokens,
-    })
+    Ok(Loaded { engine, processor: Arc::new(processor), defaults, max_tokens })
 }
 
 /// Leaves without breaking an answer, unless the deadline passes.
@@ -160,28 +144,17 @@ async fn bind(args: &ServeArgs) -> Result<TcpListener, StartError> {
 
 fn app(args: &ServeArgs, abort: CancellationToken) -> Result<App, StartError> {
     let limits = Limits {
-        image: ImageLimits {
-            max_pixels: args.max_image_pixels,
-            max_bytes: args.max_image_bytes,
-        },
+        image: ImageLimits { max_pixels: args.max_image_pixels, max_bytes: args.max_image_bytes },
         images: args.max_images_per_request as usize,
         body_bytes: args.max_body_bytes as usize,
         body_time: BODY_TIME,
         keep_alive: KEEP_ALIVE,
     };
     let requests = args.max_concurrency as usize + args.queue();
-    let metrics = Metrics::new().map_err(|error| StartError::System {
-        what: "the metrics",
-        source: std::io::Error::other(error),
-    })?;
+    let metrics = Metrics::new()
+        .map_err(|error| StartError::System { what: "the metrics", source: std::io::Error::other(error) })?;
     let admission = Admission::new(requests, limits.body_bytes);
-    Ok(App::new(
-        args.names(),
-        limits,
-        admission,
-        metrics,
-        Lifecycle::new(abort),
-    ))
+    Ok(App::new(args.names(), limits, admission, metrics, Lifecycle::new(abort)))
 }
 
 /// The signals that end the server.
@@ -192,16 +165,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, StartError> {
-        let listen = |kind| {
-            signal(kind).map_err(|source| StartError::System {
-                what: "signal handlers",
-                source,
-            })
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
+        let listen = |kind| signal(kind).map_err(|source| StartError::System { what: "signal handlers", source });
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {
@@ -213,11 +178,7 @@ impl Signals {
 }
 
 /// The first signal begins the drain, the second cuts it short.
-async fn watch_signals(
-    mut signals: Signals,
-    shutdown: CancellationToken,
-    abort: CancellationToken,
-) {
+async fn watch_signals(mut signals: Signals, shutdown: CancellationToken, abort: CancellationToken) {
     signals.next().await;
     shutdown.cancel();
     signals.next().await;

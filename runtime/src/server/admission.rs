@@ -33,9 +33,7 @@ pub struct BodyRoom(#[expect(dead_code, reason = "held for its drop")] OwnedSema
 impl Admission {
     /// Room for `requests` requests and for four bodies of `largest_body` bytes.
     pub fn new(requests: usize, largest_body: usize) -> Self {
-        let size = u32::try_from(requests)
-            .unwrap_or(u32::MAX >> 4)
-            .clamp(1, u32::MAX >> 4);
+        let size = u32::try_from(requests).unwrap_or(u32::MAX >> 4).clamp(1, u32::MAX >> 4);
         Self {
             requests: Arc::new(Semaphore::new(size as usize)),
             size,
@@ -46,18 +44,13 @@ impl Admission {
 
     /// A place, or `None` when all are taken.
     pub fn try_enter(&self) -> Option<Place> {
-        Arc::clone(&self.requests)
-            .try_acquire_owned()
-            .ok()
-            .map(Place)
+        Arc::clone(&self.requests).try_acquire_owned().ok().map(Place)
     }
 
     /// Waits until a body of `bytes`, or of unknown length, may be read.
     pub async fn body_room(&self, bytes: Option<usize>) -> Option<BodyRoom> {
         let bytes = bytes.unwrap_or(self.largest_body).min(self.largest_body);
-        let room = Arc::clone(&self.body_units)
-            .acquire_many_owned(units(bytes))
-            .await;
+        let room = Arc::clone(&self.body_units).acquire_many_owned(units(bytes)).await;
         room.ok().map(BodyRoom)
     }
 
@@ -69,18 +62,14 @@ impl Admission {
 }
 
 fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT))
-        .unwrap_or(u32::MAX >> 4)
-        .max(1)
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX >> 4).max(1)
 }
 
 /// Seconds after which a refused client may expect a place: those before it and itself, at the
 /// rate at which requests complete; between 1 and 60, and 1 while the rate is unknown.
 pub fn retry_after_seconds(now: &Snapshot) -> u64 {
     let rate = now.completions_per_second.filter(|rate| *rate > 0.0);
-    rate.map_or(1, |rate| {
-        ((now.waiting as f64 + 1.0) / rate).ceil().clamp(1.0, 60.0) as u64
-    })
+    rate.map_or(1, |rate| ((now.waiting as f64 + 1.0) / rate).ceil().clamp(1.0, 60.0) as u64)
 }
 
 #[cfg(test)]
@@ -111,10 +100,7 @@ mod tests {
 
     #[test]
     fn the_wait_comes_from_the_measured_rate() {
-        let mut now = Snapshot {
-            waiting: 9,
-            ..Snapshot::default()
-        };
+        let mut now = Snapshot { waiting: 9, ..Snapshot::default() };
         assert_eq!(retry_after_seconds(&now), 1);
         now.completions_per_second = Some(4.0);
         assert_eq!(retry_after_seconds(&now), 3);

@@ -95,7 +95,7 @@ impl Answer {
             let event = tokio::select! {
                 biased;
                 () = self.app.lifecycle.aborted().cancelled() => {
-                    return self.fail(ApiError::Aborted);
+                    return Some(Err(self.fail(ApiError::Aborted)));
                 }
                 event = tokens.next() => event,
             };
@@ -106,8 +106,11 @@ impl Answer {
                     self.stop.push(&text)
                 }
                 Some(Event::Finished(reason)) => self.finish(reason),
-                Some(Event::Failed(why)) => return self.fail(ApiError::Engine(why)),
-                None => return self.fail(ApiError::Engine("it ended unexpectedly".into())),
+                Some(Event::Failed(why)) => return Some(Err(self.fail(ApiError::Engine(why)))),
+                None => {
+                    let why = "it ended unexpectedly".into();
+                    return Some(Err(self.fail(ApiError::Engine(why))));
+                }
             };
             let text = match step {
                 Step::More(text) => text,
@@ -156,13 +159,13 @@ impl Answer {
         Some(Ok(Piece::End(outcome.label())))
     }
 
-    fn fail(&mut self, error: ApiError) -> Option<Result<Piece, ApiError>> {
+    fn fail(&mut self, error: ApiError) -> ApiError {
         self.tokens = None;
         self.conclude(Outcome::Error);
         if self.app.snapshot().is_some_and(|now| now.stopped) {
             self.app.lifecycle.engine_lost().cancel();
         }
-        Some(Err(error))
+        error
     }
 
     fn count_token(&mut self) {

@@ -116,18 +116,13 @@ impl App {
             return Ok(name.to_owned());
         }
         let served: Vec<String> = self.names.iter().map(|name| format!("`{name}`")).collect();
-        Err(ApiError::ModelNotFound {
-            asked: excerpt(name),
-            served: served.join(", "),
-        })
+        Err(ApiError::ModelNotFound { asked: excerpt(name), served: served.join(", ") })
     }
 }
 
 /// Seconds since 1970.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -160,10 +155,7 @@ pub(super) mod tests {
         assert_eq!(app.resolve(None).unwrap(), "tiny");
         assert_eq!(app.resolve(Some("alias")).unwrap(), "alias");
         let message = app.resolve(Some("gpt-4o")).unwrap_err().to_string();
-        assert!(
-            message.contains("`gpt-4o`") && message.contains("`tiny`, `alias`"),
-            "{message}"
-        );
+        assert!(message.contains("`gpt-4o`") && message.contains("`tiny`, `alias`"), "{message}");
     }
 
     #[test]

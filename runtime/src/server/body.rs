@@ -29,42 +29,24 @@ pub enum Kind {
 /// What the headers say that the body is.
 pub fn kind(headers: &HeaderMap) -> Result<Kind, ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Err(ApiError::ContentType {
-            got: "(none)".into(),
-        });
+        return Err(ApiError::ContentType { got: "(none)".into() });
     };
     let text = String::from_utf8_lossy(value.as_bytes());
-    let media = text
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
+    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     match media.as_str() {
         "application/json" => Ok(Kind::Json),
         "multipart/form-data" => Ok(Kind::Form),
-        _ => Err(ApiError::ContentType {
-            got: format!("`{}`", excerpt(&media)),
-        }),
+        _ => Err(ApiError::ContentType { got: format!("`{}`", excerpt(&media)) }),
     }
 }
 
 /// The length that the headers announce.
 pub fn announced(headers: &HeaderMap) -> Option<usize> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Reads a whole body within the limits.
-pub async fn receive(
-    body: Body,
-    length: Option<usize>,
-    limits: &Limits,
-) -> Result<Bytes, ApiError> {
+pub async fn receive(body: Body, length: Option<usize>, limits: &Limits) -> Result<Bytes, ApiError> {
     let limit = limits.body_bytes;
     let too_large = ApiError::BodyTooLarge { limit };
     if length.is_some_and(|length| length > limit) {
@@ -77,9 +59,7 @@ pub async fn receive(
     loop {
         let next = timeout(SILENCE.min(limits.body_time), chunks.next());
         let Ok(Ok(next)) = timeout_at(deadline, next).await else {
-            return Err(ApiError::BodyTimeout {
-                seconds: limits.body_time.as_secs(),
-            });
+            return Err(ApiError::BodyTimeout { seconds: limits.body_time.as_secs() });
         };
         match next {
             None => return Ok(received.freeze()),
@@ -129,16 +109,14 @@ mod tests {
     }
 
     fn chunked(chunks: &'static [&'static str]) -> Body {
-        Body::from_stream(futures::stream::iter(chunks.iter().map(|chunk| {
-            Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))
-        })))
+        Body::from_stream(futures::stream::iter(
+            chunks.iter().map(|chunk| Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes()))),
+        ))
     }
 
     #[tokio::test]
     async fn a_body_within_the_limit_arrives_whole() {
-        let body = receive(chunked(&["hello", "world"]), None, &limits())
-            .await
-            .unwrap();
+        let body = receive(chunked(&["hello", "world"]), None, &limits()).await.unwrap();
         assert_eq!(&body[..], b"helloworld");
     }
 
@@ -147,16 +125,12 @@ mod tests {
         let late = receive(chunked(&["hello", "world", "!"]), None, &limits()).await;
         assert!(matches!(late, Err(ApiError::BodyTooLarge { limit: 10 })));
         let announced = receive(Body::empty(), Some(11), &limits()).await;
-        assert!(matches!(
-            announced,
-            Err(ApiError::BodyTooLarge { limit: 10 })
-        ));
+        assert!(matches!(announced, Err(ApiError::BodyTooLarge { limit: 10 })));
     }
 
     #[tokio::test]
     async fn a_sender_that_stalls_is_given_up() {
-        let stalled =
-            Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let stalled = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
         let error = receive(stalled, None, &limits()).await.unwrap_err();
         assert!(matches!(error, ApiError::BodyTimeout { .. }));
     }
@@ -169,14 +143,8 @@ mod tests {
             kind(&headers)
         };
         assert!(matches!(of("application/json"), Ok(Kind::Json)));
-        assert!(matches!(
-            of("Application/JSON; charset=utf-8"),
-            Ok(Kind::Json)
-        ));
-        assert!(matches!(
-            of("multipart/form-data; boundary=x"),
-            Ok(Kind::Form)
-        ));
+        assert!(matches!(of("Application/JSON; charset=utf-8"), Ok(Kind::Json)));
+        assert!(matches!(of("multipart/form-data; boundary=x"), Ok(Kind::Form)));
         let error = of("text/plain").unwrap_err();
         assert_eq!(error.status().as_u16(), 415);
         assert!(error.to_string().contains("text/plain"));

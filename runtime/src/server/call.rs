@@ -89,8 +89,7 @@ impl Call {
     ) -> Result<Self, ApiError> {
         let model = app.resolve(request.model.as_deref())?;
         if let Some(n) = request.n.filter(|n| *n != 1) {
-            let message =
-                format!("n: {n} answers were asked for, and one is given; send 1 or leave n out");
+            let message = format!("n: {n} answers were asked for, and one is given; send 1 or leave n out");
             return Err(ApiError::field("n", message));
         }
         let sampling = sampling(&request, defaults)?;
@@ -100,10 +99,7 @@ impl Call {
             model,
             turns,
             stream: request.stream.unwrap_or(false),
-            include_usage: request
-                .stream_options
-                .and_then(|o| o.include_usage)
-                .unwrap_or(false),
+            include_usage: request.stream_options.and_then(|o| o.include_usage).unwrap_or(false),
             sampling,
             answer,
             stop: stops(request.stop)?,
@@ -120,15 +116,7 @@ impl Call {
     /// Bytes of text in all messages.
     pub fn text_bytes(&self) -> usize {
         let parts = self.turns.iter().flat_map(|turn| &turn.parts);
-        parts
-            .map(|part| {
-                if let TurnPart::Text(text) = part {
-                    text.len()
-                } else {
-                    0
-                }
-            })
-            .sum()
+        parts.map(|part| if let TurnPart::Text(text) = part { text.len() } else { 0 }).sum()
     }
 }
 
@@ -143,11 +131,7 @@ fn sampling(request: &ChatRequest, defaults: SamplingDefaults) -> Result<Samplin
         let message = format!("top_p: {top_p} is out of range; send more than 0 and at most 1");
         return Err(ApiError::field("top_p", message));
     }
-    Ok(Sampling {
-        temperature,
-        top_p,
-        seed: request.seed.map(i64::cast_unsigned),
-    })
+    Ok(Sampling { temperature, top_p, seed: request.seed.map(i64::cast_unsigned) })
 }
 
 fn answer_limit(request: &ChatRequest) -> Result<Option<AnswerLimit>, ApiError> {
@@ -156,14 +140,8 @@ fn answer_limit(request: &ChatRequest) -> Result<Option<AnswerLimit>, ApiError> 
         .map(|tokens| (tokens, "max_completion_tokens"))
         .or(request.max_tokens.map(|tokens| (tokens, "max_tokens")));
     match given {
-        Some((0, param)) => Err(ApiError::field(
-            param,
-            format!("{param}: 0 is out of range; send at least 1"),
-        )),
-        given => Ok(given.map(|(tokens, param)| AnswerLimit {
-            tokens: tokens as usize,
-            param,
-        })),
+        Some((0, param)) => Err(ApiError::field(param, format!("{param}: 0 is out of range; send at least 1"))),
+        given => Ok(given.map(|(tokens, param)| AnswerLimit { tokens: tokens as usize, param })),
     }
 }
 
@@ -174,31 +152,18 @@ fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
         Some(Stop::Many(stops)) => stops,
     };
     if stops.len() > MOST_STOPS {
-        let message = format!(
-            "stop: {} strings were sent; send at most {MOST_STOPS}",
-            stops.len()
-        );
+        let message = format!("stop: {} strings were sent; send at most {MOST_STOPS}", stops.len());
         return Err(ApiError::field("stop", message));
     }
     if stops.iter().any(String::is_empty) {
-        return Err(ApiError::field(
-            "stop",
-            "stop: an empty string ends nothing; leave it out",
-        ));
+        return Err(ApiError::field("stop", "stop: an empty string ends nothing; leave it out"));
     }
     Ok(stops)
 }
 
-fn turns(
-    messages: Vec<Message>,
-    uploads: Vec<Upload>,
-    most_images: usize,
-) -> Result<Vec<Turn>, ApiError> {
+fn turns(messages: Vec<Message>, uploads: Vec<Upload>, most_images: usize) -> Result<Vec<Turn>, ApiError> {
     if messages.is_empty() {
-        return Err(ApiError::field(
-            "messages",
-            "messages: empty; send at least one message",
-        ));
+        return Err(ApiError::field("messages", "messages: empty; send at least one message"));
     }
     let many = |param: &str, count: usize| {
         let message = format!(
@@ -214,27 +179,19 @@ fn turns(
     let mut turns = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
         let turn = turn(index, message)?;
-        images += turn
-            .parts
-            .iter()
-            .filter(|part| matches!(part, TurnPart::Image(_)))
-            .count();
+        images += turn.parts.iter().filter(|part| matches!(part, TurnPart::Image(_))).count();
         turns.push(turn);
     }
     if images > most_images {
         return Err(many("messages", images));
     }
     if !uploads.is_empty() {
-        let last = turns
-            .iter_mut()
-            .rev()
-            .find(|turn| turn.role == PromptRole::User);
+        let last = turns.iter_mut().rev().find(|turn| turn.role == PromptRole::User);
         let Some(last) = last else {
             let message = "messages: no user message to which the images could belong; send one";
             return Err(ApiError::field("messages", message));
         };
-        last.parts
-            .splice(0..0, uploads.into_iter().map(TurnPart::Image));
+        last.parts.splice(0..0, uploads.into_iter().map(TurnPart::Image));
     }
     Ok(turns)
 }
@@ -256,10 +213,7 @@ fn turn(index: usize, message: Message) -> Result<Turn, ApiError> {
                 Part::ImageUrl { image_url } => {
                     let param = format!("messages[{index}].content[{at}].image_url");
                     data_url::base64_of(&image_url.url, &param)?;
-                    Ok(TurnPart::Image(Upload {
-                        param,
-                        picture: Picture::DataUrl(image_url.url),
-                    }))
+                    Ok(TurnPart::Image(Upload { param, picture: Picture::DataUrl(image_url.url) }))
                 }
             })
             .collect::<Result<_, ApiError>>()?,
@@ -274,18 +228,11 @@ mod tests {
     use super::*;
 
     fn check(body: &str) -> Result<Call, ApiError> {
-        Call::check(
-            parse::json(body.as_bytes())?,
-            Vec::new(),
-            &app(),
-            SamplingDefaults::default(),
-        )
+        Call::check(parse::json(body.as_bytes())?, Vec::new(), &app(), SamplingDefaults::default())
     }
 
     fn with(more: &str) -> Result<Call, ApiError> {
-        check(&format!(
-            r#"{{"messages": [{{"role": "user", "content": "hi"}}]{more}}}"#
-        ))
+        check(&format!(r#"{{"messages": [{{"role": "user", "content": "hi"}}]{more}}}"#))
     }
 
     fn param(result: Result<Call, ApiError>) -> String {
@@ -297,14 +244,7 @@ mod tests {
         let call = with("").unwrap();
         assert_eq!(call.model, "tiny");
         assert_eq!(call.answer, None);
-        assert_eq!(
-            call.sampling,
-            Sampling {
-                temperature: 0.0,
-                top_p: 1.0,
-                seed: None
-            }
-        );
+        assert_eq!(call.sampling, Sampling { temperature: 0.0, top_p: 1.0, seed: None });
         assert!(!call.stream && !call.include_usage && !call.has_images());
         assert_eq!(call.text_bytes(), 2);
     }
@@ -312,13 +252,7 @@ mod tests {
     #[test]
     fn the_newer_name_of_the_answer_limit_wins() {
         let call = with(r#", "max_tokens": 5, "max_completion_tokens": 6"#).unwrap();
-        assert_eq!(
-            call.answer,
-            Some(AnswerLimit {
-                tokens: 6,
-                param: "max_completion_tokens"
-            })
-        );
+        assert_eq!(call.answer, Some(AnswerLimit { tokens: 6, param: "max_completion_tokens" }));
     }
 
     #[test]
@@ -344,43 +278,27 @@ mod tests {
 
     #[test]
     fn pictures_are_counted_and_their_urls_checked() {
-        let image =
-            |url: &str| format!(r#"{{"type": "image_url", "image_url": {{"url": "{url}"}}}}"#);
+        let image = |url: &str| format!(r#"{{"type": "image_url", "image_url": {{"url": "{url}"}}}}"#);
         let body = |parts: &[String]| {
-            check(&format!(
-                r#"{{"messages": [{{"role": "user", "content": [{}]}}]}}"#,
-                parts.join(",")
-            ))
+            check(&format!(r#"{{"messages": [{{"role": "user", "content": [{}]}}]}}"#, parts.join(",")))
         };
         let good = image("data:image/png;base64,aGk=");
         assert!(body(&[good.clone(), good.clone()]).unwrap().has_images());
-        assert_eq!(
-            param(body(&[good.clone(), good.clone(), good.clone()])),
-            "messages"
-        );
+        assert_eq!(param(body(&[good.clone(), good.clone(), good.clone()])), "messages");
         let web = image("https://example.com/x.png");
-        assert_eq!(
-            param(body(&[good, web])),
-            "messages[0].content[1].image_url"
-        );
+        assert_eq!(param(body(&[good, web])), "messages[0].content[1].image_url");
     }
 
     #[test]
     fn uploads_go_before_the_last_user_message() {
         let body = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
             {"role": "user", "content": "c"}]}"#;
-        let upload = || Upload {
-            param: "image[0]".into(),
-            picture: Picture::File(Bytes::new()),
-        };
+        let upload = || Upload { param: "image[0]".into(), picture: Picture::File(Bytes::new()) };
         let request = || parse::json(body.as_bytes()).unwrap();
         let call = |uploads| Call::check(request(), uploads, &app(), SamplingDefaults::default());
         let turns = call(vec![upload()]).unwrap().turns;
         assert_eq!(turns[0].parts.len(), 1);
-        assert!(matches!(
-            turns[2].parts[..],
-            [TurnPart::Image(_), TurnPart::Text(_)]
-        ));
+        assert!(matches!(turns[2].parts[..], [TurnPart::Image(_), TurnPart::Text(_)]));
         assert_eq!(param(call(vec![upload(), upload(), upload()])), "image");
     }
 }

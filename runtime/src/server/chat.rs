@@ -7,9 +7,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body::Body};
 use uuid::Uuid;
-use vlm_contract::openai::chat::{
-    AnswerMessage, ChatChunk, ChatResponse, Choice, ChunkChoice, Role,
-};
+use vlm_contract::openai::chat::{AnswerMessage, ChatChunk, ChatResponse, Choice, ChunkChoice, Role};
 
 use super::admission::{BodyRoom, Place, retry_after_seconds};
 use super::answer::{Answer, Begin, Piece};
@@ -37,11 +35,7 @@ pub struct Head {
 
 impl Head {
     fn new(model: String) -> Self {
-        Self {
-            id: format!("chatcmpl-{}", Uuid::new_v4().simple()),
-            created: unix_seconds(),
-            model,
-        }
+        Self { id: format!("chatcmpl-{}", Uuid::new_v4().simple()), created: unix_seconds(), model }
     }
 
     /// A chunk without usage.
@@ -78,12 +72,7 @@ pub async fn completions(
     }
 }
 
-async fn generate(
-    app: &Arc<App>,
-    arrived: Instant,
-    id: RequestId,
-    request: Request,
-) -> Result<Response, ApiError> {
+async fn generate(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
     let (model, place, request) = enter(app, request).await?;
     let preparing = async {
         let (mut call, room) = read(app, model, request).await?;
@@ -98,12 +87,7 @@ async fn generate(
     let answer = submit(app, model, &mut call, prompt, Start { arrived, id, place })?;
     let head = Head::new(call.model);
     if call.stream {
-        return Ok(stream::respond(
-            answer,
-            head,
-            call.include_usage,
-            app.limits.keep_alive,
-        ));
+        return Ok(stream::respond(answer, head, call.include_usage, app.limits.keep_alive));
     }
     whole(answer, head).await
 }
@@ -114,9 +98,7 @@ async fn enter(app: &App, request: Request) -> Result<(&Loaded, Place, Request),
         body::kind(request.headers())?;
         let full = || {
             let now = model.engine.snapshot();
-            ApiError::QueueFull {
-                retry_after_seconds: retry_after_seconds(&now),
-            }
+            ApiError::QueueFull { retry_after_seconds: retry_after_seconds(&now) }
         };
         let place = app.admission.try_enter().ok_or_else(full)?;
         // Once closed, no place may be taken: the drain waits for all of them to be free.
@@ -135,18 +117,10 @@ async fn enter(app: &App, request: Request) -> Result<(&Loaded, Place, Request),
 }
 
 /// Receives and checks the body, of either kind.
-async fn read(
-    app: &Arc<App>,
-    model: &Loaded,
-    request: Request,
-) -> Result<(Call, BodyRoom), ApiError> {
+async fn read(app: &Arc<App>, model: &Loaded, request: Request) -> Result<(Call, BodyRoom), ApiError> {
     let (parts, body): (_, Body) = request.into_parts();
     let length = body::announced(&parts.headers);
-    let room = app
-        .admission
-        .body_room(length)
-        .await
-        .ok_or(ApiError::Internal)?;
+    let room = app.admission.body_room(length).await.ok_or(ApiError::Internal)?;
     let bytes = body::receive(body, length, &app.limits).await?;
     let (request, uploads) = match body::kind(&parts.headers)? {
         Kind::Form => form::read(parts, bytes).await?,
@@ -166,23 +140,13 @@ struct Start {
     place: Place,
 }
 
-fn submit(
-    app: &Arc<App>,
-    model: &Loaded,
-    call: &mut Call,
-    prompt: Prompt,
-    start: Start,
-) -> Result<Answer, ApiError> {
+fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start: Start) -> Result<Answer, ApiError> {
     let prompt_tokens = prompt.ids.len();
     let request = engine::Request {
         max_new_tokens: answer_tokens(call, prompt_tokens, model.max_tokens)?,
         prompt,
         sampling: call.sampling,
-        stop_ids: if call.ignore_eos {
-            Vec::new()
-        } else {
-            model.processor.stop_ids().to_vec()
-        },
+        stop_ids: if call.ignore_eos { Vec::new() } else { model.processor.stop_ids().to_vec() },
     };
     let tokens = model.engine.submit(request).inspect_err(|error| {
         if *error == engine::SubmitError::Stopped {
@@ -209,10 +173,7 @@ fn answer_tokens(call: &Call, prompt: usize, context: usize) -> Result<usize, Ap
             "the prompt has {prompt} tokens, images included, and the context holds {context}, \
              prompt and answer together; shorten the messages or send fewer images"
         );
-        return Err(ApiError::ContextLength {
-            param: "messages",
-            message,
-        });
+        return Err(ApiError::ContextLength { param: "messages", message });
     }
     match call.answer {
         None => Ok(room),
@@ -223,10 +184,7 @@ fn answer_tokens(call: &Call, prompt: usize, context: usize) -> Result<usize, Ap
                  lower it to at most {room}",
                 limit.param, limit.tokens
             );
-            Err(ApiError::ContextLength {
-                param: limit.param,
-                message,
-            })
+            Err(ApiError::ContextLength { param: limit.param, message })
         }
     }
 }
@@ -241,20 +199,13 @@ async fn whole(mut answer: Answer, head: Head) -> Result<Response, ApiError> {
             Piece::End(reason) => finish_reason = Some(reason.to_owned()),
         }
     }
-    let message = AnswerMessage {
-        role: Role::Assistant,
-        content,
-    };
+    let message = AnswerMessage { role: Role::Assistant, content };
     let response = ChatResponse {
         id: head.id,
         object: "chat.completion".into(),
         created: head.created,
         model: head.model,
-        choices: vec![Choice {
-            index: 0,
-            message,
-            finish_reason,
-        }],
+        choices: vec![Choice { index: 0, message, finish_reason }],
         usage: answer.usage(),
     };
     Ok(Json(response).into_response())

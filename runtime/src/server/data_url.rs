@@ -22,10 +22,7 @@ pub fn base64_of<'a>(url: &'a str, param: &str) -> Result<&'a str, ApiError> {
                  picture itself as `data:image/png;base64,…`"
             )
         } else {
-            format!(
-                "{param}: `{}` is no data URL; send the picture as `data:image/png;base64,…`",
-                excerpt(url)
-            )
+            format!("{param}: `{}` is no data URL; send the picture as `data:image/png;base64,…`", excerpt(url))
         };
         return Err(ApiError::field(param, message));
     };
@@ -33,13 +30,8 @@ pub fn base64_of<'a>(url: &'a str, param: &str) -> Result<&'a str, ApiError> {
         let message = format!("{param}: the data URL has no comma before its data");
         return Err(ApiError::field(param, message));
     };
-    if !head
-        .rsplit(';')
-        .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case("base64"))
-    {
-        let message =
-            format!("{param}: the data URL is not in base64; write `data:image/png;base64,…`");
+    if !head.rsplit(';').next().is_some_and(|last| last.eq_ignore_ascii_case("base64")) {
+        let message = format!("{param}: the data URL is not in base64; write `data:image/png;base64,…`");
         return Err(ApiError::field(param, message));
     }
     Ok(data)
@@ -50,10 +42,7 @@ pub fn decode(data: &str, most: u64, param: &str) -> Result<Vec<u8>, ApiError> {
     let bytes = data.len() as u64 / 4 * 3;
     if bytes > most + 3 {
         let source = crate::image::ImageError::TooManyBytes { bytes, limit: most };
-        return Err(ApiError::Image {
-            param: param.to_owned(),
-            source,
-        });
+        return Err(ApiError::Image { param: param.to_owned(), source });
     }
     BASE64.decode(data).map_err(|error| {
         let message = format!("{param}: the data URL holds invalid base64 ({error})");
@@ -71,46 +60,28 @@ mod tests {
     use super::*;
 
     fn read(url: &str) -> Result<Vec<u8>, String> {
-        base64_of(url, "x")
-            .and_then(|data| decode(data, 1000, "x"))
-            .map_err(|error| error.body().error.message)
+        base64_of(url, "x").and_then(|data| decode(data, 1000, "x")).map_err(|error| error.body().error.message)
     }
 
     #[test]
     fn data_urls_with_and_without_type_and_padding_are_read() {
         assert_eq!(read("data:image/png;base64,aGk="), Ok(b"hi".to_vec()));
         assert_eq!(read("data:;base64,aGk"), Ok(b"hi".to_vec()));
-        assert_eq!(
-            read("DATA:image/png;charset=utf-8;BASE64,aGk="),
-            Ok(b"hi".to_vec())
-        );
+        assert_eq!(read("DATA:image/png;charset=utf-8;BASE64,aGk="), Ok(b"hi".to_vec()));
         assert_eq!(read("data:image/png;base64,"), Ok(Vec::new()));
     }
 
     #[test]
     fn other_urls_are_refused_with_what_would_be_right() {
         for url in ["http://a/b.png", "HTTPS://a/b.png", "file:///etc/passwd"] {
-            assert!(
-                read(url)
-                    .unwrap_err()
-                    .contains("only data URLs are accepted"),
-                "{url}"
-            );
+            assert!(read(url).unwrap_err().contains("only data URLs are accepted"), "{url}");
         }
         for url in ["", "x", "data", "aGk=", "é:é"] {
             assert!(read(url).unwrap_err().contains("no data URL"), "{url}");
         }
         assert!(read("data:image/png;base64").unwrap_err().contains("comma"));
-        assert!(
-            read("data:text/plain,hi")
-                .unwrap_err()
-                .contains("not in base64")
-        );
-        assert!(
-            read("data:;base64,a*b=")
-                .unwrap_err()
-                .contains("invalid base64")
-        );
+        assert!(read("data:text/plain,hi").unwrap_err().contains("not in base64"));
+        assert!(read("data:;base64,a*b=").unwrap_err().contains("invalid base64"));
     }
 
     #[test]

@@ -19,10 +19,7 @@ pub struct SamplingDefaults {
 
 impl Default for SamplingDefaults {
     fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_p: 1.0,
-        }
+        Self { temperature: 0.0, top_p: 1.0 }
     }
 }
 
@@ -44,14 +41,8 @@ impl SamplingDefaults {
     fn parse(json: &[u8]) -> Self {
         match serde_json::from_slice::<GenerationConfig>(json) {
             Ok(config) if config.do_sample == Some(true) => Self {
-                temperature: config
-                    .temperature
-                    .filter(|t| (0.0..=2.0).contains(t))
-                    .unwrap_or(1.0),
-                top_p: config
-                    .top_p
-                    .filter(|p| *p > 0.0 && *p <= 1.0)
-                    .unwrap_or(1.0),
+                temperature: config.temperature.filter(|t| (0.0..=2.0).contains(t)).unwrap_or(1.0),
+                top_p: config.top_p.filter(|p| *p > 0.0 && *p <= 1.0).unwrap_or(1.0),
             },
             _ => Self::default(),
         }
@@ -69,13 +60,7 @@ mod tests {
         assert_eq!(SamplingDefaults::parse(b"not json"), greedy);
         assert_eq!(SamplingDefaults::read(Path::new("/nonexistent")), greedy);
         let sampled = SamplingDefaults::parse(b"{\"do_sample\": true, \"top_p\": 0.9}");
-        assert_eq!(
-            sampled,
-            SamplingDefaults {
-                temperature: 1.0,
-                top_p: 0.9
-            }
-        );
+        assert_eq!(sampled, SamplingDefaults { temperature: 1.0, top_p: 0.9 });
         let absurd = SamplingDefaults::parse(b"{\"do_sample\": true, \"top_p\": 7}");
         assert!((absurd.top_p - 1.0).abs() < f32::EPSILON);
     }

@@ -67,9 +67,7 @@ pub enum ApiError {
         seconds: u64,
     },
     /// Neither JSON nor a form.
-    #[error(
-        "the content type {got} is not served; send `application/json` or `multipart/form-data`"
-    )]
+    #[error("the content type {got} is not served; send `application/json` or `multipart/form-data`")]
     ContentType {
         /// What the request says, quoted, or that it says nothing.
         got: String,
@@ -112,10 +110,7 @@ pub enum ApiError {
 impl ApiError {
     /// A field that is missing, wrong or out of range.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Field {
-            param: param.into(),
-            message: message.into(),
-        }
+        Self::Field { param: param.into(), message: message.into() }
     }
 
     /// The HTTP status.
@@ -182,9 +177,7 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::QueueFull {
-                retry_after_seconds,
-            } => Some(*retry_after_seconds),
+            Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
             Self::Loading => Some(LOADING_RETRY_SECONDS),
             Self::Draining | Self::Aborted => Some(0),
             _ => None,
@@ -207,15 +200,8 @@ impl ApiError {
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::QueueFull {
-                retry_after_seconds,
-            } => Self::QueueFull {
-                retry_after_seconds,
-            },
-            SubmitError::TooLong { .. } => Self::ContextLength {
-                param: "messages",
-                message: error.to_string(),
-            },
+            SubmitError::QueueFull { retry_after_seconds } => Self::QueueFull { retry_after_seconds },
+            SubmitError::TooLong { .. } => Self::ContextLength { param: "messages", message: error.to_string() },
             SubmitError::Empty => Self::field("messages", error.to_string()),
             SubmitError::Draining => Self::Draining,
             SubmitError::Stopped => Self::Engine(error.to_string()),
@@ -227,9 +213,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status(), Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after() {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -237,10 +221,7 @@ impl IntoResponse for ApiError {
 
 /// The picture is sound, only larger than allowed.
 fn is_size(error: &ImageError) -> bool {
-    matches!(
-        error,
-        ImageError::TooManyPixels { .. } | ImageError::TooManyBytes { .. }
-    )
+    matches!(error, ImageError::TooManyPixels { .. } | ImageError::TooManyBytes { .. })
 }
 
 /// The first few characters of what a client sent, for a message.
@@ -265,73 +246,29 @@ mod tests {
     fn each_error_has_its_status() {
         assert_eq!(status(ApiError::Malformed("x".into())), 400);
         assert_eq!(status(ApiError::field("n", "x")), 400);
-        assert_eq!(
-            status(
-                SubmitError::TooLong {
-                    tokens: 9,
-                    limit: 8
-                }
-                .into()
-            ),
-            400
-        );
+        assert_eq!(status(SubmitError::TooLong { tokens: 9, limit: 8 }.into()), 400);
         assert_eq!(status(ApiError::Route { path: "/x".into() }), 404);
-        assert_eq!(
-            status(ApiError::Method {
-                method: "PUT".into()
-            }),
-            405
-        );
+        assert_eq!(status(ApiError::Method { method: "PUT".into() }), 405);
         assert_eq!(status(ApiError::BodyTimeout { seconds: 1 }), 408);
         assert_eq!(status(ApiError::BodyTooLarge { limit: 1 }), 413);
         assert_eq!(status(ApiError::ContentType { got: "x".into() }), 415);
-        assert_eq!(
-            status(
-                SubmitError::QueueFull {
-                    retry_after_seconds: 1
-                }
-                .into()
-            ),
-            429
-        );
+        assert_eq!(status(SubmitError::QueueFull { retry_after_seconds: 1 }.into()), 429);
         assert_eq!(status(ApiError::Internal), 500);
         assert_eq!(status(SubmitError::Stopped.into()), 500);
         assert_eq!(status(SubmitError::Draining.into()), 503);
         assert_eq!(status(ApiError::Loading), 503);
-        let image = |source| {
-            status(ApiError::Image {
-                param: "image".into(),
-                source,
-            })
-        };
+        let image = |source| status(ApiError::Image { param: "image".into(), source });
         assert_eq!(image(ImageError::Empty), 400);
         assert_eq!(image(ImageError::TooManyBytes { bytes: 2, limit: 1 }), 413);
-        assert_eq!(
-            image(ImageError::TooManyPixels {
-                width: 2,
-                height: 2,
-                limit: 1
-            }),
-            413
-        );
+        assert_eq!(image(ImageError::TooManyPixels { width: 2, height: 2, limit: 1 }), 413);
     }
 
     #[test]
     fn waiting_is_told_in_the_header() {
         let after = |error: ApiError| {
-            error
-                .into_response()
-                .headers()
-                .get("retry-after")
-                .map(|v| v.to_str().unwrap().to_owned())
+            error.into_response().headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned())
         };
-        assert_eq!(
-            after(ApiError::QueueFull {
-                retry_after_seconds: 7
-            })
-            .as_deref(),
-            Some("7")
-        );
+        assert_eq!(after(ApiError::QueueFull { retry_after_seconds: 7 }).as_deref(), Some("7"));
         assert_eq!(after(ApiError::Draining).as_deref(), Some("0"));
         assert!(after(ApiError::Loading).is_some());
         assert_eq!(after(ApiError::Internal), None);
@@ -339,25 +276,12 @@ mod tests {
 
     #[test]
     fn the_body_names_field_and_code() {
-        let detail = ApiError::ModelNotFound {
-            asked: "a".into(),
-            served: "`b`".into(),
-        }
-        .body()
-        .error;
+        let detail = ApiError::ModelNotFound { asked: "a".into(), served: "`b`".into() }.body().error;
         assert_eq!(detail.param.as_deref(), Some("model"));
         assert_eq!(detail.code.as_deref(), Some("model_not_found"));
         assert_eq!(detail.kind, "invalid_request_error");
         assert!(detail.message.contains("`a`") && detail.message.contains("`b`"));
-        assert_eq!(
-            ApiError::QueueFull {
-                retry_after_seconds: 1
-            }
-            .body()
-            .error
-            .kind,
-            "rate_limit_error"
-        );
+        assert_eq!(ApiError::QueueFull { retry_after_seconds: 1 }.body().error.kind, "rate_limit_error");
     }
 
     #[test]

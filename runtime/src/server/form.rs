@@ -29,25 +29,16 @@ pub async fn read(parts: Parts, body: Bytes) -> Result<(ChatRequest, Vec<Upload>
     let mut fields = Map::new();
     let mut files = Vec::new();
     let mut count = 0;
-    while let Some(field) = multipart
-        .next_field()
-        .await
-        .map_err(|error| broken(&error))?
-    {
+    while let Some(field) = multipart.next_field().await.map_err(|error| broken(&error))? {
         count += 1;
         if count > MOST_FIELDS {
-            return Err(ApiError::Malformed(format!(
-                "the form has over {MOST_FIELDS} fields"
-            )));
+            return Err(ApiError::Malformed(format!("the form has over {MOST_FIELDS} fields")));
         }
         let name = field.name().unwrap_or_default().to_owned();
         match name.as_str() {
             "image" | "image[]" => files.push(picture(field, files.len()).await?),
             _ if field.file_name().is_some() && name != "prompt" && name != "messages" => {
-                let message = format!(
-                    "`{}` is no file field; send pictures as `image`",
-                    excerpt(&name)
-                );
+                let message = format!("`{}` is no file field; send pictures as `image`", excerpt(&name));
                 return Err(ApiError::field(excerpt(&name), message));
             }
             _ => add(&mut fields, &name, &text(field, &name).await?)?,
@@ -61,17 +52,11 @@ pub async fn read(parts: Parts, body: Bytes) -> Result<(ChatRequest, Vec<Upload>
 fn conversation(fields: &mut Map<String, Value>) -> Result<(), ApiError> {
     match (fields.remove("prompt"), fields.contains_key("messages")) {
         (Some(prompt), false) => {
-            fields.insert(
-                "messages".into(),
-                json!([{"role": "user", "content": prompt}]),
-            );
+            fields.insert("messages".into(), json!([{"role": "user", "content": prompt}]));
             Ok(())
         }
         (None, true) => Ok(()),
-        (Some(_), true) => Err(ApiError::field(
-            "prompt",
-            "prompt: send either `prompt` or `messages`, not both",
-        )),
+        (Some(_), true) => Err(ApiError::field("prompt", "prompt: send either `prompt` or `messages`, not both")),
         (None, false) => Err(ApiError::field(
             "prompt",
             "prompt: missing field; send the question as `prompt`, or a conversation as `messages`",
@@ -84,16 +69,10 @@ async fn picture(field: Field<'_>, index: usize) -> Result<Upload, ApiError> {
     let is_file = field.file_name().is_some();
     let bytes = field.bytes().await.map_err(|error| broken(&error))?;
     if is_file {
-        return Ok(Upload {
-            param,
-            picture: Picture::File(bytes),
-        });
+        return Ok(Upload { param, picture: Picture::File(bytes) });
     }
     match std::str::from_utf8(&bytes) {
-        Ok(url) if url.starts_with("data:") => Ok(Upload {
-            param,
-            picture: Picture::DataUrl(url.to_owned()),
-        }),
+        Ok(url) if url.starts_with("data:") => Ok(Upload { param, picture: Picture::DataUrl(url.to_owned()) }),
         Ok(path) if path.len() <= LONGEST_PATH && !path.is_empty() => {
             let shown = excerpt(path);
             let message = format!(
@@ -102,10 +81,7 @@ async fn picture(field: Field<'_>, index: usize) -> Result<Upload, ApiError> {
             );
             Err(ApiError::field(param, message))
         }
-        _ => Ok(Upload {
-            param,
-            picture: Picture::File(bytes),
-        }),
+        _ => Ok(Upload { param, picture: Picture::File(bytes) }),
     }
 }
 
@@ -122,39 +98,22 @@ fn add(fields: &mut Map<String, Value>, name: &str, text: &str) -> Result<(), Ap
     let value = match name {
         "prompt" | "model" => Value::from(text),
         "messages" | "stream_options" => serde_json::from_str(text).map_err(|error| {
-            ApiError::field(
-                name,
-                format!("{name}: not valid JSON: {}", excerpt(&error.to_string())),
-            )
+            ApiError::field(name, format!("{name}: not valid JSON: {}", excerpt(&error.to_string())))
         })?,
-        "stop" => serde_json::from_str(text)
-            .ok()
-            .filter(Value::is_array)
-            .unwrap_or_else(|| Value::from(text)),
-        "stream"
-        | "max_tokens"
-        | "max_completion_tokens"
-        | "temperature"
-        | "top_p"
-        | "seed"
-        | "n"
-        | "ignore_eos" => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
+        "stop" => serde_json::from_str(text).ok().filter(Value::is_array).unwrap_or_else(|| Value::from(text)),
+        "stream" | "max_tokens" | "max_completion_tokens" | "temperature" | "top_p" | "seed" | "n" | "ignore_eos" => {
+            serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text))
+        }
         _ => return Ok(()),
     };
     if fields.insert(name.to_owned(), value).is_some() {
-        return Err(ApiError::field(
-            name,
-            format!("{name}: sent twice; send it once"),
-        ));
+        return Err(ApiError::field(name, format!("{name}: sent twice; send it once")));
     }
     Ok(())
 }
 
 fn broken(error: &MultipartError) -> ApiError {
-    ApiError::Malformed(format!(
-        "the form cannot be read: {}",
-        excerpt(&error.body_text())
-    ))
+    ApiError::Malformed(format!("the form cannot be read: {}", excerpt(&error.body_text())))
 }
 
 #[cfg(test)]
@@ -163,27 +122,19 @@ mod tests {
 
     use super::*;
 
-    async fn form(
-        fields: &[(&str, Option<&str>, &str)],
-    ) -> Result<(ChatRequest, Vec<Upload>), ApiError> {
+    async fn form(fields: &[(&str, Option<&str>, &str)]) -> Result<(ChatRequest, Vec<Upload>), ApiError> {
         let mut body = String::new();
         for (name, file, text) in fields {
-            let file = file
-                .map(|file| format!("; filename=\"{file}\""))
-                .unwrap_or_default();
-            body += &format!(
-                "--X\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{text}\r\n"
-            );
+            let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+            let part = format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{text}\r\n");
+            body.push_str(&part);
         }
         body += "--X--\r\n";
         raw("multipart/form-data; boundary=X", body).await
     }
 
     async fn raw(kind: &str, body: String) -> Result<(ChatRequest, Vec<Upload>), ApiError> {
-        let request = Request::post("/")
-            .header("content-type", kind)
-            .body(Body::empty())
-            .unwrap();
+        let request = Request::post("/").header("content-type", kind).body(Body::empty()).unwrap();
         read(request.into_parts().0, Bytes::from(body)).await
     }
 
@@ -205,9 +156,7 @@ mod tests {
         ])
         .await
         .unwrap();
-        assert!(
-            matches!(&request.messages[0].content, Some(Content::Text(text)) if text == "what?")
-        );
+        assert!(matches!(&request.messages[0].content, Some(Content::Text(text)) if text == "what?"));
         assert_eq!(request.max_tokens, Some(5));
         assert_eq!(request.stream, Some(true));
         assert_eq!(request.stop, Some(Stop::One("5".into())));
@@ -233,14 +182,8 @@ mod tests {
         assert_eq!(param(&[prompt, prompt]).await, "prompt");
         assert_eq!(param(&[prompt, ("messages", None, "[]")]).await, "prompt");
         assert_eq!(param(&[("messages", None, "[")]).await, "messages");
-        assert_eq!(
-            param(&[("messages", None, "[{}]")]).await,
-            "messages[0].role"
-        );
-        assert_eq!(
-            param(&[prompt, ("max_tokens", None, "many")]).await,
-            "max_tokens"
-        );
+        assert_eq!(param(&[("messages", None, "[{}]")]).await, "messages[0].role");
+        assert_eq!(param(&[prompt, ("max_tokens", None, "many")]).await, "max_tokens");
         assert_eq!(param(&[prompt, ("file", Some("a.png"), "x")]).await, "file");
         assert_eq!(param(&[prompt, ("image", None, "a.png")]).await, "image[0]");
     }

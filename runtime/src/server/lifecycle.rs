@@ -43,11 +43,7 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// Starts in [`Phase::Loading`]. `abort` cuts the running answers.
     pub fn new(abort: CancellationToken) -> Self {
-        Self {
-            phase: AtomicU8::new(Phase::Loading as u8),
-            abort,
-            engine_lost: CancellationToken::new(),
-        }
+        Self { phase: AtomicU8::new(Phase::Loading as u8), abort, engine_lost: CancellationToken::new() }
     }
 
     /// The present phase.

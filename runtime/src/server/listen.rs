@@ -37,10 +37,7 @@ pub async fn serve(listener: TcpListener, router: Router, close: CancellationTok
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(CLOSE_TIME, connections.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(CLOSE_TIME, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections are cut");
     }
 }
@@ -51,10 +48,7 @@ async fn connection(stream: TcpStream, router: Router, close: CancellationToken)
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
     builder.http2().timer(TokioTimer::new());
     let service = TowerToHyperService::new(router);
     let serving = builder.serve_connection(TokioIo::new(stream), service);

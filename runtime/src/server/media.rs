@@ -37,30 +37,20 @@ impl MediaPool {
     /// As many as there are cores.
     pub fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        Self {
-            cores: Arc::new(Semaphore::new(cores)),
-        }
+        Self { cores: Arc::new(Semaphore::new(cores)) }
     }
 }
 
 /// Decodes the pictures of a request and makes its prompt. `room` is given back when the bodies'
 /// bytes are gone.
-pub async fn prepare(
-    app: &Arc<App>,
-    model: &Loaded,
-    call: &mut Call,
-    room: BodyRoom,
-) -> Result<Prompt, ApiError> {
+pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: BodyRoom) -> Result<Prompt, ApiError> {
     let text = call.text_bytes();
     if text / LONGEST_TOKEN > model.max_tokens {
         let message = format!(
             "the messages have {text} bytes of text, more than {} tokens can hold; shorten them",
             model.max_tokens
         );
-        return Err(ApiError::ContextLength {
-            param: "messages",
-            message,
-        });
+        return Err(ApiError::ContextLength { param: "messages", message });
     }
     let core = if call.has_images() {
         let core = Arc::clone(&app.media.cores).acquire_owned().await;
@@ -70,11 +60,7 @@ pub async fn prepare(
     };
     let gone = CancellationToken::new();
     let _gone_on_drop = gone.clone().drop_guard();
-    let job = Job {
-        app: Arc::clone(app),
-        processor: Arc::clone(&model.processor),
-        gone,
-    };
+    let job = Job { app: Arc::clone(app), processor: Arc::clone(&model.processor), gone };
     let turns = std::mem::take(&mut call.turns);
     let work = tokio::task::spawn_blocking(move || {
         let prompt = job.run(turns);
@@ -99,10 +85,7 @@ impl Job {
         let mut messages = Vec::with_capacity(turns.len());
         for turn in turns {
             let parts = turn.parts.into_iter().map(|part| self.part(part));
-            messages.push(PromptMessage {
-                role: turn.role,
-                parts: parts.collect::<Result<_, _>>()?,
-            });
+            messages.push(PromptMessage { role: turn.role, parts: parts.collect::<Result<_, _>>()? });
         }
         Ok(self.processor.prompt(&messages)?)
     }

@@ -11,22 +11,12 @@ use super::error::ApiError;
 
 /// Every name of the model.
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<ModelList>, ApiError> {
-    let data = app
-        .names
-        .iter()
-        .map(|name| model(&app, name))
-        .collect::<Result<_, _>>()?;
-    Ok(Json(ModelList {
-        object: "list".into(),
-        data,
-    }))
+    let data = app.names.iter().map(|name| model(&app, name)).collect::<Result<_, _>>()?;
+    Ok(Json(ModelList { object: "list".into(), data }))
 }
 
 /// One name.
-pub async fn one(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-) -> Result<Json<Model>, ApiError> {
+pub async fn one(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Model>, ApiError> {
     let name = app.resolve(Some(&name))?;
     model(&app, &name).map(Json)
 }

@@ -14,7 +14,7 @@ use futures::FutureExt;
 use uuid::Uuid;
 
 use super::app::App;
-use super::error::ApiError;
+use super::error::{ApiError, excerpt};
 use super::lifecycle::Phase;
 
 /// The header, as clients and proxies send it and as it is given back.
@@ -30,15 +30,9 @@ impl RequestId {
     /// From the request's headers. An id goes into logs, so only plain short ones are taken over.
     pub fn of(headers: &HeaderMap) -> Self {
         let sound = |id: &&str| {
-            (1..=LONGEST).contains(&id.len())
-                && id
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+            (1..=LONGEST).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
         };
-        let sent = headers
-            .get(HEADER)
-            .and_then(|value| value.to_str().ok())
-            .filter(sound);
+        let sent = headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(sound);
         Self(sent.map_or_else(|| Uuid::new_v4().to_string(), ToOwned::to_owned))
     }
 }
@@ -53,7 +47,7 @@ impl fmt::Display for RequestId {
 pub async fn surround(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = RequestId::of(request.headers());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), excerpt(request.uri().path()));
     let version = request.version();
     request.extensions_mut().insert(id.clone());
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -66,14 +60,9 @@ pub async fn surround(State(app): State<Arc<App>>, mut request: Request, next: N
     }
     // A kept connection would bring the next request here, past the routes that already changed.
     if app.lifecycle.phase() >= Phase::Draining && version < Version::HTTP_2 {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let (status, milliseconds) = (
-        response.status().as_u16(),
-        begun.elapsed().as_millis() as u64,
-    );
+    let (status, milliseconds) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);
     if path.starts_with("/v1/") {
         tracing::info!(request_id = %id, %method, path, status, milliseconds, "request");
     } else {

@@ -29,18 +29,13 @@ fn routes() -> Router<Arc<App>> {
 
 fn surrounded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
     routes
-        .fallback(async |request: Request| ApiError::Route {
-            path: excerpt(request.uri().path()),
-        })
+        .fallback(async |request: Request| ApiError::Route { path: excerpt(request.uri().path()) })
         .method_not_allowed_fallback(async |request: Request| ApiError::Method {
             method: excerpt(request.method().as_str()),
         })
         // The body is bounded where it is read.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&app),
-            request_id::surround,
-        ))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), request_id::surround))
         .with_state(app)
 }
 
@@ -58,15 +53,8 @@ mod tests {
 
     async fn send(app: &Arc<App>, method: Method, path: &str) -> Response {
         let routes = routes().route("/panic", get(async || -> String { panic!("on purpose") }));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(Body::empty())
-            .unwrap();
-        surrounded(routes, Arc::clone(app))
-            .oneshot(request)
-            .await
-            .unwrap()
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        surrounded(routes, Arc::clone(app)).oneshot(request).await.unwrap()
     }
 
     async fn error(response: Response) -> ErrorBody {
@@ -78,17 +66,11 @@ mod tests {
         let app = Arc::new(app());
         let response = send(&app, Method::GET, "/v1/nothing").await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
-        assert_eq!(
-            error(response).await.error.code.as_deref(),
-            Some("unknown_url")
-        );
+        assert_eq!(error(response).await.error.code.as_deref(), Some("unknown_url"));
         let response = send(&app, Method::GET, "/v1/chat/completions").await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(response.headers()["allow"], "POST");
-        assert_eq!(
-            error(response).await.error.code.as_deref(),
-            Some("method_not_allowed")
-        );
+        assert_eq!(error(response).await.error.code.as_deref(), Some("method_not_allowed"));
     }
 
     #[tokio::test]
@@ -104,10 +86,7 @@ mod tests {
     #[tokio::test]
     async fn a_loading_server_is_healthy_but_not_ready() {
         let app = Arc::new(app());
-        assert_eq!(
-            send(&app, Method::GET, "/health").await.status(),
-            StatusCode::OK
-        );
+        assert_eq!(send(&app, Method::GET, "/health").await.status(), StatusCode::OK);
         let ready = send(&app, Method::GET, "/ready").await;
         assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
         let body = to_bytes(ready.into_body(), 1024).await.unwrap();

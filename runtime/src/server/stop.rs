@@ -21,10 +21,7 @@ impl StopStrings {
     /// Watches for `stops`; empty ones are left out.
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self {
-            stops,
-            held: String::new(),
-        }
+        Self { stops, held: String::new() }
     }
 
     /// Adds a piece of text.
@@ -33,11 +30,7 @@ impl StopStrings {
             return Step::More(piece.to_owned());
         }
         self.held.push_str(piece);
-        let first = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()))
-            .min();
+        let first = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
         if let Some(at) = first {
             self.held.truncate(at);
             return Step::Stopped(std::mem::take(&mut self.held));
@@ -57,9 +50,7 @@ impl StopStrings {
         let held = self.held.as_bytes();
         let longest = |stop: &String| {
             let most = held.len().min(stop.len() - 1);
-            (1..=most)
-                .rev()
-                .find(|&n| held.ends_with(&stop.as_bytes()[..n]) && stop.is_char_boundary(n))
+            (1..=most).rev().find(|&n| held.ends_with(&stop.as_bytes()[..n]) && stop.is_char_boundary(n))
         };
         self.stops.iter().filter_map(longest).max().unwrap_or(0)
     }
@@ -96,18 +87,12 @@ mod tests {
     #[test]
     fn what_turns_out_not_to_be_a_stop_string_is_sent() {
         assert_eq!(run(&["END"], &["E", "N", "E"]).0, ["", "", "EN", "E"]);
-        assert_eq!(
-            run(&["aab"], &["aa", "ab!"]),
-            (vec![String::new(), "a".into()], true)
-        );
+        assert_eq!(run(&["aab"], &["aa", "ab!"]), (vec![String::new(), "a".into()], true));
     }
 
     #[test]
     fn the_earliest_of_several_counts() {
-        assert_eq!(
-            run(&["three", "tw"], &["one two three"]),
-            (vec!["one ".into()], true)
-        );
+        assert_eq!(run(&["three", "tw"], &["one two three"]), (vec!["one ".into()], true));
     }
 
     #[test]
@@ -116,10 +101,7 @@ mod tests {
         assert_eq!(run(&["好的"], &["你女", "好", "的!"]).0.concat(), "你女");
         assert_eq!(
             run(&["é!"], &["è", "é", "?"]),
-            (
-                vec!["è".into(), String::new(), "é?".into(), String::new()],
-                false
-            )
+            (vec!["è".into(), String::new(), "é?".into(), String::new()], false)
         );
     }
 

@@ -36,24 +36,12 @@ pub fn respond(answer: Answer, head: Head, include_usage: bool, keep_alive: Dura
         .keep_alive(KeepAlive::new().interval(keep_alive).text("keep-alive"));
     let mut response = sse.into_response();
     // Proxies that buffer would keep the first token from the reader.
-    response.headers_mut().insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
+    response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
-fn events(
-    answer: Answer,
-    head: Head,
-    include_usage: bool,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    let begin = Events {
-        answer,
-        head,
-        include_usage,
-        next: Next::Role,
-    };
+fn events(answer: Answer, head: Head, include_usage: bool) -> impl Stream<Item = Result<Event, Infallible>> {
+    let begin = Events { answer, head, include_usage, next: Next::Role };
     futures::stream::unfold(begin, |mut events| async move {
         let event = events.step().await?;
         Some((Ok(event), events))
@@ -65,26 +53,13 @@ impl Events {
         match self.next {
             Next::Role => {
                 self.next = Next::Text;
-                let delta = Delta {
-                    role: Some(Role::Assistant),
-                    content: Some(String::new()),
-                };
+                let delta = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
                 Some(self.chunk(delta, None))
             }
             Next::Text => match self.answer.next().await? {
-                Ok(Piece::Text(text)) => Some(self.chunk(
-                    Delta {
-                        role: None,
-                        content: Some(text),
-                    },
-                    None,
-                )),
+                Ok(Piece::Text(text)) => Some(self.chunk(Delta { role: None, content: Some(text) }, None)),
                 Ok(Piece::End(reason)) => {
-                    self.next = if self.include_usage {
-                        Next::Usage
-                    } else {
-                        Next::Done
-                    };
+                    self.next = if self.include_usage { Next::Usage } else { Next::Done };
                     Some(self.chunk(Delta::default(), Some(reason)))
                 }
                 Err(error) => {
@@ -95,10 +70,7 @@ impl Events {
             Next::Usage => {
                 self.next = Next::Done;
                 let usage = Some(self.answer.usage());
-                Some(event(&ChatChunk {
-                    usage,
-                    ..self.head.chunk(Vec::new())
-                }))
+                Some(event(&ChatChunk { usage, ..self.head.chunk(Vec::new()) }))
             }
             Next::Done => {
                 self.next = Next::Nothing;
@@ -109,11 +81,7 @@ impl Events {
     }
 
     fn chunk(&self, delta: Delta, reason: Option<&str>) -> Event {
-        let choice = ChunkChoice {
-            index: 0,
-            delta,
-            finish_reason: reason.map(Into::into),
-        };
+        let choice = ChunkChoice { index: 0, delta, finish_reason: reason.map(Into::into) };
         event(&self.head.chunk(vec![choice]))
     }
 }

@@ -20,25 +20,16 @@ async fn unfinished(server: &Server) -> TcpStream {
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    stream
-        .write_all(&body.as_bytes()[..body.len() - 1])
-        .await
-        .unwrap();
+    stream.write_all(&body.as_bytes()[..body.len() - 1]).await.unwrap();
     server
-        .until("the request arrived", async || {
-            server
-                .metric("vlm_requests_arrived_total{via=\"direct\"}")
-                .await
-                > 0.0
-        })
+        .until("the request arrived", async || server.metric("vlm_requests_arrived_total{via=\"direct\"}").await > 0)
         .await;
     stream
 }
 
 #[tokio::test]
 async fn streams_that_run_at_the_signal_are_complete() {
-    let mut server =
-        Server::start(&["--max-concurrency", "1", "--drain-accept-seconds", "0"]).await;
+    let mut server = Server::start(&["--max-concurrency", "1", "--drain-accept-seconds", "0"]).await;
     let mut streams = Vec::new();
     for _ in 0..8 {
         streams.push(server.post().json(&long(&json!({}))).send().await.unwrap());
@@ -57,32 +48,15 @@ async fn a_draining_server_is_not_ready_but_serves_then_refuses_then_ends() {
     let mut server = Server::start(&["--drain-accept-seconds", "2"]).await;
     let mut pending = unfinished(&server).await;
     server.terminate();
-    server
-        .until("not ready", async || {
-            server.get("/ready").await.status() == 503
-        })
-        .await;
-    assert_eq!(
-        answer(server.get("/ready").await).await.1,
-        json!({"status": "draining"})
-    );
-    let late = server
-        .post()
-        .json(&question(&json!({})))
-        .send()
-        .await
-        .unwrap();
+    server.until("not ready", async || server.get("/ready").await.status() == 503).await;
+    assert_eq!(answer(server.get("/ready").await).await.1, json!({"status": "draining"}));
+    let late = server.post().json(&question(&json!({}))).send().await.unwrap();
     assert_eq!(late.status(), 200);
     assert_eq!(late.headers()["connection"], "close");
     drop(late);
     server
         .until("new requests are refused", async || {
-            let response = server
-                .post()
-                .json(&question(&json!({})))
-                .send()
-                .await
-                .unwrap();
+            let response = server.post().json(&question(&json!({}))).send().await.unwrap();
             let after = response.headers().get("retry-after").cloned();
             let (status, body) = answer(response).await;
             if status == 200 {
@@ -105,8 +79,7 @@ async fn a_draining_server_is_not_ready_but_serves_then_refuses_then_ends() {
 
 #[tokio::test]
 async fn at_the_deadline_answers_are_cut_with_an_error() {
-    let mut server =
-        Server::start(&["--max-concurrency", "1", "--drain-timeout-seconds", "0"]).await;
+    let mut server = Server::start(&["--max-concurrency", "1", "--drain-timeout-seconds", "0"]).await;
     let mut streams = Vec::new();
     for _ in 0..32 {
         streams.push(server.post().json(&long(&json!({}))).send().await.unwrap());
@@ -118,10 +91,7 @@ async fn at_the_deadline_answers_are_cut_with_an_error() {
         let last = events.last().unwrap();
         if last != "[DONE]" {
             cut += 1;
-            assert!(
-                last.contains("server_draining") && last.starts_with("{\"error\""),
-                "{last}"
-            );
+            assert!(last.contains("server_draining") && last.starts_with("{\"error\""), "{last}");
         }
     }
     assert!(cut > 0);

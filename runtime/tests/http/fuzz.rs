@@ -87,34 +87,21 @@ fn body() -> impl Strategy<Value = Value> {
 fn random_bodies_never_give_a_5xx() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(Server::start(&["--max-tokens", "128"]));
-    let mut runner = TestRunner::new(Config {
-        cases: 400,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases: 400, ..Config::default() });
     let texts = prop_oneof![
         6 => body().prop_map(|body| body.to_string().into_bytes()),
         1 => any_json().prop_map(|body| body.to_string().into_bytes()),
         1 => prop::collection::vec(any::<u8>(), 0..64),
     ];
     let result = runner.run(&texts, |text| {
-        let request = server
-            .post()
-            .header(CONTENT_TYPE, "application/json")
-            .body(text.clone());
+        let request = server.post().header(CONTENT_TYPE, "application/json").body(text.clone());
         let (status, answer) = runtime.block_on(async {
             let response = request.send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         });
-        prop_assert!(
-            status < 500,
-            "{status}: {answer}\n{}",
-            String::from_utf8_lossy(&text)
-        );
+        prop_assert!(status < 500, "{status}: {answer}\n{}", String::from_utf8_lossy(&text));
         if status != 200 {
-            prop_assert!(
-                serde_json::from_str::<ErrorBody>(&answer).is_ok(),
-                "{answer}"
-            );
+            prop_assert!(serde_json::from_str::<ErrorBody>(&answer).is_ok(), "{answer}");
         }
         Ok(())
     });

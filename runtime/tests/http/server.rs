@@ -29,20 +29,13 @@ pub fn png() -> Vec<u8> {
 /// The picture as a data URL.
 pub fn data_url() -> String {
     use base64::Engine as _;
-    format!(
-        "data:image/png;base64,{}",
-        base64::prelude::BASE64_STANDARD.encode(png())
-    )
+    format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png()))
 }
 
 /// A command that starts the binary with these words.
 pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vlm-runtime"));
-    command
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -58,13 +51,7 @@ impl Server {
     /// Starts on the tiny checkpoint and waits until it is ready.
     pub async fn start(words: &[&str]) -> Self {
         let model = checkpoint();
-        let mut all = vec![
-            "serve",
-            "--model",
-            model.to_str().unwrap(),
-            "--host",
-            "127.0.0.1",
-        ];
+        let mut all = vec!["serve", "--model", model.to_str().unwrap(), "--host", "127.0.0.1"];
         all.extend(["--port", "0", "--served-model-name", "tiny"]);
         all.extend(words);
         let mut child = command(&all).spawn().unwrap();
@@ -76,18 +63,10 @@ impl Server {
             let read = lines.read_line(&mut seen).unwrap();
             let mut complaint = String::new();
             if read == 0 {
-                child
-                    .stderr
-                    .take()
-                    .unwrap()
-                    .read_to_string(&mut complaint)
-                    .unwrap();
+                child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
             }
             assert!(read > 0, "the server ended: {seen}{complaint}");
-            address = seen[begin..]
-                .trim_end()
-                .split_once("listening address=")
-                .map(|(_, a)| a.to_owned());
+            address = seen[begin..].trim_end().split_once("listening address=").map(|(_, a)| a.to_owned());
         }
         let log = Arc::new(Mutex::new(seen));
         let sink = Arc::clone(&log);
@@ -100,29 +79,17 @@ impl Server {
         });
         LazyLock::force(&CRYPTO);
         let base = format!("http://{}", address.unwrap());
-        let server = Self {
-            child,
-            base,
-            client: Client::new(),
-            log,
-        };
-        server
-            .until("ready", async || server.get("/ready").await.status() == 200)
-            .await;
+        let server = Self { child, base, client: Client::new(), log };
+        server.until("ready", async || server.get("/ready").await.status() == 200).await;
         server
     }
 
     pub async fn get(&self, path: &str) -> Response {
-        self.client
-            .get(format!("{}{path}", self.base))
-            .send()
-            .await
-            .unwrap()
+        self.client.get(format!("{}{path}", self.base)).send().await.unwrap()
     }
 
     pub fn post(&self) -> RequestBuilder {
-        self.client
-            .post(format!("{}/v1/chat/completions", self.base))
+        self.client.post(format!("{}/v1/chat/completions", self.base))
     }
 
     /// Sends a JSON body; status and JSON of the answer.
@@ -130,26 +97,18 @@ impl Server {
         answer(self.post().json(body).send().await.unwrap()).await
     }
 
-    /// The value of a series of `/metrics`.
-    pub async fn metric(&self, series: &str) -> f64 {
+    /// The whole number that a series of `/metrics` has.
+    pub async fn metric(&self, series: &str) -> u64 {
         let text = self.get("/metrics").await.text().await.unwrap();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
-            .parse()
-            .unwrap()
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse().unwrap()
     }
 
     /// Waits for a condition.
     pub async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
         let begun = Instant::now();
         while !condition().await {
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "not in time: {what}\n{}",
-                self.log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "not in time: {what}\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -161,13 +120,7 @@ impl Server {
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id());
-        assert!(
-            Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// Waits for the process to end.
@@ -177,11 +130,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "it does not end\n{}",
-                self.log()
-            );
+            assert!(begun.elapsed() < PATIENCE, "it does not end\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -198,16 +147,12 @@ impl Drop for Server {
 pub async fn answer(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
-    (
-        status,
-        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: no JSON: {text}")),
-    )
+    (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: no JSON: {text}")))
 }
 
 /// A text question.
 pub fn question(more: &Value) -> Value {
-    let mut body =
-        json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8});
+    let mut body = json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 8});
     merge(&mut body, more);
     body
 }

@@ -21,8 +21,7 @@ async fn a_whole_answer_has_the_shape_that_clients_expect() {
     let expected = std::fs::read(checkpoint().join("expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&expected).unwrap();
     let prompt = expected["input_ids"].as_array().unwrap().len();
-    let usage =
-        json!({"prompt_tokens": prompt, "completion_tokens": 12, "total_tokens": prompt + 12});
+    let usage = json!({"prompt_tokens": prompt, "completion_tokens": 12, "total_tokens": prompt + 12});
     assert_eq!(body["usage"], usage);
 }
 
@@ -31,37 +30,23 @@ async fn a_stream_gives_the_whole_answer_in_the_right_order() {
     let server = Server::start(&[]).await;
     let (_, whole) = server.ask(&about_picture(&json!({}))).await;
     let asked = json!({"stream": true, "stream_options": {"include_usage": true}});
-    let response = server
-        .post()
-        .json(&about_picture(&asked))
-        .send()
-        .await
-        .unwrap();
+    let response = server.post().json(&about_picture(&asked)).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut events = events(&response.text().await.unwrap());
     assert_eq!(events.pop().as_deref(), Some("[DONE]"));
-    let chunks: Vec<Value> = events
-        .iter()
-        .map(|event| serde_json::from_str(event).unwrap())
-        .collect();
+    let chunks: Vec<Value> = events.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
     for chunk in &chunks {
         assert_eq!(chunk["object"], "chat.completion.chunk");
         assert_eq!(chunk["id"], chunks[0]["id"]);
         assert_eq!(chunk["model"], "tiny");
     }
-    assert_eq!(
-        chunks[0]["choices"][0]["delta"],
-        json!({"role": "assistant", "content": ""})
-    );
+    assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
     let (usage, chunks) = chunks.split_last().unwrap();
     assert_eq!(usage["choices"], json!([]));
     assert_eq!(usage["usage"], whole["usage"]);
     let (last, chunks) = chunks.split_last().unwrap();
-    assert_eq!(
-        last["choices"][0],
-        json!({"index": 0, "delta": {}, "finish_reason": "length"})
-    );
+    assert_eq!(last["choices"][0], json!({"index": 0, "delta": {}, "finish_reason": "length"}));
     let mut text = String::new();
     for chunk in chunks {
         assert_eq!(chunk["choices"][0]["finish_reason"], Value::Null);
@@ -74,17 +59,9 @@ async fn a_stream_gives_the_whole_answer_in_the_right_order() {
 #[tokio::test]
 async fn a_stream_has_no_usage_chunk_unless_asked() {
     let server = Server::start(&[]).await;
-    let response = server
-        .post()
-        .json(&question(&json!({"stream": true})))
-        .send()
-        .await
-        .unwrap();
+    let response = server.post().json(&question(&json!({"stream": true}))).send().await.unwrap();
     for event in events(&response.text().await.unwrap()) {
-        assert!(
-            !event.contains("usage") && !event.contains("\"choices\":[]"),
-            "{event}"
-        );
+        assert!(!event.contains("usage") && !event.contains("\"choices\":[]"), "{event}");
     }
 }
 
@@ -93,21 +70,13 @@ async fn a_stop_string_ends_the_answer_before_it() {
     let server = Server::start(&[]).await;
     let asked = json!({"max_tokens": 24, "ignore_eos": true});
     let (_, whole) = server.ask(&about_picture(&asked)).await;
-    let text = whole["choices"][0]["message"]["content"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let text = whole["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
     let characters: Vec<char> = text.chars().collect();
     let stop: String = characters[characters.len() / 2..][..2].iter().collect();
     let before = &text[..text.find(&stop).unwrap()];
     for stream in [false, true] {
         let asked = json!({"max_tokens": 24, "ignore_eos": true, "stop": [stop], "stream": stream});
-        let response = server
-            .post()
-            .json(&about_picture(&asked))
-            .send()
-            .await
-            .unwrap();
+        let response = server.post().json(&about_picture(&asked)).send().await.unwrap();
         let (mut sent, mut reason) = (String::new(), Value::Null);
         if stream {
             let mut chunks = events(&response.text().await.unwrap());
@@ -119,10 +88,7 @@ async fn a_stop_string_ends_the_answer_before_it() {
             }
         } else {
             let (_, body) = answer(response).await;
-            sent = body["choices"][0]["message"]["content"]
-                .as_str()
-                .unwrap()
-                .to_owned();
+            sent = body["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
             reason = body["choices"][0]["finish_reason"].clone();
         }
         assert_eq!(sent, before, "streamed: {stream}");
@@ -148,12 +114,7 @@ async fn the_models_are_listed_under_all_their_names() {
     let (status, list) = answer(server.get("/v1/models").await).await;
     assert_eq!(status, 200);
     assert_eq!(list["object"], "list");
-    let ids: Vec<&str> = list["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|model| model["id"].as_str().unwrap())
-        .collect();
+    let ids: Vec<&str> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["tiny", "org/other"]);
     assert_eq!(list["data"][0]["max_model_len"], 512);
     for path in ["/v1/models/org/other", "/v1/models/org%2Fother"] {
@@ -163,10 +124,7 @@ async fn the_models_are_listed_under_all_their_names() {
     let (status, body) = server.ask(&question(&json!({"model": "org/other"}))).await;
     assert_eq!((status, &body["model"]), (200, &json!("org/other")));
     let (status, body) = answer(server.get("/v1/models/nothing").await).await;
-    assert_eq!(
-        (status, &body["error"]["code"]),
-        (404, &json!("model_not_found"))
-    );
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("model_not_found")));
 }
 
 #[tokio::test]
@@ -175,10 +133,7 @@ async fn request_ids_are_given_back_or_made() {
     let sent = server.client.get(format!("{}/v1/models", server.base));
     let id = async |value: &str| {
         let request = sent.try_clone().unwrap().header("x-request-id", value);
-        request.send().await.unwrap().headers()["x-request-id"]
-            .to_str()
-            .unwrap()
-            .to_owned()
+        request.send().await.unwrap().headers()["x-request-id"].to_str().unwrap().to_owned()
     };
     assert_eq!(id("mine-1").await, "mine-1");
     assert_ne!(id("not mine").await, "not mine");
@@ -192,11 +147,7 @@ async fn the_log_has_no_contents() {
     assert_eq!(server.ask(&body).await.0, 200);
     let wrong = json!({"messages": [{"role": "user", "content": {"x": secret}}]});
     assert_eq!(server.ask(&wrong).await.0, 400);
-    server
-        .until("both requests in the log", async || {
-            server.log().matches("/v1/chat/completions").count() == 2
-        })
-        .await;
+    server.until("both requests in the log", async || server.log().matches("/v1/chat/completions").count() == 2).await;
     assert!(!server.log().contains(secret), "{}", server.log());
 }
 
@@ -205,38 +156,15 @@ async fn the_metrics_count_what_happened() {
     let server = Server::start(&["--max-concurrency", "3"]).await;
     let (_, body) = server.ask(&about_picture(&json!({}))).await;
     server.ask(&json!({"messages": []})).await;
-    assert_eq!(
-        server
-            .metric("vlm_requests_arrived_total{via=\"direct\"}")
-            .await,
-        2.0
-    );
-    assert_eq!(
-        server
-            .metric("vlm_requests_finished_total{reason=\"length\"}")
-            .await,
-        1.0
-    );
-    assert_eq!(server.metric("vlm_requests_capacity").await, 3.0);
-    assert_eq!(server.metric("vlm_generation_tokens_total").await, 12.0);
-    let prompt = body["usage"]["prompt_tokens"].as_f64().unwrap();
+    assert_eq!(server.metric("vlm_requests_arrived_total{via=\"direct\"}").await, 2);
+    assert_eq!(server.metric("vlm_requests_finished_total{reason=\"length\"}").await, 1);
+    assert_eq!(server.metric("vlm_requests_capacity").await, 3);
+    assert_eq!(server.metric("vlm_generation_tokens_total").await, 12);
+    let prompt = body["usage"]["prompt_tokens"].as_u64().unwrap();
     assert_eq!(server.metric("vlm_prompt_tokens_total").await, prompt);
-    assert_eq!(
-        server.metric("vlm_time_to_first_token_seconds_count").await,
-        1.0
-    );
-    assert_eq!(
-        server.metric("vlm_inter_token_latency_seconds_count").await,
-        11.0
-    );
-    assert_eq!(server.metric("vlm_image_decode_seconds_count").await, 1.0);
-    assert_eq!(
-        server.metric("vlm_requests_waiting{stage=\"media\"}").await,
-        0.0
-    );
-    server
-        .until("nothing runs", async || {
-            server.metric("vlm_requests_running").await == 0.0
-        })
-        .await;
+    assert_eq!(server.metric("vlm_time_to_first_token_seconds_count").await, 1);
+    assert_eq!(server.metric("vlm_inter_token_latency_seconds_count").await, 11);
+    assert_eq!(server.metric("vlm_image_decode_seconds_count").await, 1);
+    assert_eq!(server.metric("vlm_requests_waiting{stage=\"media\"}").await, 0);
+    server.until("nothing runs", async || server.metric("vlm_requests_running").await == 0).await;
 }

@@ -26,34 +26,16 @@ fn copy() -> TempDir {
 fn fails(model: &Path, words: &[&str], cause: Cause) -> String {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("termination-log");
-    let mut all = vec![
-        "serve",
-        "--model",
-        model.to_str().unwrap(),
-        "--host",
-        "127.0.0.1",
-    ];
+    let mut all = vec!["serve", "--model", model.to_str().unwrap(), "--host", "127.0.0.1"];
     all.extend(["--termination-log", log.to_str().unwrap()]);
-    all.extend(if words.contains(&"--port") {
-        &[][..]
-    } else {
-        &["--port", "0"][..]
-    });
+    all.extend(if words.contains(&"--port") { &[][..] } else { &["--port", "0"][..] });
     all.extend(words);
     let output = command(&all).output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(
-        output.status.code(),
-        Some(i32::from(cause.exit_code())),
-        "{complaint}"
-    );
+    assert_eq!(output.status.code(), Some(i32::from(cause.exit_code())), "{complaint}");
     let diagnosis: Diagnosis = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
     assert_eq!(diagnosis.reason, cause, "{complaint}");
-    assert_eq!(
-        complaint,
-        format!("{diagnosis}\n"),
-        "one sentence, the same in both places"
-    );
+    assert_eq!(complaint, format!("{diagnosis}\n"), "one sentence, the same in both places");
     diagnosis.message
 }
 
@@ -65,11 +47,7 @@ fn a_directory_that_does_not_exist_is_model_not_found() {
 
 #[test]
 fn a_missing_file_is_model_not_found() {
-    for name in [
-        "config.json",
-        "tokenizer.json",
-        "model-00002-of-00003.safetensors",
-    ] {
+    for name in ["config.json", "tokenizer.json", "model-00002-of-00003.safetensors"] {
         let model = copy();
         std::fs::remove_file(model.path().join(name)).unwrap();
         let message = fails(model.path(), &[], Cause::ModelNotFound);
@@ -80,11 +58,10 @@ fn a_missing_file_is_model_not_found() {
 #[test]
 fn damaged_weights_are_weights_corrupt() {
     let name = "model-00001-of-00003.safetensors";
-    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
-    let empty = |bytes: &mut Vec<u8>| bytes.clear();
-    let garbled = |bytes: &mut Vec<u8>| bytes[..64].fill(0xff);
-    let damages: [&dyn Fn(&mut Vec<u8>); 3] = [&cut, &empty, &garbled];
-    for damage in damages {
+    let cut: fn(&mut Vec<u8>) = |bytes| bytes.truncate(bytes.len() / 2);
+    let empty: fn(&mut Vec<u8>) = Vec::clear;
+    let garbled: fn(&mut Vec<u8>) = |bytes| bytes[..64].fill(0xff);
+    for damage in [cut, empty, garbled] {
         let model = copy();
         let path = model.path().join(name);
         let mut bytes = std::fs::read(&path).unwrap();
@@ -119,20 +96,10 @@ fn wrong_flags_are_invalid_arguments() {
     assert!(message.contains("--max-concurrency"), "{message}");
     let message = fails(&model, &["--frobnicate"], Cause::InvalidArguments);
     assert!(message.contains("--frobnicate"), "{message}");
-    let message = fails(
-        &model,
-        &["--max-tokens", "1000000"],
-        Cause::InvalidArguments,
-    );
-    assert!(
-        message.contains("--max-tokens") && message.contains("1024"),
-        "{message}"
-    );
+    let message = fails(&model, &["--max-tokens", "1000000"], Cause::InvalidArguments);
+    assert!(message.contains("--max-tokens") && message.contains("1024"), "{message}");
     let output = command(&["serve"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8(output.stderr).unwrap().lines().count(), 1);
-    assert_eq!(
-        command(&["--help"]).output().unwrap().status.code(),
-        Some(0)
-    );
+    assert_eq!(command(&["--help"]).output().unwrap().status.code(), Some(0));
 }
