@@ -31,8 +31,8 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
         let path = dir.join("config.json");
-        let raw: RawConfig = read_json(&path)?
-            .ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
+        let raw: RawConfig =
+            read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
         let config = describe(&raw)?;
         let weights = Weights::open(dir)?;
         let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;

@@ -13,9 +13,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
-pub use request::{
-    EngineOptions, Event, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream,
-};
+pub use request::{EngineOptions, Event, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::models::Llava;
@@ -54,7 +52,11 @@ impl Engine {
         Self::spawn(executor, slots, &options)
     }
 
-    fn spawn(executor: impl Executor + 'static, slots: usize, options: &EngineOptions) -> Result<Self, CheckpointError> {
+    fn spawn(
+        executor: impl Executor + 'static,
+        slots: usize,
+        options: &EngineOptions,
+    ) -> Result<Self, CheckpointError> {
         let shared = Arc::new(Shared::new(slots, options.max_queue));
         let limits = Limits {
             slots,
@@ -122,11 +124,16 @@ fn slots(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<usize, Chec
     let sequence = text.kv_bytes_per_token(KV_ELEMENT_BYTES).saturating_mul(options.max_tokens as u64);
     let bytes = sequence.saturating_mul(options.max_concurrency as u64);
     if bytes > isize::MAX as u64 {
-        return refuse(format!("a KV cache of {bytes} bytes cannot be had; lower the concurrency or the longest sequence"));
+        return refuse(format!(
+            "a KV cache of {bytes} bytes cannot be had; lower the concurrency or the longest sequence"
+        ));
     }
     let Some(given) = options.kv_bytes else { return Ok(options.max_concurrency) };
     match given / sequence {
-        0 => refuse(format!("{given} bytes of KV cache are less than one sequence of {} tokens needs ({sequence})", options.max_tokens)),
+        0 => refuse(format!(
+            "{given} bytes of KV cache are less than one sequence of {} tokens needs ({sequence})",
+            options.max_tokens
+        )),
         slots => Ok(options.max_concurrency.min(usize::try_from(slots).unwrap_or(usize::MAX))),
     }
 }

@@ -87,7 +87,8 @@ impl Processor {
 /// Every id that one of the checkpoint's files says ends a text.
 fn stop_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Vec<u32>, CheckpointError> {
     let generation: GenerationConfig = checkpoint.json("generation_config.json")?.unwrap_or_default();
-    let generation = generation.eos_token_id.iter().flat_map(OneOrMany::values).filter_map(|id| u32::try_from(*id).ok());
+    let generation =
+        generation.eos_token_id.iter().flat_map(OneOrMany::values).filter_map(|id| u32::try_from(*id).ok());
     let mut ids: Vec<u32> = generation.chain(checkpoint.config().text.eos_token_ids.iter().copied()).collect();
     ids.extend(tokenizer.eos().and_then(|eos| tokenizer.id(eos)));
     ids.sort_unstable();

@@ -62,7 +62,9 @@ pub enum PromptError {
         reason: String,
     },
     /// The template does not show every picture to the model.
-    #[error("{images} images were sent but the chat template of this model places {places}; send images in user messages only")]
+    #[error(
+        "{images} images were sent but the chat template of this model places {places}; send images in user messages only"
+    )]
     ImageCount {
         /// Pictures in the messages.
         images: usize,

@@ -120,7 +120,8 @@ impl Tokenizer {
 
     /// Start, length and id of the first added token in `text`; the longest where several start.
     fn next_added(&self, text: &str) -> Option<(usize, usize, u32)> {
-        let found = self.added.iter().filter_map(|(content, id)| Some((text.find(content.as_str())?, content.len(), *id)));
+        let found =
+            self.added.iter().filter_map(|(content, id)| Some((text.find(content.as_str())?, content.len(), *id)));
         found.min_by_key(|(start, len, _)| (*start, usize::MAX - len))
     }
 

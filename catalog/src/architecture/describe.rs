@@ -1,9 +1,7 @@
 //! From the file as written to [`ModelConfig`]: fills defaults, refuses what is not served, bounds numbers.
 
 use super::raw::{OneOrMany, RawConfig, RawRope, RawText, RawVision};
-use super::{
-    Activation, ArchitectureError, Family, ModelConfig, ProjectorConfig, TextConfig, VisionConfig,
-};
+use super::{Activation, ArchitectureError, Family, ModelConfig, ProjectorConfig, TextConfig, VisionConfig};
 
 const FAMILIES: &str = "LlavaForConditionalGeneration with a CLIP tower and a Llama decoder";
 

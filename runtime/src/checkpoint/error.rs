@@ -36,7 +36,9 @@ pub enum CheckpointError {
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
     /// Tensor names follow no known layout.
-    #[error("the weights have none of the known layouts (supported: llava-hf names, with multi_modal_projector.linear_1.weight)")]
+    #[error(
+        "the weights have none of the known layouts (supported: llava-hf names, with multi_modal_projector.linear_1.weight)"
+    )]
     UnknownLayout,
     /// A feature of tokenizer, template or preprocessing that is not served.
     #[error("{file} asks for {what}, which is not supported (supported: {supported})")]

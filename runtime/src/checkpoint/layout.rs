@@ -47,21 +47,21 @@ mod tests {
 
     #[test]
     fn three_generations_of_names_are_told_apart() {
-        let hub = probe(&[
-            "multi_modal_projector.linear_1.weight",
-            "vision_tower.vision_model.embeddings.class_embedding",
-        ])
-        .unwrap();
+        let hub =
+            probe(&["multi_modal_projector.linear_1.weight", "vision_tower.vision_model.embeddings.class_embedding"])
+                .unwrap();
         assert_eq!((hub.text.as_str(), hub.vision.as_str()), ("language_model.model.", "vision_tower.vision_model."));
-        let saved = probe(&["multi_modal_projector.linear_1.weight", "vision_tower.embeddings.class_embedding"]).unwrap();
+        let saved =
+            probe(&["multi_modal_projector.linear_1.weight", "vision_tower.embeddings.class_embedding"]).unwrap();
         assert_eq!(saved.vision, "vision_tower.");
-        let nested = probe(&[
-            "model.multi_modal_projector.linear_1.weight",
-            "model.vision_tower.embeddings.class_embedding",
-        ])
-        .unwrap();
+        let nested =
+            probe(&["model.multi_modal_projector.linear_1.weight", "model.vision_tower.embeddings.class_embedding"])
+                .unwrap();
         assert_eq!((nested.text.as_str(), nested.head.as_str()), ("model.language_model.", "lm_head.weight"));
-        assert_eq!((nested.vision.as_str(), nested.projector.as_str()), ("model.vision_tower.", "model.multi_modal_projector."));
+        assert_eq!(
+            (nested.vision.as_str(), nested.projector.as_str()),
+            ("model.vision_tower.", "model.multi_modal_projector.")
+        );
     }
 
     #[test]

@@ -19,7 +19,14 @@ pub trait Executor: Send {
     /// Runs the vision tower on picture `image` of `id`.
     fn encode(&mut self, id: SequenceId, image: usize) -> Result<()>;
     /// Reads `rows` prompt tokens from `start`; the logits after the last one when it ends the prompt.
-    fn prefill(&mut self, id: SequenceId, slot: usize, start: usize, rows: usize, last: bool) -> Result<Option<Vec<f32>>>;
+    fn prefill(
+        &mut self,
+        id: SequenceId,
+        slot: usize,
+        start: usize,
+        rows: usize,
+        last: bool,
+    ) -> Result<Option<Vec<f32>>>;
     /// One more token for each; logits in the same order.
     fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>>;
 }
@@ -61,13 +68,22 @@ impl Executor for ModelExecutor {
 
     fn encode(&mut self, id: SequenceId, image: usize) -> Result<()> {
         let reading = Self::reading(&mut self.prompts, id)?;
-        let Some(image) = reading.prompt.images.get(image) else { candle_core::bail!("the prompt has no image {image}") };
+        let Some(image) = reading.prompt.images.get(image) else {
+            candle_core::bail!("the prompt has no image {image}")
+        };
         let features = self.model.vision_features(image)?;
         reading.visual.push(self.model.project(&features)?);
         Ok(())
     }
 
-    fn prefill(&mut self, id: SequenceId, slot: usize, start: usize, rows: usize, last: bool) -> Result<Option<Vec<f32>>> {
+    fn prefill(
+        &mut self,
+        id: SequenceId,
+        slot: usize,
+        start: usize,
+        rows: usize,
+        last: bool,
+    ) -> Result<Option<Vec<f32>>> {
         let reading = Self::reading(&mut self.prompts, id)?;
         let embeds = match &reading.embeds {
             Some(embeds) => embeds,

@@ -99,7 +99,9 @@ pub enum SubmitError {
         retry_after_seconds: u64,
     },
     /// Can never run here.
-    #[error("prompt and answer need {tokens} tokens, more than the limit of {limit}; shorten the prompt or lower max_tokens")]
+    #[error(
+        "prompt and answer need {tokens} tokens, more than the limit of {limit}; shorten the prompt or lower max_tokens"
+    )]
     TooLong {
         /// Tokens of the prompt and the answer.
         tokens: usize,

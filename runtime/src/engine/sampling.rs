@@ -119,7 +119,8 @@ mod tests {
     fn the_nucleus_is_the_smallest_set_that_reaches_top_p() {
         let logits = [0.6f64, 0.3, 0.1].map(|p| p.ln() as f32);
         let reachable = |top_p: f32| {
-            let mut ids: Vec<u32> = (0..2000).map(|i| choose(&logits, &with(1.0, top_p), uniform(3, i)).unwrap()).collect();
+            let mut ids: Vec<u32> =
+                (0..2000).map(|i| choose(&logits, &with(1.0, top_p), uniform(3, i)).unwrap()).collect();
             ids.sort_unstable();
             ids.dedup();
             ids

@@ -76,6 +76,9 @@ impl Shared {
         let mut state = self.lock();
         state.accepted = state.accepted.saturating_sub(1);
         state.running = state.running.min(state.accepted);
+        if state.accepted == 0 {
+            state.kv_usage = 0.0;
+        }
         if completed {
             let idle = state.accepted == 0;
             state.rate.completed(self.now(), idle);

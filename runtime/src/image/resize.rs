@@ -60,8 +60,7 @@ fn tap(input: u32, output: u32, index: u32) -> Tap {
     let centre = (f64::from(index) + 0.5) * scale;
     let start = (centre - support + 0.5).max(0.0) as u32;
     let end = ((centre + support + 0.5) as u32).min(input);
-    let weights: Vec<f64> =
-        (start..end).map(|j| cubic((f64::from(j) - centre + 0.5) / filter_scale)).collect();
+    let weights: Vec<f64> = (start..end).map(|j| cubic((f64::from(j) - centre + 0.5) / filter_scale)).collect();
     let sum: f64 = weights.iter().sum();
     // `round` rounds halves away from zero, as the reference does.
     let fixed = |weight: &f64| (weight / sum * f64::from(1 << FRACTION_BITS)).round() as i32;
@@ -107,7 +106,8 @@ fn vertical(middle: &RgbImage, pass: &Pass, first: u32) -> RgbImage {
 
 fn blend(tap: &Tap, pixel: impl Fn(usize) -> u8) -> u8 {
     let half = 1i32 << (FRACTION_BITS - 1);
-    let sum = tap.weights.iter().enumerate().fold(half, |sum, (j, w)| sum.wrapping_add(w.wrapping_mul(i32::from(pixel(j)))));
+    let sum =
+        tap.weights.iter().enumerate().fold(half, |sum, (j, w)| sum.wrapping_add(w.wrapping_mul(i32::from(pixel(j)))));
     (sum >> FRACTION_BITS).clamp(0, 255) as u8
 }
 

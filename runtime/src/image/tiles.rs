@@ -60,7 +60,9 @@ impl Preprocessing {
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let raw = match checkpoint.json::<Raw>(FILE)? {
             Some(raw) => raw,
-            None => checkpoint.json::<Nested>("processor_config.json")?.and_then(|n| n.image_processor).unwrap_or_default(),
+            None => {
+                checkpoint.json::<Nested>("processor_config.json")?.and_then(|n| n.image_processor).unwrap_or_default()
+            }
         };
         Self::from_raw(&raw, &checkpoint.config().vision)
     }
@@ -83,7 +85,9 @@ impl Preprocessing {
         match raw.crop_size {
             None => {}
             Some(Size::Side(s) | Size::Sides { height: s, width: _ }) if s == side => {}
-            Some(ref other) => return Err(unsupported(format!("crop_size {other:?}"), "the image_size of vision_config")),
+            Some(ref other) => {
+                return Err(unsupported(format!("crop_size {other:?}"), "the image_size of vision_config"));
+            }
         }
         let resize_to = match raw.size {
             None => side,
@@ -97,7 +101,10 @@ impl Preprocessing {
         let (mean, std) = (raw.image_mean.unwrap_or(CLIP_MEAN), raw.image_std.unwrap_or(CLIP_STD));
         let rescale = raw.rescale_factor.unwrap_or(1.0 / 255.0);
         if std.iter().any(|s| s.abs() < 1e-6) || !mean.iter().chain(&std).chain([&rescale]).all(|v| v.is_finite()) {
-            return Err(unsupported(format!("the mean {mean:?} and deviation {std:?}"), "finite numbers, no deviation of 0"));
+            return Err(unsupported(
+                format!("the mean {mean:?} and deviation {std:?}"),
+                "finite numbers, no deviation of 0",
+            ));
         }
         let tokens_per_tile = vision.tokens_per_tile();
         Ok(Self { side, resize_to, pad: raw.do_pad.unwrap_or(false), rescale, mean, std, tokens_per_tile })
@@ -136,12 +143,8 @@ impl Preprocessing {
         let (short, long) = (width.min(height), width.max(height));
         let long = (u64::from(self.resize_to) * u64::from(long) / u64::from(short)) as u32;
         let (width, height) = if width <= height { (self.resize_to, long) } else { (long, self.resize_to) };
-        let crop = Crop {
-            x: (width - self.side) / 2,
-            y: (height - self.side) / 2,
-            width: self.side,
-            height: self.side,
-        };
+        let crop =
+            Crop { x: (width - self.side) / 2, y: (height - self.side) / 2, width: self.side, height: self.side };
         resize(image, width, height, crop)
     }
 
@@ -149,8 +152,7 @@ impl Preprocessing {
     fn normalised(&self, tile: &RgbImage) -> Vec<f32> {
         let channel = |c: usize| {
             let (mean, std) = (self.mean[c], self.std[c]);
-            let table: Vec<f32> =
-                (0..256).map(|v| ((f64::from(v) * self.rescale - mean) / std) as f32).collect();
+            let table: Vec<f32> = (0..256).map(|v| ((f64::from(v) * self.rescale - mean) / std) as f32).collect();
             tile.as_raw().iter().skip(c).step_by(3).map(move |v| table[usize::from(*v)])
         };
         (0..3).flat_map(channel).collect()

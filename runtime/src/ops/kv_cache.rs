@@ -13,7 +13,14 @@ pub struct KvCache {
 
 impl KvCache {
     /// Room for `slots` sequences of `tokens` tokens.
-    pub fn new(layers: usize, slots: usize, kv_heads: usize, tokens: usize, head_dim: usize, device: &Device) -> Result<Self> {
+    pub fn new(
+        layers: usize,
+        slots: usize,
+        kv_heads: usize,
+        tokens: usize,
+        head_dim: usize,
+        device: &Device,
+    ) -> Result<Self> {
         let shape = (slots, 2, kv_heads, tokens, head_dim);
         let layers = (0..layers).map(|_| Tensor::zeros(shape, DType::F32, device)).collect::<Result<_>>()?;
         Ok(Self { layers })

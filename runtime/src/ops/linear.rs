@@ -51,7 +51,13 @@ impl CustomOp2 for FewRows {
         "linear-few-rows"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, w: &CpuStorage, w_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (rows, inner) = x_layout.shape().dims2()?;
         let (outer, _) = w_layout.shape().dims2()?;
         let (x, w) = (cpu::slice(x, x_layout)?, cpu::slice(w, w_layout)?);

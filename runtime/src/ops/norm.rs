@@ -28,7 +28,13 @@ impl CustomOp2 for RmsNorm {
         "rms-norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, w: &CpuStorage, w_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (cpu::slice(x, x_layout)?, cpu::slice(w, w_layout)?);
         let mut out = Vec::with_capacity(x.len());
         for row in x.chunks_exact(weight.len()) {

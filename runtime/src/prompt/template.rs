@@ -60,7 +60,8 @@ impl Template {
         let mut source = checkpoint.text("chat_template.jinja")?;
         for file in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
             if source.is_none() {
-                source = checkpoint.json::<Holder>(file)?.and_then(|holder| holder.chat_template).and_then(Source::text);
+                source =
+                    checkpoint.json::<Holder>(file)?.and_then(|holder| holder.chat_template).and_then(Source::text);
             }
         }
         let source = source.unwrap_or_else(|| DEFAULT.to_owned());
@@ -73,12 +74,21 @@ impl Template {
 
     fn compile(source: &str, image_token: &str, bos: &str, eos: &str) -> Result<Self, Error> {
         // `generation` marks the trained part for transformers and has no effect on the text.
-        let source = ["{% generation %}", "{%- generation %}", "{% endgeneration %}", "{%- endgeneration %}", "{% generation -%}", "{%- generation -%}", "{% endgeneration -%}", "{%- endgeneration -%}"]
-            .iter()
-            .fold(source.to_owned(), |source, tag| {
-                let comment = tag.replace("{%", "{#").replace("%}", "#}");
-                source.replace(tag, &comment)
-            });
+        let source = [
+            "{% generation %}",
+            "{%- generation %}",
+            "{% endgeneration %}",
+            "{%- endgeneration %}",
+            "{% generation -%}",
+            "{%- generation -%}",
+            "{% endgeneration -%}",
+            "{%- endgeneration -%}",
+        ]
+        .iter()
+        .fold(source.to_owned(), |source, tag| {
+            let comment = tag.replace("{%", "{#").replace("%}", "#}");
+            source.replace(tag, &comment)
+        });
         let parts = [".type", "'type'", "\"type\""].iter().any(|mention| source.contains(mention));
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -116,8 +126,8 @@ impl Template {
                 .parts
                 .iter()
                 .map(|part| match part {
-                    PromptPart::Text(text) => context! { r#type => "text", text => protected.take(text) },
-                    PromptPart::Image(_) => context! { r#type => "image" },
+                    PromptPart::Text(text) => part_value(&[("type", "text"), ("text", &protected.take(text))]),
+                    PromptPart::Image(_) => part_value(&[("type", "image")]),
                 })
                 .collect();
             return context! { role, content };
@@ -132,4 +142,9 @@ impl Template {
         let content = images + &texts.join("\n");
         context! { role, content }
     }
+}
+
+/// `type` is a Rust keyword, which `context!` spells with its escape.
+fn part_value(fields: &[(&str, &str)]) -> Value {
+    Value::from_pairs(fields.iter().copied())
 }

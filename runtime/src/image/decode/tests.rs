@@ -47,7 +47,8 @@ fn alpha_is_dropped_and_its_colour_kept() {
 
 #[test]
 fn sixteen_bits_become_their_high_byte_and_gray_becomes_colour() {
-    let deep = image::ImageBuffer::from_fn(5, 4, |x, y| image::Rgb([(x * 257 * 40) as u16, (y * 257 * 50) as u16, 257 * 3]));
+    let deep =
+        image::ImageBuffer::from_fn(5, 4, |x, y| image::Rgb([(x * 257 * 40) as u16, (y * 257 * 50) as u16, 257 * 3]));
     let got = decoded(&encode(&DynamicImage::ImageRgb16(deep), ImageFormat::Png));
     assert_eq!(got.get_pixel(3, 2).0, [120, 100, 3]);
     let gray = image::GrayImage::from_fn(5, 4, |x, _| image::Luma([x as u8 * 50]));
@@ -85,7 +86,10 @@ fn a_bomb_is_refused_from_its_header() {
     let error = decode(&png_header(60_000, 60_000), &limits).unwrap_err();
     assert_eq!(error, ImageError::TooManyPixels { width: 60_000, height: 60_000, limit: 40_000_000 });
     assert!(error.to_string().contains("60000x60000") && error.to_string().contains("40000000"));
-    assert!(matches!(decode(&png_header(u32::MAX >> 1, u32::MAX >> 1), &limits), Err(ImageError::TooManyPixels { .. } | ImageError::Undecodable { .. })));
+    assert!(matches!(
+        decode(&png_header(u32::MAX >> 1, u32::MAX >> 1), &limits),
+        Err(ImageError::TooManyPixels { .. } | ImageError::Undecodable { .. })
+    ));
     assert!(matches!(decode(&png_header(5000, 2), &limits), Err(ImageError::AspectRatio { limit: 200, .. })));
     assert!(matches!(decode(&png_header(0, 2), &limits), Err(ImageError::Undecodable { .. })));
 }
