@@ -7,6 +7,7 @@
 //! - [`uri`]: where the weights are.
 //! - [`definition`]: the finished `CustomResourceDefinition`.
 
+#![allow(clippy::doc_markdown, reason = "these texts are what `kubectl explain` shows, backticks and all")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod definition;

@@ -26,7 +26,7 @@ pub struct PodSettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounded::tolerations")]
     pub tolerations: Vec<Toleration>,
-    /// Name of the `PriorityClass`.
+    /// Name of the PriorityClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,

@@ -63,9 +63,9 @@ pub struct ScalingTarget {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusSource {
-    /// `PromQL` whose single value is the number of running and waiting requests. `$namespace` and
-    /// `$name` stand for those of this object. Example:
-    /// `sum(vlm_requests_running{namespace="$namespace",model="$name"}) + sum(vlm_requests_waiting{namespace="$namespace",model="$name"})`
+    /// PromQL whose single value is the number of running and waiting requests. $namespace and
+    /// $name stand for those of this object. Example:
+    /// sum(vlm_requests_running{namespace="$namespace",model="$name"}) + sum(vlm_requests_waiting{namespace="$namespace",model="$name"})
     #[schemars(length(min = 1, max = 4096))]
     pub query: String,
 }

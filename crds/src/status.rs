@@ -67,7 +67,7 @@ pub struct Replicas {
     pub ready: i32,
     /// How many are of the current spec.
     pub updated: i32,
-    /// Ready of desired, as `1/4`.
+    /// Ready of desired, as 1/4.
     #[schemars(length(max = 32))]
     pub summary: String,
 }
@@ -108,7 +108,7 @@ pub struct ScalingDecision {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingInputs {
-    /// Where the load was read: `Pods` or `Prometheus`.
+    /// Where the load was read: Pods or Prometheus.
     #[schemars(length(max = 32))]
     pub source: String,
     /// Running and waiting requests, averaged over the window.

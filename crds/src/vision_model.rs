@@ -41,7 +41,7 @@ pub struct VisionModelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
     /// A fixed number of replicas; while set, the autoscaler is off. 0 switches the model off. This
-    /// is what `kubectl scale` and a HorizontalPodAutoscaler write.
+    /// is what kubectl scale and a HorizontalPodAutoscaler write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
@@ -60,7 +60,7 @@ pub struct VisionModelSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
-    /// Where the weights are: `pvc://CLAIM/PATH`, a directory with config.json, tokenizer and
+    /// Where the weights are: pvc://CLAIM/PATH, a directory with config.json, tokenizer and
     /// safetensors on a PersistentVolumeClaim of the same namespace. It is mounted read-only.
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("self.startsWith('pvc://')").message(

@@ -1,3 +1,35 @@
 //! The operator: makes the cluster match each `VisionModel`.
+//!
+//! ```text
+//!  watches ──► observe ─► plan ─► build ─► apply ─► status      (controller: one reconcile)
+//!                          ▲
+//!  pods, Prometheus ─► demand ─► plan::scale ─► table ─► wake   (autoscaler: every 2 s)
+//! ```
+//!
+//! # Layout
+//! - [`controller`]: wiring and the reconcile.
+//! - [`autoscaler`]: the loop that follows the load, and the table of replicas.
+//! - [`observe`], [`demand`]: read the cluster and the load.
+//! - [`plan`], [`build`], [`status`]: pure, and hold most tests.
+//! - [`apply`]: writes the children.
+//! - [`leader`], [`admin`], [`metrics`], [`telemetry`], [`args`]: the process around it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod admin;
+pub mod apply;
+pub mod args;
+pub mod autoscaler;
+pub mod build;
+pub mod context;
+pub mod controller;
+pub mod demand;
+pub mod leader;
+pub mod metrics;
+pub mod observe;
+pub mod plan;
+pub mod run;
+pub mod status;
+pub mod telemetry;
+
+mod fingerprint;

@@ -1,0 +1,101 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vlm_contract::ports;
+
+/// Serves vision-language models on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "vlm-operator", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look after the `VisionModels` of a cluster.
+    Run(Run),
+}
+
+/// Settings of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Image of the model server.
+    #[arg(long, env = "VLM_RUNTIME_IMAGE", value_name = "IMAGE")]
+    pub runtime_image: String,
+    /// When the image of the model server is pulled.
+    #[arg(long, env = "VLM_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    pub image_pull_policy: PullPolicy,
+    /// Base URL of the Prometheus server that spec.scaling.prometheus queries.
+    #[arg(long, env = "VLM_PROMETHEUS_URL", value_name = "URL")]
+    pub prometheus_url: Option<String>,
+    /// Look after this namespace only.
+    #[arg(long, env = "VLM_WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// Port of /healthz, /readyz, /metrics and /prometheus/targets.
+    #[arg(long, env = "VLM_ADMIN_PORT", default_value_t = ports::OPERATOR_ADMIN)]
+    pub admin_port: u16,
+    /// Namespace of the leader's lease. Default: that of the pod.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub leader_lease_namespace: Option<String>,
+    /// Name of this process among the operator's replicas. Default: the host's name.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub identity: Option<String>,
+    /// How log lines look.
+    #[arg(long, env = "VLM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// When the node has none.
+    IfNotPresent,
+    /// Never: the node must have it.
+    Never,
+}
+
+impl PullPolicy {
+    /// As Kubernetes spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_policy_is_spelled_as_kubernetes_does() {
+        let cli = Cli::try_parse_from(["x", "run", "--runtime-image", "i", "--image-pull-policy", "Always"]).unwrap();
+        let Command::Run(run) = cli.command;
+        assert_eq!(run.image_pull_policy.name(), "Always");
+        assert_eq!(run.admin_port, 8080);
+    }
+}

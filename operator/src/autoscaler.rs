@@ -1,0 +1,180 @@
+//! The loop that follows the load: read the demand, ask [`crate::plan::scale`], change the number
+//! in the [`table`], and have the model reconciled. Only the leader runs it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, channel::mpsc, stream};
+use kube::{
+    ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use vlm_contract::ports;
+use vlm_crds::VisionModel;
+
+use crate::{
+    context::Context,
+    demand::{pods, prometheus, reading::Reading},
+    metrics::Source,
+    observe,
+    plan::scale::{Decision, Policy},
+};
+
+mod retire;
+pub mod table;
+
+use table::{Key, Next, Round, key};
+
+/// Time between two looks at the load.
+const TICK: Duration = Duration::from_secs(2);
+/// Requests for the load that are under way at the same time.
+const AT_ONCE: usize = 64;
+
+/// Sends the models whose number, or what the status shows of it, has changed.
+pub type Wake = mpsc::UnboundedSender<ObjectRef<VisionModel>>;
+
+/// Runs until `shutdown`.
+pub async fn run(context: Arc<Context>, models: Store<VisionModel>, wake: Wake, shutdown: CancellationToken) {
+    if models.wait_until_ready().await.is_err() {
+        return;
+    }
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let all = models.state();
+        context.metrics.models(all.len());
+        context.forget_all_but(&all);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tick(&context, &all, &wake) => {}
+        }
+    }
+}
+
+async fn tick(context: &Context, all: &[Arc<VisionModel>], wake: &Wake) {
+    let scaled: Vec<_> = all
+        .iter()
+        .filter(|m| m.spec.replicas.is_none() && m.metadata.deletion_timestamp.is_none())
+        .collect();
+    let mut rounds = read(context, &scaled).await;
+    let steps = scaled.into_iter().filter_map(|model| rounds.remove(&key(model)).map(|round| (model, round)));
+    stream::iter(steps)
+        .for_each_concurrent(AT_ONCE, |(model, round)| async move { step(context, model, &round, wake).await })
+        .await;
+}
+
+async fn step(context: &Context, model: &VisionModel, round: &Round, wake: &Wake) {
+    let key = key(model);
+    let policy = Policy::new(&model.spec.scaling(), model.spec.max_concurrency());
+    let report = match context.table.take_in(&key, &policy, round, context.moment().now) {
+        Next::Nothing => false,
+        Next::Report => true,
+        Next::Change { from, decision } => change(context, &key, from, &decision, round).await,
+    };
+    if report {
+        // An error means that the controller is shutting down.
+        let _ = wake.unbounded_send(ObjectRef::from_obj(model));
+    }
+}
+
+async fn change(context: &Context, key: &Key, from: i32, decision: &Decision, round: &Round) -> bool {
+    if decision.to < from {
+        let count = usize::try_from(from - decision.to).unwrap_or_default();
+        retire::mark(context, key, count).await;
+    }
+    let source = match round {
+        Round::Pods(_) => Source::Pods,
+        Round::Prometheus(..) => Source::Prometheus,
+    };
+    let time = context.moment().time;
+    let changed = context.table.commit(key, from, decision, source, time);
+    if changed {
+        context.metrics.decided(from, decision.to);
+        info!(
+            namespace = key.0, name = key.1, from, to = decision.to, reason = decision.reason,
+            load = decision.inputs.load, ready = decision.inputs.ready, "scale"
+        );
+    }
+    changed
+}
+
+/// One thing to ask.
+enum Question {
+    Pod { key: Key, pod: String, address: Option<String> },
+    Prometheus { key: Key, ready: i32, query: String },
+}
+
+/// Its answer.
+enum Answer {
+    Pod(Key, String, Option<Reading>),
+    Prometheus(Key, i32, Option<f64>),
+}
+
+/// Asks for the load of every model, all at once.
+async fn read(context: &Context, models: &[&Arc<VisionModel>]) -> HashMap<Key, Round> {
+    let mut rounds = HashMap::new();
+    let mut questions = Vec::new();
+    for model in models {
+        let key = key(model);
+        let ready: Vec<_> =
+            context.stores.pods_of(&key.0, &key.1).into_iter().filter(|pod| observe::is_ready(pod)).collect();
+        if let Some(source) = model.spec.scaling.as_ref().and_then(|s| s.prometheus.as_ref()) {
+            let query = prometheus::substitute(&source.query, &key.0, &key.1);
+            questions.push(Question::Prometheus { key, ready: i32::try_from(ready.len()).unwrap_or(i32::MAX), query });
+            continue;
+        }
+        rounds.insert(key.clone(), Round::Pods(Vec::new()));
+        questions.extend(ready.iter().map(|pod| Question::Pod {
+            key: key.clone(),
+            pod: pod.name_any(),
+            address: observe::address(pod).map(ToOwned::to_owned),
+        }));
+    }
+    let mut answers = stream::iter(questions).map(|question| ask(context, question)).buffer_unordered(AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Answer::Pod(key, pod, reading) => {
+                if let Some(Round::Pods(pods)) = rounds.get_mut(&key) {
+                    pods.push((pod, reading));
+                }
+            }
+            Answer::Prometheus(key, ready, value) => {
+                rounds.insert(key, Round::Prometheus(ready, value));
+            }
+        }
+    }
+    rounds
+}
+
+async fn ask(context: &Context, question: Question) -> Answer {
+    match question {
+        Question::Pod { key, pod, address } => {
+            let reading = match address {
+                Some(address) => pods::scrape(&context.http, &address, ports::RUNTIME_HTTP)
+                    .await
+                    .inspect_err(|error| debug!(error = error as &dyn std::error::Error, pod, "not read"))
+                    .ok(),
+                None => None,
+            };
+            context.metrics.read(Source::Pods, reading.is_some());
+            Answer::Pod(key, pod, reading)
+        }
+        Question::Prometheus { key, ready, query } => {
+            let value = match &context.prometheus_url {
+                Some(url) => prometheus::query(&context.http, url, &query)
+                    .await
+                    .inspect_err(|error| debug!(error = error as &dyn std::error::Error, query, "not read"))
+                    .ok(),
+                None => None,
+            };
+            context.metrics.read(Source::Prometheus, value.is_some());
+            Answer::Prometheus(key, ready, value)
+        }
+    }
+}

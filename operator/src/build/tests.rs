@@ -1,0 +1,111 @@
+//! What the children look like, and that the same plan always gives the same ones.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use vlm_crds::pod::PodSettings;
+
+use super::*;
+
+fn plan() -> Plan {
+    Plan {
+        name: "tiny".to_owned(),
+        namespace: "shop".to_owned(),
+        uri: "pvc://weights/llava/tiny".parse().unwrap(),
+        image: "registry/vlm-runtime:1".to_owned(),
+        image_pull_policy: "IfNotPresent".to_owned(),
+        replicas: 3,
+        max_concurrency: 8,
+        max_tokens: Some(1024),
+        drain_timeout_seconds: 120,
+        pod: PodSettings::default(),
+    }
+}
+
+fn owner() -> OwnerReference {
+    OwnerReference {
+        api_version: "vlm-operator.dev/v1alpha1".to_owned(),
+        kind: "VisionModel".to_owned(),
+        name: "tiny".to_owned(),
+        uid: "u1".to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn deployment(plan: &Plan) -> Value {
+    serde_json::to_value(build(plan, &owner()).deployment).unwrap()
+}
+
+#[test]
+fn the_same_plan_gives_the_same_bytes() {
+    let bytes = |plan: &Plan| {
+        let children = build(plan, &owner());
+        (serde_json::to_string(&children.deployment).unwrap(), children.template)
+    };
+    assert_eq!(bytes(&plan()), bytes(&plan()));
+}
+
+/// A changed fingerprint restarts every model in every cluster: change it knowingly.
+#[test]
+fn the_pod_template_is_what_it_was() {
+    assert_eq!(build(&plan(), &owner()).template, "FINGERPRINT");
+}
+
+#[test]
+fn replicas_are_stated_and_are_no_part_of_the_template() {
+    let (three, zero) = (plan(), Plan { replicas: 0, ..plan() });
+    assert_eq!(deployment(&three)["spec"]["replicas"], 3);
+    assert_eq!(deployment(&zero)["spec"]["replicas"], 0);
+    assert_eq!(build(&three, &owner()).template, build(&zero, &owner()).template);
+}
+
+#[test]
+fn the_server_gets_its_model_read_only_and_its_arguments() {
+    let pod = &deployment(&plan())["spec"]["template"]["spec"];
+    let server = &pod["containers"][0];
+    assert_eq!(server["command"], json!(["vlm-runtime"]));
+    assert_eq!(
+        server["args"],
+        json!([
+            "serve", "--model", "/models/llava/tiny", "--served-model-name", "tiny", "--max-tokens", "1024",
+            "--max-concurrency", "8", "--drain-timeout-seconds", "120", "--termination-log", "/dev/termination-log"
+        ])
+    );
+    assert_eq!(pod["volumes"][0]["persistentVolumeClaim"], json!({"claimName": "weights", "readOnly": true}));
+    assert_eq!(server["volumeMounts"][0]["readOnly"], true);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 135);
+}
+
+#[test]
+fn the_pod_meets_the_restricted_level() {
+    let pod = &deployment(&plan())["spec"]["template"]["spec"];
+    let server = &pod["containers"][0]["securityContext"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(server["allowPrivilegeEscalation"], false);
+    assert_eq!(server["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(server["readOnlyRootFilesystem"], true);
+    assert_eq!(pod["automountServiceAccountToken"], false);
+}
+
+#[test]
+fn labels_of_the_person_are_added_and_never_win() {
+    let labels = BTreeMap::from([("team".to_owned(), "a".to_owned()), (labels::MODEL.to_owned(), "x".to_owned())]);
+    let plan = Plan { pod: PodSettings { labels, ..PodSettings::default() }, ..plan() };
+    let deployment = deployment(&plan);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert_eq!((&labels["team"], &labels[labels::MODEL]), (&json!("a"), &json!("tiny")));
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], json!({labels::MODEL: "tiny"}));
+    assert_eq!(deployment["metadata"]["labels"]["team"], Value::Null);
+}
+
+#[test]
+fn service_and_budget_select_the_same_pods() {
+    let children = build(&plan(), &owner());
+    let service = children.service.spec.unwrap();
+    let budget = children.disruption.spec.unwrap();
+    assert_eq!(service.selector, budget.selector.unwrap().match_labels);
+    assert_eq!(service.ports.unwrap()[0].port, 80);
+    assert_eq!(budget.unhealthy_pod_eviction_policy.as_deref(), Some("AlwaysAllow"));
+}

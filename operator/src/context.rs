@@ -1,0 +1,115 @@
+//! What every reconcile and every tick needs: clients, caches, settings and memory.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use jiff::Timestamp;
+use kube::{Client, ResourceExt, runtime::events::Recorder};
+use vlm_crds::{VisionModel, status::VisionModelStatus};
+
+use crate::{
+    apply::Ledger,
+    autoscaler::table::{Moment, Table, key},
+    metrics::Metrics,
+    observe::Stores,
+    plan::Settings,
+    status::Remembered,
+};
+
+/// Shared by all parts of the leader.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The caches.
+    pub stores: Stores,
+    /// Settings of the operator.
+    pub settings: Settings,
+    /// Base URL of a Prometheus server.
+    pub prometheus_url: Option<String>,
+    /// Client for pods and Prometheus, with a short time limit.
+    pub http: reqwest::Client,
+    /// Numbers of replicas.
+    pub table: Table,
+    /// What was applied.
+    pub ledger: Ledger,
+    /// Writes events.
+    pub recorder: Recorder,
+    /// The operator's own metrics.
+    pub metrics: Metrics,
+    /// When the process started.
+    pub started: Instant,
+    /// What is remembered of each model, by uid.
+    pub memories: Memories,
+}
+
+impl Context {
+    /// The time.
+    pub fn moment(&self) -> Moment {
+        Moment { now: self.started.elapsed(), time: Timestamp::now() }
+    }
+
+    /// Forgets what belongs to models that are gone.
+    pub fn forget_all_but(&self, models: &[std::sync::Arc<VisionModel>]) {
+        let keys: HashSet<_> = models.iter().map(|m| key(m)).collect();
+        let kept = |namespace: &str, name: &str| keys.contains(&(namespace.to_owned(), name.to_owned()));
+        self.table.retain(kept);
+        self.ledger.retain(kept);
+        let uids: HashSet<_> = models.iter().filter_map(|m| m.uid()).collect();
+        self.memories.lock().retain(|uid, _| uids.contains(uid));
+    }
+}
+
+/// What is remembered of each model.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<String, ModelMemory>>);
+
+/// What is remembered of one model.
+#[derive(Clone, Debug, Default)]
+pub struct ModelMemory {
+    /// For the next report.
+    pub remembered: Remembered,
+    /// Failures since the last success.
+    pub failures: u32,
+    written: Option<(u64, VisionModelStatus)>,
+}
+
+impl Memories {
+    /// The memory of a model.
+    pub fn get(&self, model: &VisionModel) -> ModelMemory {
+        model.uid().and_then(|uid| self.lock().get(&uid).cloned()).unwrap_or_default()
+    }
+
+    /// Replaces the memory of a model.
+    pub fn put(&self, model: &VisionModel, memory: ModelMemory) {
+        if let Some(uid) = model.uid() {
+            self.lock().insert(uid, memory);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ModelMemory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ModelMemory {
+    /// The newest status that is known: the cache may lag behind what was just written.
+    pub fn newest_status(&self, model: &VisionModel) -> VisionModelStatus {
+        let cached = model.status.clone().unwrap_or_default();
+        match (&self.written, version(model)) {
+            (Some((written, status)), Some(cached_version)) if *written > cached_version => status.clone(),
+            _ => cached,
+        }
+    }
+
+    /// Remembers what was written.
+    pub fn wrote(&mut self, model: &VisionModel) {
+        self.written = version(model).zip(model.status.clone());
+    }
+}
+
+fn version(model: &VisionModel) -> Option<u64> {
+    model.metadata.resource_version.as_deref()?.parse().ok()
+}

@@ -1,0 +1,211 @@
+//! Wiring of the leader, and the reconcile: observe → plan → build → apply → report.
+
+use std::{str::FromStr, sync::Arc, time::{Duration, Instant}};
+
+use futures::{Stream, StreamExt, channel::mpsc, stream};
+use kube::{
+    Resource, ResourceExt,
+    runtime::{
+        controller::{Action, Config, Controller},
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use vlm_crds::{
+    VisionModel,
+    status::{VisionModelStatus, reasons::Trouble},
+    uri::ModelUri,
+};
+
+use crate::{
+    apply::{ApplyError, apply},
+    autoscaler,
+    build::{Children, build},
+    context::Context,
+    metrics::Outcome,
+    observe::{Observed, Trigger},
+    plan::plan,
+    status::{Facts, Problem, PublishError, events, publish, report},
+};
+
+/// Changes of one model that come within this time are handled together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Reconciles at the same time.
+const CONCURRENCY: u16 = 32;
+/// How often a model is looked at though nothing happened.
+const RECHECK: Duration = Duration::from_secs(600);
+/// How often it is tried again what the API server refused.
+const RETRY_REFUSED: Duration = Duration::from_secs(60);
+
+/// Why a reconcile is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A child could not be written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status could not be written.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Runs the leader's work until `shutdown`, then ends what is in hand.
+pub async fn run(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    triggers: broadcast::Receiver<Trigger>,
+    shutdown: CancellationToken,
+) {
+    let models = crate::observe::api::<VisionModel>(&context.client, namespace);
+    let controller = Controller::new(models, watcher::Config::default());
+    let store = controller.store();
+    let (wake, woken) = mpsc::unbounded();
+    let work = controller
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+        .reconcile_on(affected(triggers, store.clone()))
+        .reconcile_on(woken)
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(reconcile, retry, Arc::clone(&context))
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                debug!(%error, "not reconciled");
+            }
+        });
+    let scaling = autoscaler::run(context, store, wake, shutdown);
+    tokio::join!(work, scaling);
+}
+
+/// The models that a change concerns.
+fn affected(
+    triggers: broadcast::Receiver<Trigger>,
+    models: Store<VisionModel>,
+) -> impl Stream<Item = ObjectRef<VisionModel>> + Send {
+    let received = stream::unfold(triggers, |mut triggers| async move {
+        match triggers.recv().await {
+            Ok(trigger) => Some((trigger, triggers)),
+            Err(RecvError::Lagged(_)) => Some((Trigger::All, triggers)),
+            Err(RecvError::Closed) => None,
+        }
+    });
+    received.flat_map(move |trigger| {
+        let concerned = match trigger {
+            Trigger::Model(namespace, name) => vec![ObjectRef::new(&name).within(&namespace)],
+            Trigger::Claim(namespace, claim) => {
+                let on_it = |model: &VisionModel| {
+                    model.namespace().as_ref() == Some(&namespace) && claim_of(model).as_ref() == Some(&claim)
+                };
+                models.state_filter(on_it).iter().map(|m| ObjectRef::from_obj(m.as_ref())).collect()
+            }
+            Trigger::All => models.state().iter().map(|m| ObjectRef::from_obj(m.as_ref())).collect(),
+        };
+        stream::iter(concerned)
+    })
+}
+
+fn claim_of(model: &VisionModel) -> Option<String> {
+    ModelUri::from_str(&model.spec.model.uri).ok().map(|uri| uri.claim)
+}
+
+async fn reconcile(model: Arc<VisionModel>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begun = Instant::now();
+    let result = steps(&model, &context).await;
+    let outcome = match &result {
+        Ok((outcome, _)) => *outcome,
+        Err(_) => Outcome::Failed,
+    };
+    context.metrics.reconciled(outcome, begun.elapsed());
+    result.map(|(_, action)| action)
+}
+
+/// The steps, each with what it may touch.
+async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Action), ReconcileError> {
+    if model.metadata.deletion_timestamp.is_some() {
+        return Ok((Outcome::Done, Action::await_change()));
+    }
+    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+    let moment = context.moment();
+    let mut memory = context.memories.get(model);
+
+    // observe: caches
+    let observed = context.stores.observe(&namespace, &name, claim_of(model).as_deref());
+    // plan, build: pure
+    let scale = context.table.settle(model, deployed_replicas(&observed), moment);
+    let planned = plan(model, &context.settings, scale.desired);
+    let children = planned
+        .map_err(|error| Problem::new(Trouble::SpecRefused, error.to_string()))
+        .and_then(|plan| owner(model).map(|owner| build(&plan, &owner)));
+    // apply: writes the children
+    let applied = match &children {
+        Ok(children) => write(context, children, &observed).await?,
+        Err(problem) => Err(problem.clone()),
+    };
+    // report: pure, then one patch and its events
+    let previous = memory.newest_status(model);
+    let template = children.as_ref().map(|c| c.template.as_str()).unwrap_or_default();
+    let facts = Facts {
+        model,
+        previous: &previous,
+        observed: &observed,
+        applied: applied.as_ref().map(|deployment| (deployment.as_ref(), template)),
+        scale: &scale,
+        settings: &context.settings,
+        now: moment.time,
+    };
+    let report = report(&facts, &mut memory.remembered);
+    if let Some(written) = publish(&context.client, model, &previous, &report.status).await? {
+        context.metrics.wrote("VisionModel");
+        memory.wrote(&written);
+        announce(context, model, &previous, &report.status).await;
+    }
+    memory.failures = 0;
+    context.memories.put(model, memory);
+    let (outcome, again) = if applied.is_ok() { (Outcome::Done, RECHECK) } else { (Outcome::Refused, RETRY_REFUSED) };
+    Ok((outcome, Action::requeue(report.look_again.unwrap_or(again).min(again))))
+}
+
+type Deployed = Result<Arc<k8s_openapi::api::apps::v1::Deployment>, Problem>;
+
+/// Writes the children. What only a person can mend is a problem to report, the rest an error to
+/// try again.
+async fn write(context: &Context, children: &Children, observed: &Observed) -> Result<Deployed, ReconcileError> {
+    match apply(&context.client, &context.ledger, &context.metrics, children, observed).await {
+        Ok(deployment) => Ok(Ok(deployment)),
+        Err(error @ ApplyError::Refused { .. }) => Ok(Err(Problem::new(Trouble::SpecRefused, error.to_string()))),
+        Err(error @ ApplyError::NameTaken { .. }) => Ok(Err(Problem::new(Trouble::NameTaken, error.to_string()))),
+        Err(error @ ApplyError::Failed { .. }) => Err(error.into()),
+    }
+}
+
+fn deployed_replicas(observed: &Observed) -> Option<i32> {
+    observed.deployment.as_ref()?.spec.as_ref()?.replicas
+}
+
+fn owner(
+    model: &VisionModel,
+) -> Result<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference, Problem> {
+    model
+        .controller_owner_ref(&())
+        .ok_or_else(|| Problem::new(Trouble::SpecRefused, "the object has no name or no uid"))
+}
+
+async fn announce(context: &Context, model: &VisionModel, previous: &VisionModelStatus, next: &VisionModelStatus) {
+    for event in events::transitions(previous, next) {
+        info!(namespace = model.namespace(), name = model.name_any(), reason = event.reason, note = event.note, "transition");
+        if let Err(error) = context.recorder.publish(&event, &model.object_ref(&())).await {
+            warn!(%error, "event not written");
+        }
+    }
+}
+
+/// Waits longer after each failure, up to a minute.
+#[expect(clippy::needless_pass_by_value, reason = "the controller's signature")]
+fn retry(model: Arc<VisionModel>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let mut memory = context.memories.get(&model);
+    memory.failures = memory.failures.saturating_add(1);
+    let seconds = 1_u64 << memory.failures.min(6);
+    warn!(error = error as &dyn std::error::Error, namespace = model.namespace(), name = model.name_any(), "reconcile failed");
+    context.memories.put(&model, memory);
+    Action::requeue(Duration::from_secs(seconds.min(60)))
+}

@@ -1,0 +1,152 @@
+//! `vlm-operator run`: puts the parts together and takes them apart at SIGTERM.
+
+use std::{net::Ipv6Addr, sync::Arc, time::{Duration, Instant}};
+
+use kube::{
+    Client, Config,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    admin::{self, Admin},
+    apply::Ledger,
+    args::Run,
+    autoscaler::table::Table,
+    build::labels::MANAGER,
+    context::{Context, Memories},
+    controller,
+    leader::{Candidate, LeaderError},
+    metrics::Metrics,
+    observe,
+    plan::Settings,
+};
+
+/// Time limit of a look at a pod or at Prometheus.
+const LOAD_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time limit of requests for the lease.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No kubeconfig and no service account.
+    #[error("no access to a cluster")]
+    Config(#[source] kube::config::InferConfigError),
+    /// The client for the API server cannot be made.
+    #[error("no client for the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// The client for pods and Prometheus cannot be made.
+    #[error("no HTTP client")]
+    Http(#[source] reqwest::Error),
+    /// Two metrics have one name.
+    #[error("metrics cannot be registered")]
+    Metrics(#[source] prometheus::Error),
+    /// The admin port is taken.
+    #[error("cannot listen on port {port}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The admin endpoints broke.
+    #[error("the admin endpoints broke")]
+    Admin(#[source] std::io::Error),
+    /// Leading ended.
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
+    /// The watches ended.
+    #[error("the watches ended")]
+    Watches,
+}
+
+/// Runs until `shutdown`.
+///
+/// # Errors
+/// [`RunError`] when the operator cannot start or no longer leads; a restart is the cure.
+pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError> {
+    let config = Config::infer().await.map_err(RunError::Config)?;
+    let client = connect(config.clone())?;
+    let metrics = Metrics::new().map_err(RunError::Metrics)?;
+    let namespace = args.watch_namespace.clone();
+    let watches = observe::watch(&client, namespace.as_deref());
+    let identity = args.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id()));
+    let context = Arc::new(Context {
+        recorder: Recorder::new(
+            client.clone(),
+            Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) },
+        ),
+        client,
+        stores: watches.stores.clone(),
+        settings: Settings {
+            runtime_image: args.runtime_image.clone(),
+            image_pull_policy: args.image_pull_policy.name().to_owned(),
+        },
+        prometheus_url: args.prometheus_url.clone(),
+        http: http_client()?,
+        table: Table::default(),
+        ledger: Ledger::default(),
+        metrics: metrics.clone(),
+        started: Instant::now(),
+        memories: Memories::default(),
+    });
+    let candidate = candidate(config, &context.client, &args, identity)?;
+    let listener = listen(args.admin_port).await?;
+    let endpoints = admin::run(listener, Admin { stores: watches.stores, metrics }, shutdown.clone());
+    let endpoints_broke = async {
+        match endpoints.await {
+            Err(error) => error,
+            // They end at the shutdown, before the leader has put down its work.
+            Ok(()) => std::future::pending().await,
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), image = args.runtime_image, "started");
+    let leading = candidate.lead(shutdown.clone(), |stop| async move {
+        if context.stores.wait_until_ready().await.is_ok() {
+            context.metrics.lead(true);
+            let triggers = watches.triggers.subscribe();
+            controller::run(Arc::clone(&context), namespace.as_deref(), triggers, stop).await;
+        }
+    });
+    tokio::select! {
+        result = leading => result.map_err(RunError::Leader),
+        error = endpoints_broke => Err(RunError::Admin(error)),
+        () = watches.work => Err(RunError::Watches),
+    }
+}
+
+fn connect(config: Config) -> Result<Client, RunError> {
+    Client::try_from(config).map_err(|e| RunError::Client(Box::new(e)))
+}
+
+fn candidate(mut config: Config, client: &Client, args: &Run, identity: String) -> Result<Candidate, RunError> {
+    let namespace = args.leader_lease_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    config.connect_timeout = Some(LEASE_TIMEOUT);
+    config.read_timeout = Some(LEASE_TIMEOUT);
+    config.write_timeout = Some(LEASE_TIMEOUT);
+    Ok(Candidate { client: client.clone(), hasty_client: connect(config)?, namespace, identity })
+}
+
+fn http_client() -> Result<reqwest::Client, RunError> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(LOAD_TIMEOUT)
+        .build()
+        .map_err(RunError::Http)
+}
+
+async fn listen(port: u16) -> Result<TcpListener, RunError> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        // A machine without IPv6.
+        Err(_) => TcpListener::bind(("0.0.0.0", port)).await.map_err(|source| RunError::Listen { port, source }),
+    }
+}
+
+fn host() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "vlm-operator".to_owned())
+}

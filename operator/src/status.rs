@@ -1,0 +1,191 @@
+//! What the operator reports: from facts to a status. Pure, but for [`publish`].
+//!
+//! Follows kstatus: `Reconciling` and `Stalled` exist to be True, `Ready` says that this generation
+//! is rolled out and answers, and nothing here is copied from a child's generation.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt;
+use vlm_crds::{
+    VisionModel,
+    status::{
+        Replicas, Resolved, ScalingStatus, VisionModelStatus,
+        conditions::{AVAILABLE, METRICS_AVAILABLE, READY, RECONCILING, SCALING_LIMITED, STALLED},
+        reasons,
+    },
+};
+
+use crate::{
+    autoscaler::table::View,
+    build::labels,
+    demand::track::Health,
+    observe::Observed,
+    plan::Settings,
+};
+
+mod conditions;
+pub mod events;
+pub mod failures;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+pub use failures::Problem;
+pub use publish::{PublishError, publish};
+
+use conditions::Conditions;
+use verdict::Verdict;
+
+/// What is known when a report is made.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The object.
+    pub model: &'a VisionModel,
+    /// Its status so far.
+    pub previous: &'a VisionModelStatus,
+    /// What there is of it.
+    pub observed: &'a Observed,
+    /// The Deployment as it is now, and the fingerprint of its template; or why there is none.
+    pub applied: Result<(&'a Deployment, &'a str), &'a Problem>,
+    /// How many replicas are wanted, and why.
+    pub scale: &'a View,
+    /// The operator's settings.
+    pub settings: &'a Settings,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What must outlast a report and has no place in the status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Remembered {
+    /// Since when fewer replicas answer than are wanted.
+    pub short_since: Option<Timestamp>,
+    /// Fingerprint of the last template that was ready, so that a change of scale is no rollout.
+    pub ready_template: Option<String>,
+}
+
+/// A status, and when to make the next one though nothing has happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The status.
+    pub status: VisionModelStatus,
+    /// When time alone will change it.
+    pub look_again: Option<Duration>,
+}
+
+/// Makes the report.
+pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
+    let generation = facts.model.metadata.generation.unwrap_or_default();
+    let counts = Counts::of(facts);
+    let found = failures::find(facts);
+    let (verdict, look_again) = verdict::judge(facts, &counts, found.first(), remembered);
+    let mut conditions = Conditions::new(&facts.previous.conditions, generation, facts.now);
+    state(&mut conditions, &verdict, &counts);
+    state_scaling(&mut conditions, facts.scale);
+    let (namespace, name) = (facts.model.namespace().unwrap_or_default(), facts.model.name_any());
+    let status = VisionModelStatus {
+        observed_generation: Some(generation),
+        resolved: Some(Resolved {
+            max_concurrency: Some(facts.model.spec.max_concurrency()),
+            image: facts.settings.runtime_image.clone(),
+        }),
+        replicas: Some(Replicas {
+            desired: counts.desired,
+            current: counts.current,
+            ready: counts.ready,
+            updated: counts.updated,
+            summary: format!("{}/{}", counts.ready, counts.desired),
+        }),
+        selector: Some(format!("{}={name}", labels::MODEL)),
+        endpoint: Some(format!("http://{name}.{namespace}.svc/v1")),
+        scaling: Some(ScalingStatus {
+            reason: facts.scale.reason.clone(),
+            history: facts.scale.history.clone(),
+        }),
+        failures: found.iter().take(10).map(Problem::to_failure).collect(),
+        conditions: conditions.finish(),
+    };
+    Report { status, look_again }
+}
+
+/// Numbers of replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    desired: i32,
+    current: i32,
+    ready: i32,
+    updated: i32,
+    /// The Deployment's controller has seen the newest Deployment.
+    seen: bool,
+}
+
+impl Counts {
+    fn of(facts: &Facts<'_>) -> Self {
+        let deployment = match facts.applied {
+            Ok((deployment, _)) => Some(deployment),
+            Err(_) => facts.observed.deployment.as_deref(),
+        };
+        let desired = facts.scale.desired;
+        let Some(deployment) = deployment else { return Self { desired, ..Self::default() } };
+        let status = deployment.status.clone().unwrap_or_default();
+        Self {
+            desired,
+            current: status.replicas.unwrap_or_default(),
+            ready: status.ready_replicas.unwrap_or_default(),
+            updated: status.updated_replicas.unwrap_or_default(),
+            seen: status.observed_generation >= deployment.metadata.generation,
+        }
+    }
+}
+
+fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, counts: &Counts) {
+    conditions.set(READY, verdict.ready, verdict.reason, &verdict.message);
+    let busy = !verdict.settled && !verdict.stalled;
+    let work = if verdict.ready { verdict.work } else { verdict.reason };
+    if busy {
+        conditions.set(RECONCILING, true, work, &verdict.work_message);
+    } else {
+        conditions.set(RECONCILING, false, reasons::SETTLED, "");
+    }
+    if verdict.stalled {
+        conditions.set(STALLED, true, verdict.reason, &verdict.message);
+    } else {
+        conditions.set(STALLED, false, reasons::SETTLED, "");
+    }
+    if counts.ready > 0 {
+        conditions.set(AVAILABLE, true, reasons::SERVING, "");
+    } else if counts.desired == 0 {
+        conditions.set(AVAILABLE, false, reasons::SWITCHED_OFF, "spec.replicas is 0");
+    } else {
+        conditions.set(AVAILABLE, false, reasons::NO_REPLICA_READY, "no replica answers");
+    }
+}
+
+fn state_scaling(conditions: &mut Conditions<'_>, scale: &View) {
+    let Some(auto) = &scale.auto else { return };
+    let Some(seen) = &auto.seen else {
+        // Nothing was read since the operator started: what was said before still stands.
+        conditions.keep(METRICS_AVAILABLE);
+        conditions.keep(SCALING_LIMITED);
+        return;
+    };
+    match &seen.health {
+        Health::Pending => conditions.set_unknown(METRICS_AVAILABLE, reasons::METRICS_PENDING, "no replica to read yet"),
+        Health::Fresh => conditions.set(METRICS_AVAILABLE, true, reasons::METRICS_FRESH, ""),
+        Health::Stale(who) => conditions.set(
+            METRICS_AVAILABLE,
+            false,
+            reasons::METRICS_STALE,
+            &format!("no answer from {}: replicas are added if needed, none is removed", who.join(", ")),
+        ),
+    }
+    if seen.limited {
+        let message = format!("the load asks for more than the {} replicas of scaling.maxReplicas", auto.max);
+        conditions.set(SCALING_LIMITED, true, reasons::MAX_REPLICAS_REACHED, &message);
+    } else {
+        conditions.set(SCALING_LIMITED, false, reasons::WITHIN_LIMITS, "");
+    }
+}

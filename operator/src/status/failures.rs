@@ -1,0 +1,212 @@
+//! Why pods don't start: from all pods of the current template, the Deployment and the claim to
+//! problems, most actionable first. Pure.
+
+use std::str::FromStr;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+};
+use kube::ResourceExt;
+use vlm_contract::diagnosis::{Cause, Diagnosis};
+use vlm_crds::{
+    status::{Failure, reasons::Trouble},
+    uri::ModelUri,
+};
+
+use super::{Facts, conditions::shorten};
+use crate::build::labels;
+
+/// Longest text of a problem; the definition admits twice as much.
+const MESSAGE_MAX: usize = 1000;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind of thing.
+    pub trouble: Trouble,
+    /// The pod that has it.
+    pub pod: Option<String>,
+    /// The container that has it.
+    pub container: Option<String>,
+    /// How that container ended.
+    pub exit_code: Option<i32>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of the whole model.
+    pub fn new(trouble: Trouble, message: impl Into<String>) -> Self {
+        Self { trouble, pod: None, container: None, exit_code: None, message: message.into() }
+    }
+
+    fn of_pod(trouble: Trouble, pod: &Pod, message: impl Into<String>) -> Self {
+        Self { pod: Some(pod.name_any()), ..Self::new(trouble, message) }
+    }
+
+    fn of_container(trouble: Trouble, pod: &Pod, container: &ContainerStatus, message: impl Into<String>) -> Self {
+        Self { container: Some(container.name.clone()), ..Self::of_pod(trouble, pod, message) }
+    }
+
+    /// One sentence with everything.
+    pub fn describe(&self) -> String {
+        let exit = self.exit_code.map(|code| format!("exit code {code}"));
+        let pod = self.pod.as_ref().map(|pod| format!("pod {pod}"));
+        let container = self.container.as_ref().map(|container| format!("container {container}"));
+        let place: Vec<_> = [pod, container, exit].into_iter().flatten().collect();
+        if place.is_empty() { self.message.clone() } else { format!("{} ({})", self.message, place.join(", ")) }
+    }
+
+    /// As it stands in the status.
+    pub fn to_failure(&self) -> Failure {
+        Failure {
+            reason: self.trouble.reason().to_owned(),
+            pod: self.pod.clone(),
+            container: self.container.clone(),
+            exit_code: self.exit_code,
+            message: shorten(&self.message, MESSAGE_MAX),
+        }
+    }
+}
+
+/// Finds what is wrong, most actionable first.
+pub(super) fn find(facts: &Facts<'_>) -> Vec<Problem> {
+    let (deployment, template) = match facts.applied {
+        Ok(applied) => applied,
+        Err(problem) => return vec![problem.clone()],
+    };
+    let mut problems = Vec::new();
+    if !facts.observed.claim_exists && facts.scale.desired > 0 {
+        problems.extend(missing_claim(facts));
+    }
+    problems.extend(refused_pods(deployment));
+    // Pods of an older template are about to go; what ails them says nothing about this spec.
+    let current = facts.observed.pods.iter().filter(|pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
+    });
+    problems.extend(current.filter_map(|pod| of_pod(pod)));
+    problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
+    problems
+}
+
+fn missing_claim(facts: &Facts<'_>) -> Option<Problem> {
+    let uri = ModelUri::from_str(&facts.model.spec.model.uri).ok()?;
+    let namespace = facts.model.namespace().unwrap_or_default();
+    Some(Problem::new(
+        Trouble::VolumeNotFound,
+        format!(
+            "the PersistentVolumeClaim {} of spec.model.uri does not exist in namespace {namespace}; create it or correct the name",
+            uri.claim
+        ),
+    ))
+}
+
+/// Pods that the API server did not let the Deployment create.
+fn refused_pods(deployment: &Deployment) -> Option<Problem> {
+    let status = deployment.status.as_ref()?;
+    if status.observed_generation < deployment.metadata.generation {
+        return None;
+    }
+    let failure = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    // Before it stands the made-up name of a pod that never was, another one at each attempt.
+    let message = failure.message.as_deref().unwrap_or_default();
+    let message = message.split_once("is forbidden: ").map_or(message, |(_, rest)| rest);
+    let trouble = if message.contains("exceeded quota") {
+        Trouble::QuotaExceeded
+    } else if message.contains("violates PodSecurity") {
+        Trouble::PodSecurityForbids
+    } else {
+        Trouble::PodRefused
+    };
+    Some(Problem::new(trouble, shorten(message, MESSAGE_MAX)))
+}
+
+fn of_pod(pod: &Pod) -> Option<Problem> {
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let mut worst: Vec<Problem> = containers.filter_map(|c| of_container(pod, c)).collect();
+    worst.sort_by_key(|p| p.trouble);
+    if let Some(problem) = worst.into_iter().next() {
+        return Some(problem);
+    }
+    if status.reason.as_deref() == Some("Evicted") {
+        let message = status.message.clone().unwrap_or_else(|| "the node evicted the pod".to_owned());
+        return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(&message, MESSAGE_MAX)));
+    }
+    let unscheduled = status.conditions.iter().flatten().find(|c| {
+        c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
+    })?;
+    let message = unscheduled.message.clone().unwrap_or_else(|| "no node takes the pod".to_owned());
+    Some(Problem::of_pod(Trouble::Unschedulable, pod, shorten(&message, MESSAGE_MAX)))
+}
+
+fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
+    if container.ready {
+        return None;
+    }
+    let state = container.state.clone().unwrap_or_default();
+    let last = container.last_state.clone().unwrap_or_default();
+    // Until it is ready again, how it last ended is what ails it, whatever it does meanwhile.
+    let ended = state.terminated.or(last.terminated);
+    if let Some(ended) = ended.filter(|e| e.exit_code != 0 || container.restart_count > 0) {
+        return Some(ended_badly(pod, container, &ended));
+    }
+    let waiting = state.waiting?;
+    let detail = waiting.message.unwrap_or_default();
+    match waiting.reason.as_deref()? {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable"
+        | "ImageInspectError" => Some(Problem::of_container(
+            Trouble::ImagePullError,
+            pod,
+            container,
+            unpullable(&container.image, &detail),
+        )),
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            let message = format!("the container cannot be created: {}", shorten(&detail, MESSAGE_MAX));
+            Some(Problem::of_container(Trouble::ContainerConfigError, pod, container, message))
+        }
+        _ => None,
+    }
+}
+
+fn unpullable(image: &str, detail: &str) -> String {
+    // The kubelet alternates between the error and "Back-off pulling image …: ErrImagePull: the error".
+    let error = detail.split_once("ErrImagePull: ").map_or(detail, |(_, error)| error);
+    let error = if error.starts_with("Back-off") { "" } else { error };
+    let mend = "check the image's name, that it exists, and spec.pod.imagePullSecrets";
+    if error.is_empty() {
+        format!("the image {image} cannot be pulled; {mend}")
+    } else {
+        format!("the image {image} cannot be pulled: {}; {mend}", shorten(error, MESSAGE_MAX / 2))
+    }
+}
+
+fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTerminated) -> Problem {
+    let code = ended.exit_code;
+    let written = ended.message.as_deref().unwrap_or_default();
+    let diagnosis: Option<Diagnosis> = serde_json::from_str(written.trim()).ok();
+    let (trouble, message) = if let Some(diagnosis) = diagnosis {
+        (diagnosis.reason.into(), shorten(&diagnosis.message, MESSAGE_MAX))
+    } else if ended.reason.as_deref() == Some("OOMKilled") {
+        (Trouble::ContainerOOMKilled, "the container used more memory than its limit; raise spec.pod.resources.limits.memory".to_owned())
+    } else if let Some(cause) = Cause::from_exit_code(code) {
+        (cause.into(), said(written, cause.mend()))
+    } else {
+        (Trouble::ContainerCrashLoopBackOff, said(written, "see the container's log"))
+    };
+    Problem { exit_code: Some(code), ..Problem::of_container(trouble, pod, container, message) }
+}
+
+/// The last line that a container wrote, and what to do.
+fn said(written: &str, mend: &str) -> String {
+    match written.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+        Some(line) => format!("the container ended: {}; {mend}", shorten(line, MESSAGE_MAX / 2)),
+        None => format!("the container ended; {mend}"),
+    }
+}
