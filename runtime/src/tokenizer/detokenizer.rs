@@ -5,14 +5,16 @@ use std::sync::Arc;
 use tokenizers::Tokenizer;
 
 const REPLACEMENT: char = '\u{FFFD}';
-/// Bytes of a character that can still be missing when its first one is there.
+/// Replacement characters at the end that bytes to come can still turn into one character.
 const MAX_INCOMPLETE: usize = 3;
-/// Tokens kept for context, for decoders that treat the first token of a text differently.
-const CONTEXT: usize = 4;
-/// Tokens after which an undecidable text is given as it is.
-const MAX_WINDOW: usize = 64;
+/// Tokens kept at least, and from which on the window is made shorter.
+const MIN_WINDOW: usize = 4;
+const LONG_WINDOW: usize = 12;
 
 /// Turns the ids of one answer into text, complete characters only.
+///
+/// Decodes a window of the last tokens each time, since a token's text can depend on the ones
+/// before it: bytes join to characters, and some decoders strip the first space of a text.
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     window: Vec<u32>,
@@ -29,20 +31,16 @@ impl Detokenizer {
     pub fn push(&mut self, id: u32) -> String {
         self.window.push(id);
         let text = self.decode(&self.window);
-        if !text.starts_with(&self.given) {
-            // A run of bytes that is no character for now changes what was before it.
-            return if self.window.len() > MAX_WINDOW { self.restart(&text) } else { String::new() };
-        }
-        let new = &text[self.given.len()..];
-        let sure = new.trim_end_matches(REPLACEMENT);
-        let doubtful = (new.len() - sure.len()) / REPLACEMENT.len_utf8();
-        let keep = sure.len() + doubtful.saturating_sub(MAX_INCOMPLETE) * REPLACEMENT.len_utf8();
-        let out = new[..keep].to_owned();
+        let doubtful = text.chars().rev().take_while(|c| *c == REPLACEMENT).count();
+        let Some(new) = text.strip_prefix(self.given.as_str()) else {
+            // Bytes that join to nothing can spoil the characters before them. When they end, go on from there.
+            return if doubtful > 0 { String::new() } else { self.give_difference(&text) };
+        };
+        let held = doubtful.min(MAX_INCOMPLETE).min(new.chars().count()) * REPLACEMENT.len_utf8();
+        let out = new[..new.len() - held].to_owned();
         self.given.push_str(&out);
-        if doubtful == 0 && self.window.len() > 2 * CONTEXT {
-            self.slide();
-        } else if self.window.len() > MAX_WINDOW {
-            return out + &self.restart(&text);
+        if self.window.len() >= LONG_WINDOW {
+            self.shorten(&text);
         }
         out
     }
@@ -50,28 +48,38 @@ impl Detokenizer {
     /// What was held back.
     pub fn finish(&mut self) -> String {
         let text = self.decode(&self.window);
-        self.restart(&text)
-    }
-
-    /// Drops old tokens if the text of the rest is the end of the text of all.
-    fn slide(&mut self) {
-        let rest = self.window[self.window.len() - CONTEXT..].to_vec();
-        let text = self.decode(&rest);
-        if !text.contains(REPLACEMENT) {
-            self.window = rest;
-            self.given = text;
-        }
-    }
-
-    fn restart(&mut self, text: &str) -> String {
-        let out = text.strip_prefix(self.given.as_str()).unwrap_or_default().to_owned();
+        let out = self.give_difference(&text);
         self.window.clear();
         self.given.clear();
         out
     }
 
+    fn give_difference(&mut self, text: &str) -> String {
+        let same = self.given.chars().zip(text.chars()).take_while(|(a, b)| a == b);
+        let same: usize = same.map(|(c, _)| c.len_utf8()).sum();
+        text.clone_into(&mut self.given);
+        text[same..].to_owned()
+    }
+
+    /// Drops the oldest tokens, where the text of the others alone is what it is behind them.
+    fn shorten(&mut self, text: &str) {
+        for keep in MIN_WINDOW..self.window.len() {
+            let (head, tail) = self.window.split_at(self.window.len() - keep);
+            let (head, tail_text) = (self.decode(head), self.decode(tail));
+            let Some(rest) = text.strip_prefix(head.as_str()) else { continue };
+            let stripped = usize::from(rest.strip_prefix(' ') == Some(tail_text.as_str()));
+            if (stripped == 1 || rest == tail_text)
+                && let Some(given) = self.given.get(head.len() + stripped..)
+            {
+                self.given = given.to_owned();
+                self.window = tail.to_vec();
+                return;
+            }
+        }
+    }
+
     fn decode(&self, ids: &[u32]) -> String {
-        // Decoding fails for no id sequence of a loaded tokenizer; a failure gives no text.
+        // Decoding fails for no id sequence of a loaded tokenizer; a failure would give no text.
         self.tokenizer.decode(ids, true).unwrap_or_default()
     }
 }
