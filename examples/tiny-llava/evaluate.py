@@ -78,7 +78,7 @@ def drawn(job):
             turns = [asked]
             break
     (question, answer) = turns[-1]
-    return dict(kind=kind, language=language, image=image, turns=turns[:-1] + [(question, None)], answer=answer)
+    return dict(kind=kind, language=language, image=image, turns=turns[:-1] + [(question, None)], answer=answer, shapes=len(scene.items))
 
 
 def cases(per_kind, workers):
@@ -101,7 +101,10 @@ def score(found):
     """Right and total for each kind and language, and over everything."""
     table = {}
     for case, answer in found:
-        for name in (case["kind"], "all drawn" if case["kind"] != "handwriting" else None):
+        names = [case["kind"], "all drawn" if case["kind"] != "handwriting" else None]
+        if case["kind"] == "relation":  # two shapes to find and compare: the more there are, the harder
+            names.append("relation, 2-3 shapes" if case["shapes"] <= 3 else "relation, 4-9 shapes")
+        for name in names:
             if name:
                 row = table.setdefault(name, dict(right=0, total=0, en=[0, 0], zh=[0, 0]))
                 good = answer == case["answer"]
@@ -142,7 +145,7 @@ def main():
     )
     Path(args.out).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     for name, row in table.items():
-        print(f"{name:14s} {row['right']:5d}/{row['total']:5d}  {row['accuracy']:.4f}  en {row['en']} zh {row['zh']}")
+        print(f"{name:20s} {row['right']:5d}/{row['total']:5d}  {row['accuracy']:.4f}  en {row['en']} zh {row['zh']}")
     print(f"took {time.time() - started:.0f} s")
 
 

@@ -263,9 +263,9 @@ def ask(rng, scene, kind, language=None):
     return untidy(rng, template.format(**fields)), answers[0 if language == "en" else 1]
 
 
-def any_question(rng, scene, language=None):
-    """(question, answer) of a random kind that applies to the scene."""
-    names, weights = list(KINDS), [w for _, w in KINDS.values()]
+def any_question(rng, scene, language=None, more=None):
+    """(question, answer) of a random kind that applies to the scene; `more` replaces some kinds' weights."""
+    names, weights = list(KINDS), [(more or {}).get(k, w) for k, (_, w) in KINDS.items()]
     while True:
         asked = ask(rng, scene, rng.choices(names, weights)[0], language)
         if asked:

@@ -1,6 +1,6 @@
 """Trains the model from scratch on pictures drawn while it trains, and writes `model/`.
 
-    python train.py --minutes 8        # one GPU and about 16 CPU cores
+    python train.py        # about 9 minutes on one GPU with 16 CPU cores
 """
 
 import argparse
@@ -29,8 +29,8 @@ LONG_EVERY = 16  # one chunk in so many holds conversations that fill the contex
 class Chunks(IterableDataset):
     """Endless training chunks: (pixels uint8 [n,112,112,3], ids [n,length], is_answer [n,length])."""
 
-    def __init__(self, seed, size):
-        self.seed, self.size = seed, size
+    def __init__(self, seed, size, more):
+        self.seed, self.size, self.more = seed, size, more
 
     def __iter__(self):
         worker = get_worker_info()
@@ -41,17 +41,18 @@ class Chunks(IterableDataset):
         while True:
             count += 1
             long = count % LONG_EVERY == 0
-            yield chunk(rng, tokenizer, self.size // 4 if long else self.size, CONTEXT if long else IMAGE_TOKENS + TEXT)
+            size, length = (self.size // 4, CONTEXT) if long else (self.size, IMAGE_TOKENS + TEXT)
+            yield chunk(rng, tokenizer, size, length, self.more)
 
 
-def example(rng, tokenizer, length):
+def example(rng, tokenizer, length, more=None):
     """One picture and a conversation about it that fits into `length` tokens."""
     scene, image = picture(rng)
     system = rng.choice(SYSTEM) if rng.random() < 0.06 else ""
     language = rng.choice(["en", "zh", None])
     turns, fitted = [], None
     while True:
-        turns.append(any_question(rng, scene, language))
+        turns.append(any_question(rng, scene, language, more))
         ids, answer = vocabulary.conversation(tokenizer, turns, IMAGE_TOKENS, system)
         if len(ids) > length:
             break
@@ -59,18 +60,18 @@ def example(rng, tokenizer, length):
         if length < CONTEXT and len(turns) >= 8:
             break
         if length == CONTEXT:  # grow fast: tokenizing the whole again for every turn would be slow
-            turns += [any_question(rng, scene, language) for _ in range(3)]
+            turns += [any_question(rng, scene, language, more) for _ in range(3)]
     if fitted is None:
-        return example(rng, tokenizer, length)
+        return example(rng, tokenizer, length, more)
     return model_pixels(image), *fitted
 
 
-def chunk(rng, tokenizer, size, length):
+def chunk(rng, tokenizer, size, length, more=None):
     pixels = np.zeros((size, SIDE, SIDE, 3), np.uint8)
     ids = np.full((size, length), vocabulary.PAD, np.int64)
     answer = np.zeros((size, length), bool)
     for row in range(size):
-        pixels[row], tokens, said = example(rng, tokenizer, length)
+        pixels[row], tokens, said = example(rng, tokenizer, length, more)
         ids[row, :len(tokens)] = tokens
         answer[row, :len(said)] = said
     return torch.from_numpy(pixels), torch.from_numpy(ids), torch.from_numpy(answer)
@@ -144,7 +145,7 @@ def run(args):
     optimizer = optimizer_for(model, args.rate)
     precision = torch.autocast(device, torch.bfloat16)
     loader = iter(DataLoader(
-        Chunks(args.seed, args.batch), batch_size=None, num_workers=args.workers,
+        Chunks(args.seed, args.batch, {k: float(w) for k, w in (m.split("=") for m in args.more)}), batch_size=None, num_workers=args.workers,
         prefetch_factor=4 if args.workers else None, pin_memory=device == "cuda", persistent_workers=args.workers > 0,
     ))
     rng, tokenizer = random.Random(args.seed + 99), Tokenizer.from_file(str(HERE / "model" / "tokenizer.json"))
@@ -184,14 +185,15 @@ def run(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=8, help="training ends by then, fully annealed")
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--minutes", type=float, default=8.75, help="training ends by then, fully annealed")
+    parser.add_argument("--steps", type=int, default=20000, help="ends earlier, if these are done first")
     parser.add_argument("--batch", type=int, default=256, help="pictures a step")
     parser.add_argument("--reuse", type=int, default=2, help="times a picture is used, on average")
     parser.add_argument("--keep", type=int, default=400, help="chunks kept for reuse")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=15, help="processes that draw")
     parser.add_argument("--init", help="a model folder to go on from, instead of fresh weights")
+    parser.add_argument("--more", nargs="*", default=[], metavar="KIND=WEIGHT", help="other shares of kinds of questions")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--report", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
