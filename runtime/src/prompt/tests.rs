@@ -98,8 +98,7 @@ fn each_picture_gets_its_rows_in_order() {
     let (_dir, template) = compile(None);
     let tokenizer = Tokenizer::open(&checkpoint()).unwrap();
     let prompt = build(&template, &tokenizer, 260, &conversation()).unwrap();
-    let runs: Vec<usize> =
-        prompt.ids.chunk_by(|a, b| a == b).filter(|run| run[0] == 260).map(<[u32]>::len).collect();
+    let runs: Vec<usize> = prompt.ids.chunk_by(|a, b| a == b).filter(|run| run[0] == 260).map(<[u32]>::len).collect();
     assert_eq!((runs, prompt.images.len()), (vec![3, 2], 2));
 }
 
@@ -108,7 +107,9 @@ fn conversations_that_make_no_prompt_say_why() {
     let tokenizer = Tokenizer::open(&checkpoint()).unwrap();
     let (_dir, template) = compile(None);
     assert!(matches!(build(&template, &tokenizer, 260, &[]), Err(PromptError::Empty)));
-    let (_dir, blind) = compile(Some("{% for m in messages %}{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}"));
+    let (_dir, blind) = compile(Some(
+        "{% for m in messages %}{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endfor %}",
+    ));
     let error = build(&blind, &tokenizer, 260, &conversation()).unwrap_err();
     assert!(matches!(error, PromptError::ImageCount { images: 2, places: 0 }), "{error}");
     let (_dir, plain) = compile(Some(PLAIN));

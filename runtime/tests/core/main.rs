@@ -8,3 +8,4 @@ mod fixture;
 mod layouts;
 mod parity;
 mod streams;
+mod tiny_llava;

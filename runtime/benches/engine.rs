@@ -1,0 +1,90 @@
+//! Speed of the core on one checkpoint: preprocessing, vision tower, prefill, decode.
+//!
+//! `RAYON_NUM_THREADS=1 taskset -c 0 cargo bench -p vlm-runtime --bench engine [-- MODEL PICTURE]`
+//! prints the table that `results/` keeps.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vlm_runtime::checkpoint::Checkpoint;
+use vlm_runtime::image::{ImageLimits, PreparedImage};
+use vlm_runtime::models::Llava;
+use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::processor::{Processor, PromptMessage, PromptPart, PromptRole};
+
+const STEPS: usize = 128;
+const REPEATS: usize = 7;
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").map(PathBuf::from);
+    let model = arguments.next().unwrap_or_else(|| root.join("examples/tiny-llava/model"));
+    let picture = arguments.next().unwrap_or_else(|| root.join("tests/fixtures/llava15_llama_hub/images/0.png"));
+    let checkpoint = Checkpoint::open(&model).unwrap();
+    let processor = Processor::open(&checkpoint).unwrap();
+    let bytes = std::fs::read(picture).unwrap();
+    let prepare = || processor.prepare_image(&bytes, &ImageLimits::default()).unwrap();
+    let image = Arc::new(prepare());
+    let text = &checkpoint.config().text;
+    println!("{} layers of {}, {} threads", text.layers, text.hidden_size, rayon::current_num_threads());
+    println!("| what | median | per second |\n|---|---|---|");
+    row("picture to pixels", 1, median(|| drop(prepare())));
+    model_rows(&checkpoint, &processor, &image);
+}
+
+fn model_rows(checkpoint: &Checkpoint, processor: &Processor, image: &Arc<PreparedImage>) {
+    let parts =
+        vec![PromptPart::Image(Arc::clone(image)), PromptPart::Text("What is shown in this picture?".to_owned())];
+    let prompt = processor.prompt(&[PromptMessage { role: PromptRole::User, parts }]).unwrap();
+    let prefill = prompt.ids.len();
+    let tokens = prefill + STEPS;
+    let model = Llava::load(checkpoint, tokens).unwrap();
+    let language = model.language();
+    let encode = || model.project(&model.vision_features(image).unwrap()).unwrap();
+    row("pixels to visual tokens", 1, median(|| drop(encode())));
+    let embeds = model.embed(&prompt.ids, &[encode()]).unwrap();
+    for batch in [1, 8] {
+        let cache = model.kv_cache(batch, tokens).unwrap();
+        let read = |slot: usize| {
+            let batch = Batch::new(&[Segment { slot, start: 0, rows: prefill }]);
+            let hidden = language.forward(&embeds, &batch, &cache).unwrap();
+            language.logits(&hidden, batch.last_rows()).unwrap()
+        };
+        if batch == 1 {
+            row(&format!("prefill of {prefill} tokens"), prefill, median(|| drop(read(0))));
+        }
+        (0..batch).for_each(|slot| drop(read(slot)));
+        let decode = median(|| {
+            for step in 0..STEPS {
+                let segments: Vec<Segment> =
+                    (0..batch).map(|slot| Segment { slot, start: prefill + step, rows: 1 }).collect();
+                let rows = Batch::new(&segments);
+                let ids: Vec<u32> = (0..batch).map(|slot| 5 + (step * 31 + slot * 7) as u32 % 100).collect();
+                let hidden = language.forward(&language.embed(&ids).unwrap(), &rows, &cache).unwrap();
+                language.logits(&hidden, rows.last_rows()).unwrap().to_vec2::<f32>().unwrap();
+            }
+        });
+        row(&format!("{STEPS} decode steps of {batch}, after {prefill} tokens"), STEPS * batch, decode);
+    }
+}
+
+fn median(mut run: impl FnMut()) -> Duration {
+    run();
+    let mut times: Vec<Duration> = (0..REPEATS)
+        .map(|_| {
+            let start = Instant::now();
+            run();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[REPEATS / 2]
+}
+
+fn row(what: &str, count: usize, time: Duration) {
+    let milliseconds = time.as_secs_f64() * 1e3;
+    println!("| {what} | {milliseconds:.2} ms | {:.0} |", count as f64 / time.as_secs_f64());
+}
