@@ -106,7 +106,7 @@ class Reach:
         if self.proxy:
             return f"{self.base}/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy"
         address = get("service", name, namespace)["spec"]["clusterIP"]
-        return f"http://{address}:{port}"
+        return f"http://{address}" + ("" if port == 80 else f":{port}")
 
     def stop(self):
         if self.proxy:

@@ -18,6 +18,8 @@ import report
 from kubernetes import Failed, kubectl
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = pathlib.Path(k8s.environment("XDG_CACHE_HOME", str(pathlib.Path.home() / ".cache"))) / "vlm-operator"
+TOOLS = CACHE / "kube/bin"
 MODEL, NAMESPACE = "tiny-llava", "vlm-system"
 LOCAL = k8s.environment("CLUSTER", "local") != "current"
 PREFIX = k8s.environment("IMAGE_PREFIX", "localhost")
@@ -47,7 +49,7 @@ def announce():
     if LOCAL:
         print("""This demo will, on this machine, as root:
   - install Debian packages that are missing: containerd, runc, CNI plugins, iptables, nftables, conntrack,
-    buildah, busybox-static, prometheus (no service is left running)               about 1 minute
+    buildah and what they need; unpack busybox and Prometheus; no service runs     about 1 minute
   - build Kubernetes 1.34 and Helm from their Go modules, once                     about 12 minutes
   - build the operator and the model server, once                                  about 10 minutes
   - start a one-node cluster in namespaces of its own; it stays up until `make demo-down`
@@ -72,9 +74,8 @@ def bring_up():
     if LOCAL:
         say("building what is not built yet, and starting the cluster")
         make("cluster-up")
-        cache = pathlib.Path(k8s.environment("XDG_CACHE_HOME", str(pathlib.Path.home() / ".cache")))
-        os.environ["KUBECONFIG"] = str(cache / "vlm-operator/cluster/admin.kubeconfig")
-        os.environ["PATH"] = f"{cache / 'vlm-operator/kube/bin'}:{os.environ['PATH']}"
+        os.environ["KUBECONFIG"] = str(CACHE / "cluster/admin.kubeconfig")
+        os.environ["PATH"] = f"{TOOLS}:{os.environ['PATH']}"
     else:
         say(f"building the images and pushing them to {PREFIX}")
         make("images", "PUSH=1")
@@ -197,7 +198,7 @@ def goodbye(base):
     """How to go on by hand."""
     if LOCAL:
         print(f"\nThe cluster stays up. By hand:\n  export KUBECONFIG={os.environ['KUBECONFIG']}")
-        print(f"  export PATH={os.environ['PATH'].split(':')[0]}:$PATH")
+        print(f"  export PATH={TOOLS}:$PATH      # kubectl and helm")
     else:
         base = "http://127.0.0.1:8000"
         print("\nBy hand:\n  kubectl port-forward service/tiny-llava 8000:80 &")

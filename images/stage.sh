@@ -29,7 +29,9 @@ debian() { # the files of a Debian package, without installing it
 }
 
 case $name in
-operator) static vlm-operator ;;
+operator) # with the public certificate authorities: a Prometheus may be behind https
+    static vlm-operator
+    cat "$(debian ca-certificates)"/usr/share/ca-certificates/mozilla/*.crt >"$to/ca-certificates.crt" ;;
 runtime) static vlm-runtime ;;
 tiny-llava)
     install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
