@@ -4,6 +4,8 @@
 //! Rows are tokens: activations are `[rows, width]`, the sequences of a step one after another, and
 //! [`Batch`] says which rows belong to which sequence.
 
+#![expect(clippy::inline_always, reason = "pulp compiles for a machine only what is inlined into its dispatch")]
+
 mod activation;
 mod attention;
 mod batch;

@@ -1,7 +1,7 @@
 //! Where the parts of a model are among its tensor names. Chosen by looking for keys, never by the
 //! name of a repository.
 
-/// Prefixes of the parts of a LLaVA checkpoint.
+/// Prefixes of the parts of a `LLaVA` checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Before `layers.0…`, `embed_tokens`, `norm`.

@@ -74,7 +74,9 @@ impl<E: Executor> Worker<E> {
                     Err(_) => return,
                 }
             }
-            submissions.try_iter().for_each(|submission| self.accept(submission));
+            for submission in submissions.try_iter() {
+                self.accept(submission);
+            }
             self.forget_cancelled();
             let step = self.scheduler.step();
             // Published before the work, so that a first prefill shows as running.

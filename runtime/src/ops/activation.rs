@@ -1,4 +1,4 @@
-//! Activation functions: SiLU of a gate times its partner, and those of towers and projectors.
+//! Activation functions: `SiLU` of a gate times its partner, and those of towers and projectors.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use vlm_catalog::architecture::Activation;

@@ -27,7 +27,7 @@ impl<'a> Protected<'a> {
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             if let Some(len) = self.special(rest, first) {
-                out.push_str(&format!("{OPEN}{}{CLOSE}", self.taken.len()));
+                out.extend([OPEN.to_string(), self.taken.len().to_string(), CLOSE.to_string()]);
                 self.taken.push(rest[..len].to_owned());
                 rest = &rest[len..];
             } else {
