@@ -24,8 +24,7 @@ impl FromStr for ModelUri {
 
     fn from_str(uri: &str) -> Result<Self, UriError> {
         let error = || UriError { uri: uri.to_owned() };
-        let (claim, path) =
-            uri.strip_prefix("pvc://").and_then(|rest| rest.split_once('/')).ok_or_else(error)?;
+        let (claim, path) = uri.strip_prefix("pvc://").and_then(|rest| rest.split_once('/')).ok_or_else(error)?;
         let claim_ok = !claim.is_empty()
             && claim.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
         let segment_ok = |segment: &str| {
@@ -59,8 +58,20 @@ mod tests {
     #[test]
     fn what_leaves_the_volume_or_names_no_path_is_refused() {
         for uri in [
-            "hf://a/b", "pvc://", "pvc://claim", "pvc://claim/", "pvc:///x", "pvc://c//x", "pvc://c/x/",
-            "pvc://c/../x", "pvc://c/x/..", "pvc://c/./x", "pvc://c/.", "pvc://C/x", "pvc://c/a b", "pvc://c/é",
+            "hf://a/b",
+            "pvc://",
+            "pvc://claim",
+            "pvc://claim/",
+            "pvc:///x",
+            "pvc://c//x",
+            "pvc://c/x/",
+            "pvc://c/../x",
+            "pvc://c/x/..",
+            "pvc://c/./x",
+            "pvc://c/.",
+            "pvc://C/x",
+            "pvc://c/a b",
+            "pvc://c/é",
         ] {
             assert!(uri.parse::<ModelUri>().is_err(), "{uri}");
         }

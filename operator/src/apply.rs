@@ -103,8 +103,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn put<K>(&self, wanted: &K, there: Option<&Arc<K>>) -> Result<Arc<K>, ApplyError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
         let kind = K::kind(&()).into_owned();
         let (namespace, name) = (wanted.namespace().unwrap_or_default(), wanted.name_any());

@@ -58,10 +58,8 @@ pub async fn run(context: Arc<Context>, models: Store<VisionModel>, wake: Wake, 
 }
 
 async fn tick(context: &Context, all: &[Arc<VisionModel>], wake: &Wake) {
-    let scaled: Vec<_> = all
-        .iter()
-        .filter(|m| m.spec.replicas.is_none() && m.metadata.deletion_timestamp.is_none())
-        .collect();
+    let scaled: Vec<_> =
+        all.iter().filter(|m| m.spec.replicas.is_none() && m.metadata.deletion_timestamp.is_none()).collect();
     let mut rounds = read(context, &scaled).await;
     let steps = scaled.into_iter().filter_map(|model| rounds.remove(&key(model)).map(|round| (model, round)));
     stream::iter(steps)
@@ -97,8 +95,14 @@ async fn change(context: &Context, key: &Key, from: i32, decision: &Decision, ro
     if changed {
         context.metrics.decided(from, decision.to);
         info!(
-            namespace = key.0, name = key.1, from, to = decision.to, reason = decision.reason,
-            load = decision.inputs.load, ready = decision.inputs.ready, "scale"
+            namespace = key.0,
+            name = key.1,
+            from,
+            to = decision.to,
+            reason = decision.reason,
+            load = decision.inputs.load,
+            ready = decision.inputs.ready,
+            "scale"
         );
     }
     changed

@@ -46,9 +46,10 @@ pub struct Context {
 }
 
 impl Context {
-    /// The time.
+    /// The time, in whole seconds where it is a date: that is all that the API server keeps.
     pub fn moment(&self) -> Moment {
-        Moment { now: self.started.elapsed(), time: Timestamp::now() }
+        let now = Timestamp::now();
+        Moment { now: self.started.elapsed(), time: Timestamp::from_second(now.as_second()).unwrap_or(now) }
     }
 
     /// Forgets what belongs to models that are gone.
@@ -112,4 +113,31 @@ impl ModelMemory {
 
 fn version(model: &VisionModel) -> Option<u64> {
     model.metadata.resource_version.as_deref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn model(version: &str, generation: i64) -> VisionModel {
+        serde_json::from_value(json!({
+            "apiVersion": "vlm-operator.dev/v1alpha1", "kind": "VisionModel",
+            "metadata": {"name": "tiny", "uid": "u1", "resourceVersion": version},
+            "spec": {"model": {"uri": "pvc://weights/tiny"}},
+            "status": {"observedGeneration": generation},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_cache_that_lags_behind_does_not_hide_what_was_written() {
+        let mut memory = ModelMemory::default();
+        let newest = |memory: &ModelMemory, model: &VisionModel| memory.newest_status(model).observed_generation;
+        assert_eq!(newest(&memory, &model("9", 1)), Some(1));
+        memory.wrote(&model("10", 2));
+        assert_eq!(newest(&memory, &model("9", 1)), Some(2));
+        assert_eq!(newest(&memory, &model("11", 3)), Some(3), "somebody else wrote later");
+    }
 }

@@ -1,6 +1,10 @@
 //! Wiring of the leader, and the reconcile: observe → plan → build → apply → report.
 
-use std::{str::FromStr, sync::Arc, time::{Duration, Instant}};
+use std::{
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{Stream, StreamExt, channel::mpsc, stream};
 use kube::{
@@ -182,9 +186,7 @@ fn deployed_replicas(observed: &Observed) -> Option<i32> {
     observed.deployment.as_ref()?.spec.as_ref()?.replicas
 }
 
-fn owner(
-    model: &VisionModel,
-) -> Result<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference, Problem> {
+fn owner(model: &VisionModel) -> Result<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference, Problem> {
     model
         .controller_owner_ref(&())
         .ok_or_else(|| Problem::new(Trouble::SpecRefused, "the object has no name or no uid"))
@@ -192,7 +194,13 @@ fn owner(
 
 async fn announce(context: &Context, model: &VisionModel, previous: &VisionModelStatus, next: &VisionModelStatus) {
     for event in events::transitions(previous, next) {
-        info!(namespace = model.namespace(), name = model.name_any(), reason = event.reason, note = event.note, "transition");
+        info!(
+            namespace = model.namespace(),
+            name = model.name_any(),
+            reason = event.reason,
+            note = event.note,
+            "transition"
+        );
         if let Err(error) = context.recorder.publish(&event, &model.object_ref(&())).await {
             warn!(%error, "event not written");
         }
@@ -205,7 +213,12 @@ fn retry(model: Arc<VisionModel>, error: &ReconcileError, context: Arc<Context>)
     let mut memory = context.memories.get(&model);
     memory.failures = memory.failures.saturating_add(1);
     let seconds = 1_u64 << memory.failures.min(6);
-    warn!(error = error as &dyn std::error::Error, namespace = model.namespace(), name = model.name_any(), "reconcile failed");
+    warn!(
+        error = error as &dyn std::error::Error,
+        namespace = model.namespace(),
+        name = model.name_any(),
+        "reconcile failed"
+    );
     context.memories.put(&model, memory);
     Action::requeue(Duration::from_secs(seconds.min(60)))
 }

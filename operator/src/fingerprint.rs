@@ -67,7 +67,9 @@ mod tests {
         let one: Value = serde_json::from_str(r#"{"a": 1, "b": [1, 2]}"#).unwrap();
         let other: Value = serde_json::from_str(r#"{"b": [1, 2], "a": 1}"#).unwrap();
         assert_eq!(fingerprint(&one), fingerprint(&other));
-        for changed in [json!({"a": 1, "b": [2, 1]}), json!({"a": "1", "b": [1, 2]}), json!({"a": 1, "b": [1, 2], "c": null})] {
+        for changed in
+            [json!({"a": 1, "b": [2, 1]}), json!({"a": "1", "b": [1, 2]}), json!({"a": 1, "b": [1, 2], "c": null})]
+        {
             assert_ne!(fingerprint(&one), fingerprint(&changed));
         }
     }

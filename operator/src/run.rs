@@ -1,6 +1,10 @@
 //! `vlm-operator run`: puts the parts together and takes them apart at SIGTERM.
 
-use std::{net::Ipv6Addr, sync::Arc, time::{Duration, Instant}};
+use std::{
+    net::Ipv6Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::{
     Client, Config,

@@ -17,13 +17,7 @@ use vlm_crds::{
     },
 };
 
-use crate::{
-    autoscaler::table::View,
-    build::labels,
-    demand::track::Health,
-    observe::Observed,
-    plan::Settings,
-};
+use crate::{autoscaler::table::View, build::labels, demand::track::Health, observe::Observed, plan::Settings};
 
 mod conditions;
 pub mod events;
@@ -101,10 +95,7 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         }),
         selector: Some(format!("{}={name}", labels::MODEL)),
         endpoint: Some(format!("http://{name}.{namespace}.svc/v1")),
-        scaling: Some(ScalingStatus {
-            reason: facts.scale.reason.clone(),
-            history: facts.scale.history.clone(),
-        }),
+        scaling: Some(ScalingStatus { reason: facts.scale.reason.clone(), history: facts.scale.history.clone() }),
         failures: found.iter().take(10).map(Problem::to_failure).collect(),
         conditions: conditions.finish(),
     };
@@ -173,7 +164,9 @@ fn state_scaling(conditions: &mut Conditions<'_>, scale: &View) {
         return;
     };
     match &seen.health {
-        Health::Pending => conditions.set_unknown(METRICS_AVAILABLE, reasons::METRICS_PENDING, "no replica to read yet"),
+        Health::Pending => {
+            conditions.set_unknown(METRICS_AVAILABLE, reasons::METRICS_PENDING, "no replica to read yet")
+        }
         Health::Fresh => conditions.set(METRICS_AVAILABLE, true, reasons::METRICS_FRESH, ""),
         Health::Stale(who) => conditions.set(
             METRICS_AVAILABLE,

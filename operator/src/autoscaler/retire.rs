@@ -59,11 +59,7 @@ fn cost_of(pod: &Pod) -> Option<&str> {
 }
 
 /// Which pods get which mark: unready ones go first anyway, then those with the fewest requests.
-fn changes(
-    pods: &[Arc<Pod>],
-    count: usize,
-    in_flight: impl Fn(&Pod) -> f64,
-) -> Vec<(String, Option<&'static str>)> {
+fn changes(pods: &[Arc<Pod>], count: usize, in_flight: impl Fn(&Pod) -> f64) -> Vec<(String, Option<&'static str>)> {
     let mut staying: Vec<_> = pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none()).collect();
     staying.sort_by(|a, b| {
         let rank = |pod: &Pod| (observe::is_ready(pod), in_flight(pod));
@@ -93,7 +89,8 @@ mod tests {
 
     #[test]
     fn the_idlest_pods_are_marked_and_old_marks_taken_back() {
-        let pods = [pod("a", true, Some(FIRST_TO_GO)), pod("b", true, None), pod("c", true, None), pod("d", false, None)];
+        let pods =
+            [pod("a", true, Some(FIRST_TO_GO)), pod("b", true, None), pod("c", true, None), pod("d", false, None)];
         let load = |pod: &Pod| if pod.name_any() == "b" { 1.0 } else { 5.0 };
         let mut marks = changes(&pods, 2, load);
         marks.sort();

@@ -210,8 +210,7 @@ impl Entry {
     }
 
     fn record(&mut self, to: i32, reason: &str, inputs: Option<ScalingInputs>, time: Timestamp) {
-        let decision =
-            ScalingDecision { time: Time(time), from: self.desired, to, reason: reason.to_owned(), inputs };
+        let decision = ScalingDecision { time: Time(time), from: self.desired, to, reason: reason.to_owned(), inputs };
         self.history.insert(0, decision);
         self.history.truncate(HISTORY);
         self.desired = to;
@@ -247,3 +246,6 @@ fn describe(inputs: &Inputs, source: Source) -> Option<ScalingInputs> {
         completions_per_second: inputs.completions.map(rate),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,10 +27,7 @@ pub(super) fn deployment(plan: &Plan, owner: &OwnerReference) -> (Deployment, St
         metadata: metadata(plan, owner),
         spec: Some(DeploymentSpec {
             replicas: Some(plan.replicas),
-            selector: LabelSelector {
-                match_labels: Some(labels::selector(&plan.name)),
-                match_expressions: None,
-            },
+            selector: LabelSelector { match_labels: Some(labels::selector(&plan.name)), match_expressions: None },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {

@@ -16,10 +16,7 @@ pub(super) fn disruption(plan: &Plan, owner: &OwnerReference) -> PodDisruptionBu
         metadata: metadata(plan, owner),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
-            selector: Some(LabelSelector {
-                match_labels: Some(labels::selector(&plan.name)),
-                match_expressions: None,
-            }),
+            selector: Some(LabelSelector { match_labels: Some(labels::selector(&plan.name)), match_expressions: None }),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

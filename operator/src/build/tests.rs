@@ -49,7 +49,7 @@ fn the_same_plan_gives_the_same_bytes() {
 /// A changed fingerprint restarts every model in every cluster: change it knowingly.
 #[test]
 fn the_pod_template_is_what_it_was() {
-    assert_eq!(build(&plan(), &owner()).template, "FINGERPRINT");
+    assert_eq!(build(&plan(), &owner()).template, "81a5cd6f90c1cd12");
 }
 
 #[test]
@@ -68,8 +68,19 @@ fn the_server_gets_its_model_read_only_and_its_arguments() {
     assert_eq!(
         server["args"],
         json!([
-            "serve", "--model", "/models/llava/tiny", "--served-model-name", "tiny", "--max-tokens", "1024",
-            "--max-concurrency", "8", "--drain-timeout-seconds", "120", "--termination-log", "/dev/termination-log"
+            "serve",
+            "--model",
+            "/models/llava/tiny",
+            "--served-model-name",
+            "tiny",
+            "--max-tokens",
+            "1024",
+            "--max-concurrency",
+            "8",
+            "--drain-timeout-seconds",
+            "120",
+            "--termination-log",
+            "/dev/termination-log"
         ])
     );
     assert_eq!(pod["volumes"][0]["persistentVolumeClaim"], json!({"claimName": "weights", "readOnly": true}));

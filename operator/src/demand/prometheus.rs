@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn one_value_is_read_whether_vector_or_scalar() {
-        let vector = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1.5,"12.5"]}]}}"#;
+        let vector =
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1.5,"12.5"]}]}}"#;
         assert_eq!(read(vector).unwrap(), 12.5);
         let scalar = r#"{"status":"success","data":{"resultType":"scalar","result":[1.5,"3"]}}"#;
         assert_eq!(read(scalar).unwrap(), 3.0);
@@ -95,7 +96,9 @@ mod tests {
 
     #[test]
     fn nothing_several_and_no_number_are_not_zero() {
-        let of = |result: &str| read(&format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{result}}}}}"#));
+        let of = |result: &str| {
+            read(&format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{result}}}}}"#))
+        };
         assert!(matches!(of("[]"), Err(QueryError::Nothing)));
         let one = r#"{"metric":{},"value":[1,"1"]}"#;
         assert!(matches!(of(&format!("[{one},{one}]")), Err(QueryError::Several(2))));

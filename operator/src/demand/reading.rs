@@ -2,8 +2,8 @@
 
 use prometheus_parse::{Sample, Scrape, Value};
 use vlm_contract::metrics::{
-    REQUESTS_ARRIVED, REQUESTS_CAPACITY, REQUESTS_FINISHED, REQUESTS_REFUSED, REQUESTS_RUNNING,
-    REQUESTS_WAITING, finished, via,
+    REQUESTS_ARRIVED, REQUESTS_CAPACITY, REQUESTS_FINISHED, REQUESTS_REFUSED, REQUESTS_RUNNING, REQUESTS_WAITING,
+    finished, via,
 };
 
 /// What one pod says of itself.

@@ -75,7 +75,12 @@ fn children<K>(
 ) -> (Store<K>, BoxFuture<'static, ()>)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let config = watcher::Config::default().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
     let (reader, writer) = reflector::store();
@@ -98,9 +103,8 @@ fn claims(
     let (reader, writer) = reflector::store();
     let claims = watcher::watcher(api::<Claim>(client, namespace), watcher::Config::default());
     let events = reflector::reflector(writer, claims.modify(slim));
-    let work = forward(events, triggers.clone(), |claim: &Claim| {
-        Some(Trigger::Claim(claim.namespace()?, claim.name_any()))
-    });
+    let work =
+        forward(events, triggers.clone(), |claim: &Claim| Some(Trigger::Claim(claim.namespace()?, claim.name_any())));
     (reader, work)
 }
 

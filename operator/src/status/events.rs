@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use vlm_crds::status::{
-    VisionModelStatus,
+    ScalingDecision, VisionModelStatus,
     conditions::{METRICS_AVAILABLE, READY, SCALING_LIMITED},
     reasons::{self, Trouble},
 };
@@ -44,17 +44,27 @@ fn of_condition(condition: &Condition) -> Event {
     }
 }
 
-fn of_scaling(previous: &VisionModelStatus, next: &VisionModelStatus) -> Option<Event> {
-    let latest = next.scaling.as_ref()?.history.first()?;
-    let before = previous.scaling.as_ref().and_then(|s| s.history.first());
-    if before.is_some_and(|b| (b.from, b.to, &b.reason) == (latest.from, latest.to, &latest.reason) && b.time.0.as_second() == latest.time.0.as_second()) {
-        return None;
-    }
-    Some(Event {
+/// One event for each decision that the history has gained, oldest first.
+fn of_scaling(previous: &VisionModelStatus, next: &VisionModelStatus) -> Vec<Event> {
+    let history = |status: &VisionModelStatus| status.scaling.clone().map(|s| s.history).unwrap_or_default();
+    let known = history(previous);
+    let mut gained: Vec<_> = history(next).into_iter().take_while(|d| !known.iter().any(|k| same(k, d))).collect();
+    gained.reverse();
+    gained.iter().map(of_decision).collect()
+}
+
+/// The API server cuts times to seconds.
+fn same(a: &ScalingDecision, b: &ScalingDecision) -> bool {
+    let key = |d: &ScalingDecision| (d.from, d.to, d.reason.clone(), d.time.0.as_second());
+    key(a) == key(b)
+}
+
+fn of_decision(decision: &ScalingDecision) -> Event {
+    Event {
         type_: EventType::Normal,
-        reason: latest.reason.clone(),
-        note: Some(format!("from {} to {} replicas", latest.from, latest.to)),
+        reason: decision.reason.clone(),
+        note: Some(format!("from {} to {} replicas", decision.from, decision.to)),
         action: "Scale".to_owned(),
         secondary: None,
-    })
+    }
 }

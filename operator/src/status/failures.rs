@@ -109,11 +109,7 @@ fn refused_pods(deployment: &Deployment) -> Option<Problem> {
     if status.observed_generation < deployment.metadata.generation {
         return None;
     }
-    let failure = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let failure = status.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
     // Before it stands the made-up name of a pod that never was, another one at each attempt.
     let message = failure.message.as_deref().unwrap_or_default();
     let message = message.split_once("is forbidden: ").map_or(message, |(_, rest)| rest);
@@ -139,9 +135,10 @@ fn of_pod(pod: &Pod) -> Option<Problem> {
         let message = status.message.clone().unwrap_or_else(|| "the node evicted the pod".to_owned());
         return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(&message, MESSAGE_MAX)));
     }
-    let unscheduled = status.conditions.iter().flatten().find(|c| {
-        c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
-    })?;
+    let unscheduled =
+        status.conditions.iter().flatten().find(|c| {
+            c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
+        })?;
     let message = unscheduled.message.clone().unwrap_or_else(|| "no node takes the pod".to_owned());
     Some(Problem::of_pod(Trouble::Unschedulable, pod, shorten(&message, MESSAGE_MAX)))
 }
@@ -160,13 +157,14 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
     let waiting = state.waiting?;
     let detail = waiting.message.unwrap_or_default();
     match waiting.reason.as_deref()? {
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable"
-        | "ImageInspectError" => Some(Problem::of_container(
-            Trouble::ImagePullError,
-            pod,
-            container,
-            unpullable(&container.image, &detail),
-        )),
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "RegistryUnavailable"
+        | "ImageInspectError" => {
+            Some(Problem::of_container(Trouble::ImagePullError, pod, container, unpullable(&container.image, &detail)))
+        }
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
             let message = format!("the container cannot be created: {}", shorten(&detail, MESSAGE_MAX));
             Some(Problem::of_container(Trouble::ContainerConfigError, pod, container, message))
@@ -194,7 +192,10 @@ fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTer
     let (trouble, message) = if let Some(diagnosis) = diagnosis {
         (diagnosis.reason.into(), shorten(&diagnosis.message, MESSAGE_MAX))
     } else if ended.reason.as_deref() == Some("OOMKilled") {
-        (Trouble::ContainerOOMKilled, "the container used more memory than its limit; raise spec.pod.resources.limits.memory".to_owned())
+        (
+            Trouble::ContainerOOMKilled,
+            "the container used more memory than its limit; raise spec.pod.resources.limits.memory".to_owned(),
+        )
     } else if let Some(cause) = Cause::from_exit_code(code) {
         (cause.into(), said(written, cause.mend()))
     } else {

@@ -65,9 +65,11 @@ fn is_complete(counts: &Counts) -> bool {
 /// This template was ready before; after a restart of the operator, as far as the status tells.
 fn was_ready(facts: &Facts<'_>, generation: i64, remembered: &Remembered) -> bool {
     facts.applied.is_ok_and(|(_, template)| remembered.ready_template.as_deref() == Some(template))
-        || facts.previous.conditions.iter().any(|c| {
-            c.type_ == READY && c.status == "True" && c.observed_generation == Some(generation)
-        })
+        || facts
+            .previous
+            .conditions
+            .iter()
+            .any(|c| c.type_ == READY && c.status == "True" && c.observed_generation == Some(generation))
 }
 
 /// What is left of the time in which too few replicas may answer. None when no replica answers:
@@ -123,10 +125,9 @@ fn missing(counts: &Counts, worst: Option<&Problem>, was_ready: bool, stalled: b
     let progress = format!("{} of {} replicas answer", counts.ready, counts.desired);
     let (reason, message) = match worst {
         Some(problem) => (problem.trouble.reason(), problem.describe()),
-        None if stalled => (
-            Trouble::RolloutStuck.reason(),
-            format!("no progress for {PROGRESS_DEADLINE_SECONDS} seconds: {progress}"),
-        ),
+        None if stalled => {
+            (Trouble::RolloutStuck.reason(), format!("no progress for {PROGRESS_DEADLINE_SECONDS} seconds: {progress}"))
+        }
         None if was_ready => (reasons::REPLICAS_UNREADY, progress.clone()),
         None => (reasons::DEPLOYING, format!("{progress}, {} of this generation", counts.updated)),
     };

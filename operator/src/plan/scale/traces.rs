@@ -135,7 +135,7 @@ fn after_a_spike_replicas_stay_for_the_down_window_and_then_go() {
     let peak = world.ordered;
     assert!(peak >= 3, "{peak}");
     let ended = world.seconds;
-    world.run(&policy(10), 0.0, 290.0);
+    world.run(&policy(10), 0.0, 230.0);
     assert_eq!(world.ordered, peak);
     world.run(&policy(10), 0.0, 500.0);
     assert_eq!(world.ordered, 1);
