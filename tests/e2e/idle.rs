@@ -1,11 +1,13 @@
 //! An idle model costs the API server nothing but leases, by the audit log.
 
 use serde_json::json;
-use vlm_tests::idle::{writes, Window};
+use vlm_tests::cluster::OPERATOR;
+use vlm_tests::idle::{Window, writes};
 use vlm_tests::space::Space;
 
 #[tokio::test]
 async fn two_idle_minutes_write_nothing_but_leases() {
+    let _undisturbed = OPERATOR.read().await;
     let space = Space::with_model("t-idle").await;
     space.apply(&json!({})).unwrap();
     space.await_ready().await;

@@ -2,7 +2,7 @@
 
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use vlm_tests::cluster::{SYSTEM, await_that, get, kubectl, list};
+use vlm_tests::cluster::{OPERATOR, SYSTEM, await_that, get, kubectl, list};
 use vlm_tests::space::Space;
 
 use crate::load::{Load, long_question};
@@ -45,7 +45,7 @@ async fn two_replicas(name: &str) -> (Space, Vec<(String, String)>) {
     (space, pods)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_model_pod_fails_no_request_on_the_other_and_is_replaced() {
     let (space, pods) = two_replicas("t-kill-pod").await;
     let (victim, survivor) = (pods[0].0.clone(), pods[1].1.clone());
@@ -62,7 +62,7 @@ async fn a_killed_model_pod_fails_no_request_on_the_other_and_is_replaced() {
     space.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_pod_finishes_its_stream_first() {
     let (space, pods) = two_replicas("t-drain-pod").await;
     let (name, ip) = pods[0].clone();
@@ -77,8 +77,9 @@ fn leader() -> Option<String> {
     lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_leader_hands_over_and_loses_no_request() {
+    let _alone = OPERATOR.write().await;
     let (space, _) = two_replicas("t-kill-leader").await;
     let load = Load::start(&space.address(), 4, &long_question(100));
     let first = await_that("a leader", 30, || async { leader().ok_or_else(|| "none".to_owned()) }).await;
@@ -105,8 +106,9 @@ async fn killing_the_leader_hands_over_and_loses_no_request() {
     space.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_operator_pods_gone_at_once_come_back_and_act() {
+    let _alone = OPERATOR.write().await;
     let (space, _) = two_replicas("t-kill-operator").await;
     let selector = "app.kubernetes.io/name=vlm-operator";
     let names = || -> Vec<String> {

@@ -37,17 +37,17 @@ async fn rises_and_falls(name: &str, scaling: &Value) {
     space.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_follow_the_queue_that_the_pods_report() {
     rises_and_falls("t-scale-pods", &json!({})).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_follow_the_query_that_prometheus_answers() {
     rises_and_falls("t-scale-prometheus", &json!({"prometheus": {"query": QUERY}})).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_scale_wins_over_the_autoscaler_until_the_field_is_removed() {
     let space = Space::with_model("t-scale-by-hand").await;
     space.apply(&windows(&json!({}))).unwrap();
@@ -65,7 +65,7 @@ async fn kubectl_scale_wins_over_the_autoscaler_until_the_field_is_removed() {
     space.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_prometheus_is_told_and_changes_nothing() {
     let space = Space::with_model("t-scale-silent").await;
     let scaling = json!({"minReplicas": 1, "prometheus": {"query": "vlm_no_such_series{model=\"$name\"}"}});

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock};
 
 use crate::tools::{documents, root, run, tool};
 
@@ -16,6 +16,10 @@ use crate::tools::{documents, root, run, tool};
 pub const SYSTEM: &str = "vlm-system";
 /// Namespace of the Prometheus server that scrapes every model pod.
 pub const MONITORING: &str = "monitoring";
+
+/// Whoever kills operator pods holds this for writing, whoever needs them undisturbed for reading:
+/// a new leader applies every child once.
+pub static OPERATOR: RwLock<()> = RwLock::const_new(());
 
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
