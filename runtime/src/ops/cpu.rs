@@ -35,25 +35,37 @@ pub fn for_each_chunk(out: &mut [f32], chunk: usize, work: usize, compute: impl 
 /// Sum of the products of `a` and `b`, in the vector width of the machine.
 #[inline(always)]
 pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let [sum] = dots::<S, 1, 4>(simd, a, [b]);
+    sum
+}
+
+/// Products of `a` with `ROWS` rows of its length, `a` loaded once. `CHAINS` sums of each row grow side
+/// by side, because one addition waits for the one before it.
+#[inline(always)]
+pub fn dots<S: Simd, const ROWS: usize, const CHAINS: usize>(simd: S, a: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
     let (a, a_rest) = S::as_simd_f32s(a);
-    let (b, b_rest) = S::as_simd_f32s(b);
-    let (a4, a1) = pulp::as_arrays::<4, _>(a);
-    let (b4, b1) = pulp::as_arrays::<4, _>(b);
-    let mut sums = [simd.splat_f32s(0.0); 4];
-    for (a, b) in a4.iter().zip(b4) {
-        for lane in 0..4 {
-            sums[lane] = simd.mul_add_f32s(a[lane], b[lane], sums[lane]);
+    let rows = rows.map(|row| S::as_simd_f32s(row));
+    let (a_chunks, a_last) = pulp::as_arrays::<CHAINS, _>(a);
+    let chunks = rows.map(|(row, _)| pulp::as_arrays::<CHAINS, _>(&row[..a.len()]));
+    let mut sums = [[simd.splat_f32s(0.0); CHAINS]; ROWS];
+    for (i, a) in a_chunks.iter().enumerate() {
+        for r in 0..ROWS {
+            let row = &chunks[r].0[i];
+            for c in 0..CHAINS {
+                sums[r][c] = simd.mul_add_f32s(a[c], row[c], sums[r][c]);
+            }
         }
     }
-    for (a, b) in a1.iter().zip(b1) {
-        sums[0] = simd.mul_add_f32s(*a, *b, sums[0]);
+    let mut out = [0.0; ROWS];
+    for r in 0..ROWS {
+        for (a, row) in a_last.iter().zip(chunks[r].1) {
+            sums[r][0] = simd.mul_add_f32s(*a, *row, sums[r][0]);
+        }
+        let all = sums[r].into_iter().reduce(|a, b| simd.add_f32s(a, b)).unwrap_or(simd.splat_f32s(0.0));
+        let rest: f32 = a_rest.iter().zip(rows[r].1).map(|(a, b)| a * b).sum();
+        out[r] = simd.reduce_sum_f32s(all) + rest;
     }
-    let pairs = [simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3])];
-    let mut sum = simd.reduce_sum_f32s(simd.add_f32s(pairs[0], pairs[1]));
-    for (a, b) in a_rest.iter().zip(b_rest) {
-        sum += a * b;
-    }
-    sum
+    out
 }
 
 /// `out += scale · a`.

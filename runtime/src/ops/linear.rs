@@ -86,8 +86,14 @@ impl WithSimd for Products<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for (column, w) in self.columns.chunks_exact_mut(self.rows).zip(self.w.chunks_exact(self.inner)) {
-            for (y, x) in column.iter_mut().zip(self.x.chunks_exact(self.inner)) {
-                *y = cpu::dot(simd, w, x);
+            let row = |r: usize| &self.x[r * self.inner..(r + 1) * self.inner];
+            let quads = self.rows / 4 * 4;
+            for r in (0..quads).step_by(4) {
+                let products = cpu::dots::<S, 4, 2>(simd, w, [row(r), row(r + 1), row(r + 2), row(r + 3)]);
+                column[r..r + 4].copy_from_slice(&products);
+            }
+            for r in quads..self.rows {
+                column[r] = cpu::dot(simd, w, row(r));
             }
         }
     }

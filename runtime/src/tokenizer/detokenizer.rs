@@ -5,8 +5,11 @@ use std::sync::Arc;
 use tokenizers::Tokenizer;
 
 const REPLACEMENT: char = '\u{FFFD}';
-/// Replacement characters at the end that bytes to come can still turn into one character.
-const MAX_INCOMPLETE: usize = 3;
+/// Bytes that the last character can already have while it is incomplete.
+const INCOMPLETE: usize = 3;
+/// Replacement characters at the end above which they are what the model wrote. Not just [`INCOMPLETE`]:
+/// byte fallback shows every byte of a run so until the run is whole.
+const HOPELESS: usize = 16;
 /// Tokens kept at least, and from which on the window is made shorter.
 const MIN_WINDOW: usize = 4;
 const LONG_WINDOW: usize = 12;
@@ -36,7 +39,8 @@ impl Detokenizer {
             // Bytes that join to nothing can spoil the characters before them. When they end, go on from there.
             return if doubtful > 0 { String::new() } else { self.give_difference(&text) };
         };
-        let held = doubtful.min(MAX_INCOMPLETE).min(new.chars().count()) * REPLACEMENT.len_utf8();
+        let held = if doubtful > HOPELESS { INCOMPLETE } else { doubtful };
+        let held = held.min(new.chars().count()) * REPLACEMENT.len_utf8();
         let out = new[..new.len() - held].to_owned();
         self.given.push_str(&out);
         if self.window.len() >= LONG_WINDOW {
