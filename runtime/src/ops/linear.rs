@@ -92,8 +92,8 @@ impl WithSimd for Products<'_> {
                 let products = cpu::dots::<S, 4, 2>(simd, w, [row(r), row(r + 1), row(r + 2), row(r + 3)]);
                 column[r..r + 4].copy_from_slice(&products);
             }
-            for r in quads..self.rows {
-                column[r] = cpu::dot(simd, w, row(r));
+            for (r, y) in column.iter_mut().enumerate().skip(quads) {
+                *y = cpu::dot(simd, w, row(r));
             }
         }
     }

@@ -165,3 +165,19 @@ async fn a_dropped_stream_is_gone_within_a_step() {
     let log = log.lock().unwrap();
     assert_eq!(log.last().map(String::as_str), Some("end 0"));
 }
+
+#[tokio::test]
+async fn a_dropped_request_leaves_the_queue_while_another_runs() {
+    let (engine, log) = engine(1, 4);
+    let mut running = ask(&engine, WELL, 4, 3000);
+    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    drop(ask(&engine, WELL, 4, 20));
+    let left = async {
+        while engine.snapshot().waiting > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), left).await.expect("the dropped request waits on");
+    assert_eq!(engine.snapshot().running, 1);
+    assert!(!log.lock().unwrap().iter().any(|line| line.starts_with("prefill 1")));
+}
