@@ -141,7 +141,7 @@ def serve():
 def ask(base):
     """One picture, one question, the answer as it streams."""
     picture = k8s.environment("DEMO_IMAGE", str(ROOT / "examples/tiny-llava/demo.png"))
-    text = k8s.environment("DEMO_QUESTION", "How many shapes are there?")
+    text = k8s.environment("DEMO_QUESTION", "How many circles are there?")
     say(f"asking about {picture}")
     print(f"  Q: {text}\n  A: ", end="", flush=True)
     answer = load.stream(base, load.question(MODEL, picture, text, max_tokens=128),
