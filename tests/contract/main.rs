@@ -69,10 +69,8 @@ fn crates_depend_only_along_the_arrows() {
     let all = dependencies();
     for (name, allowed) in ARROWS {
         let found = all.get(name).unwrap_or_else(|| panic!("package {name} is missing from the workspace"));
-        let wrong: Vec<_> = found
-            .iter()
-            .filter(|dep| dep.starts_with("vlm-") && !allowed.contains(&dep.as_str()))
-            .collect();
+        let wrong: Vec<_> =
+            found.iter().filter(|dep| dep.starts_with("vlm-") && !allowed.contains(&dep.as_str())).collect();
         assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
     }
     let known: BTreeSet<_> = ARROWS.iter().map(|(name, _)| *name).collect();

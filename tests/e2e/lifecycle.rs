@@ -17,7 +17,8 @@ async fn a_job_fills_the_volume_and_the_model_becomes_ready() {
     let mut job = job;
     job["metadata"]["namespace"] = json!(space.name);
     vlm_tests::cluster::apply(&job.to_string()).unwrap();
-    kubectl(&["wait", "job/tiny-llava-weights", "-n", &space.name, "--for=condition=complete", "--timeout=60s"]).unwrap();
+    kubectl(&["wait", "job/tiny-llava-weights", "-n", &space.name, "--for=condition=complete", "--timeout=60s"])
+        .unwrap();
     space.apply(&json!({})).unwrap();
     space.await_ready().await;
     let columns = kubectl(&["get", "visionmodels", "-n", &space.name]).unwrap();
@@ -58,7 +59,17 @@ async fn a_child_changed_by_hand_is_put_right() {
     space.apply(&json!({})).unwrap();
     space.await_ready().await;
     let name = &space.name;
-    kubectl(&["patch", "service", "tiny-llava", "-n", name, "--type=merge", "-p", r#"{"spec":{"selector":{"x":"y"}}}"#]).unwrap();
+    kubectl(&[
+        "patch",
+        "service",
+        "tiny-llava",
+        "-n",
+        name,
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"selector":{"x":"y"}}}"#,
+    ])
+    .unwrap();
     kubectl(&["delete", "poddisruptionbudget", "tiny-llava", "-n", name]).unwrap();
     kubectl(&["scale", "deployment", "tiny-llava", "-n", name, "--replicas=3"]).unwrap();
     await_that("all three are put right", 30, || async {
@@ -88,7 +99,9 @@ async fn the_operator_s_metrics_are_well_formed() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let input = std::fs::File::open(file.path()).unwrap();
-        let lint = run(Command::new(cache().join("debian/prometheus/usr/bin/promtool")).args(["check", "metrics"]).stdin(input));
+        let lint = run(Command::new(cache().join("debian/prometheus/usr/bin/promtool"))
+            .args(["check", "metrics"])
+            .stdin(input));
         assert!(lint.is_ok(), "{lint:?}");
     }
     space.close();

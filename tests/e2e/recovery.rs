@@ -14,7 +14,12 @@ fn pod_names(space: &Space) -> Vec<(String, String)> {
             && pod["metadata"]["deletionTimestamp"].is_null()
     };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    space.pods().iter().filter(|p| ready(p)).map(|p| (text(&p["metadata"]["name"]), text(&p["status"]["podIP"]))).collect()
+    space
+        .pods()
+        .iter()
+        .filter(|p| ready(p))
+        .map(|p| (text(&p["metadata"]["name"]), text(&p["status"]["podIP"])))
+        .collect()
 }
 
 /// Streams from one pod while `meanwhile` runs after the first bytes; returns the whole body.

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
-pub mod tools;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 #[cfg(feature = "cluster")]
-pub mod space;
-#[cfg(feature = "cluster")]
 pub mod idle;
+#[cfg(feature = "cluster")]
+pub mod space;
+pub mod tools;
