@@ -32,7 +32,7 @@ pub enum Family {
     Llava,
 }
 
-/// A decoder of the Llama kind: RMS norms, rotary positions, gated SiLU, grouped queries.
+/// A decoder of the Llama kind: RMS norms, rotary positions, gated `SiLU`, grouped queries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
     /// Rows of the embedding.

@@ -17,9 +17,8 @@ pub use request::{EngineOptions, Event, FinishReason, Request, Sampling, Snapsho
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::models::Llava;
-use crate::prompt::Prompt;
 use executor::{Executor, ModelExecutor};
-use scheduler::{Decode, Limits};
+use scheduler::Limits;
 use shared::Shared;
 use worker::{Submission, Worker};
 
@@ -47,8 +46,11 @@ impl Engine {
         let slots = slots(checkpoint, &options)?;
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
         let model = Llava::load(checkpoint, options.max_tokens)?;
-        let mut executor = ModelExecutor::new(model, slots, options.max_tokens).map_err(start)?;
-        warm_up(&mut executor).map_err(start)?;
+        // A broken model fails here and not in the first request.
+        if !model.warm_up().map_err(start)? {
+            return Err(CheckpointError::NotFinite);
+        }
+        let executor = ModelExecutor::new(model, slots, options.max_tokens).map_err(start)?;
         Self::spawn(executor, slots, &options)
     }
 
@@ -136,14 +138,4 @@ fn slots(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<usize, Chec
         )),
         slots => Ok(options.max_concurrency.min(usize::try_from(slots).unwrap_or(usize::MAX))),
     }
-}
-
-/// Runs a token through everything once, so that a broken model fails here and pages are touched.
-fn warm_up(executor: &mut ModelExecutor) -> candle_core::Result<()> {
-    let id = 0;
-    executor.begin(id, Prompt { ids: vec![0], images: Vec::new() });
-    executor.prefill(id, 0, 0, 1, true)?;
-    executor.decode(&[(Decode { id, slot: 0, position: 1 }, 0)])?;
-    executor.end(id);
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! From the file as written to [`ModelConfig`]: fills defaults, refuses what is not served, bounds numbers.
 
+#![expect(clippy::cast_possible_wrap, reason = "sizes are bounded far below the sign bit")]
+
 use super::raw::{OneOrMany, RawConfig, RawRope, RawText, RawVision};
 use super::{Activation, ArchitectureError, Family, ModelConfig, ProjectorConfig, TextConfig, VisionConfig};
 
@@ -61,7 +63,7 @@ fn text(raw: &RawText, whole: &RawConfig) -> Result<TextConfig, ArchitectureErro
     divides("text_config.num_key_value_heads", kv_heads, "num_attention_heads", heads)?;
     let head_dim = number("head_dim", raw.head_dim, (hidden_size / heads) as i64, 1 << 10)?;
     if head_dim % 2 == 1 {
-        return Err(invalid("text_config.head_dim", head_dim, "even"));
+        return Err(invalid("text_config.head_dim", &head_dim, "even"));
     }
     Ok(TextConfig {
         vocab_size: number("vocab_size", raw.vocab_size, 32_000, 1 << 22)?,
@@ -88,7 +90,7 @@ fn rope_theta(raw: &RawText) -> Result<f64, ArchitectureError> {
     if theta.is_finite() && theta > 1.0 && theta <= 1e12 {
         Ok(theta)
     } else {
-        Err(invalid("text_config.rope_theta", theta, "between 1 and 1e12"))
+        Err(invalid("text_config.rope_theta", &theta, "between 1 and 1e12"))
     }
 }
 
@@ -102,7 +104,7 @@ fn vision(raw: &RawVision, whole: &RawConfig) -> Result<VisionConfig, Architectu
     };
     number("num_channels", raw.num_channels, 3, 3).and_then(|channels| match channels {
         3 => Ok(()),
-        other => Err(invalid("vision_config.num_channels", other, "3")),
+        other => Err(invalid("vision_config.num_channels", &other, "3")),
     })?;
     let hidden_size = number("hidden_size", raw.hidden_size, 1024, 1 << 14)?;
     let heads = number("num_attention_heads", raw.num_attention_heads, 16, 1 << 10)?;
@@ -139,7 +141,7 @@ fn layers_used(raw: Option<&OneOrMany>, layers: usize) -> Result<usize, Architec
     if (0..states).contains(&index) {
         Ok(index as usize)
     } else {
-        Err(invalid("vision_feature_layer", layer, &format!("between {} and {}", -states, states - 1)))
+        Err(invalid("vision_feature_layer", &layer, &format!("between {} and {}", -states, states - 1)))
     }
 }
 
@@ -147,7 +149,7 @@ fn drop_class_token(raw: Option<&str>) -> Result<bool, ArchitectureError> {
     match raw.unwrap_or("default") {
         "default" | "patch" => Ok(true),
         "full" | "cls_patch" => Ok(false),
-        other => Err(invalid("vision_feature_select_strategy", other, "default or full")),
+        other => Err(invalid("vision_feature_select_strategy", &other, "default or full")),
     }
 }
 
@@ -164,7 +166,7 @@ fn side(field: &str, raw: Option<&OneOrMany>) -> Result<Option<i64>, Architectur
         None => Ok(None),
         Some([side]) => Ok(Some(*side)),
         Some([height, width]) if height == width => Ok(Some(*height)),
-        Some(other) => Err(invalid(field, format!("{other:?}"), "one side of a square")),
+        Some(other) => Err(invalid(field, &format!("{other:?}"), "one side of a square")),
     }
 }
 
@@ -177,27 +179,27 @@ fn bounded(field: &str, value: Option<i64>, default: i64, min: i64, max: i64) ->
     if (min..=max).contains(&value) {
         Ok(value)
     } else {
-        Err(invalid(field, value, &format!("between {min} and {max}")))
+        Err(invalid(field, &value, &format!("between {min} and {max}")))
     }
 }
 
 fn epsilon(field: &str, value: Option<f64>, default: f64) -> Result<f64, ArchitectureError> {
     let value = value.unwrap_or(default);
-    if value > 0.0 && value < 1.0 { Ok(value) } else { Err(invalid(field, value, "between 0 and 1")) }
+    if value > 0.0 && value < 1.0 { Ok(value) } else { Err(invalid(field, &value, "between 0 and 1")) }
 }
 
 fn divides(field: &str, value: usize, whole_name: &str, whole: usize) -> Result<(), ArchitectureError> {
     if whole.is_multiple_of(value) {
         Ok(())
     } else {
-        Err(invalid(field, value, &format!("a divisor of {whole_name} ({whole})")))
+        Err(invalid(field, &value, &format!("a divisor of {whole_name} ({whole})")))
     }
 }
 
 fn expect_one_of(field: &str, value: Option<&str>, known: &[&str]) -> Result<(), ArchitectureError> {
     match value {
         Some(value) if !known.contains(&value) => {
-            Err(invalid(field, format!("{value:?}"), &format!("one of {}", known.join(", "))))
+            Err(invalid(field, &format!("{value:?}"), &format!("one of {}", known.join(", "))))
         }
         _ => Ok(()),
     }
@@ -207,6 +209,6 @@ fn unsupported(what: &str, supported: &'static str) -> ArchitectureError {
     ArchitectureError::Unsupported { what: what.to_owned(), supported }
 }
 
-fn invalid(field: &str, value: impl ToString, expected: &str) -> ArchitectureError {
+fn invalid(field: &str, value: &impl ToString, expected: &str) -> ArchitectureError {
     ArchitectureError::Invalid { field: field.to_owned(), value: value.to_string(), expected: expected.to_owned() }
 }

@@ -1,8 +1,7 @@
 //! `config.json` as hubs and libraries write it: every field optional, every known spelling.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,7 +32,7 @@ pub struct RawConfig {
     /// Newer name of the stored number format.
     pub dtype: Option<String>,
     /// Present when the weights were quantised before.
-    pub quantization_config: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    pub quantization_config: Option<IgnoredAny>,
     /// Ids that end a text.
     pub eos_token_id: Option<OneOrMany>,
 }

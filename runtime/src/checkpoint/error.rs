@@ -90,6 +90,9 @@ pub enum CheckpointError {
         /// Its format.
         dtype: String,
     },
+    /// The weights make the model compute nonsense.
+    #[error("the weights make numbers that are not finite")]
+    NotFinite,
     /// An option contradicts the checkpoint.
     #[error("{0}")]
     Options(String),
@@ -118,7 +121,8 @@ impl CheckpointError {
             | Self::Weights { .. }
             | Self::UnsafePath { .. }
             | Self::MissingTensor { .. }
-            | Self::Shape { .. } => Cause::WeightsCorrupt,
+            | Self::Shape { .. }
+            | Self::NotFinite => Cause::WeightsCorrupt,
             Self::Options(_) => Cause::InvalidArguments,
             Self::Start(_) => Cause::StartFailed,
         }

@@ -6,7 +6,7 @@ use vlm_catalog::architecture::ModelConfig;
 use super::{ClipTower, Language, Projector};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::PreparedImage;
-use crate::ops::KvCache;
+use crate::ops::{Batch, KvCache, Segment};
 
 /// Tower, projector and decoder.
 pub struct Llava {
@@ -77,5 +77,20 @@ impl Llava {
             }
         }
         Tensor::cat(&parts, 0)
+    }
+
+    /// Runs a blank picture and one token through everything. Whether all numbers were finite.
+    pub fn warm_up(&self) -> Result<bool> {
+        let side = self.config.vision.image_size;
+        let blank =
+            PreparedImage { tiles: 1, height: side, width: side, pixels: vec![0.0; 3 * side * side], tokens: 0 };
+        let visual = self.project(&self.vision_features(&blank)?)?;
+        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: 1 }]);
+        let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &self.kv_cache(1, 1)?)?;
+        let logits = self.language.logits(&hidden, batch.last_rows())?;
+        let finite = |tensor: &Tensor| -> Result<bool> {
+            Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
+        };
+        Ok(finite(&visual)? && finite(&logits)?)
     }
 }

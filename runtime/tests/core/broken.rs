@@ -103,6 +103,21 @@ fn missing_and_misshaped_tensors_are_named() {
 }
 
 #[test]
+fn weights_that_compute_nonsense_do_not_start() {
+    for name in ["language_model.model.layers.0.mlp.down_proj.weight", "multi_modal_projector.linear_2.weight"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = tensors();
+        let broken = all[name].affine(f64::INFINITY, 0.0).unwrap();
+        all.insert(name.to_owned(), broken);
+        write(dir.path(), &all);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let options = EngineOptions { max_tokens: 64, max_concurrency: 2, max_queue: 1, kv_bytes: None };
+        let Err(error) = Engine::start(&checkpoint, options) else { panic!("{name} was accepted") };
+        assert_says(&error, Cause::WeightsCorrupt, &["finite"]);
+    }
+}
+
+#[test]
 fn other_models_and_hostile_numbers_are_unsupported() {
     let with = |pointer: &str, value: serde_json::Value| {
         after(|dir| {

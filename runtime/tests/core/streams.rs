@@ -31,7 +31,7 @@ async fn requests_at_once_get_what_each_gets_alone() {
     let fixture = Fixture::open();
     let questions =
         ["What is shown in this image?", "Hi", "Count the dots, please.", "红色?", "a", "Why?", "Left or right"];
-    let prompt = |n: usize| fixture.ask((n % 2 == 0).then(|| fixture.image()), questions[n]);
+    let prompt = |n: usize| fixture.ask(n.is_multiple_of(2).then(|| fixture.image()), questions[n]);
     let mut alone = Vec::new();
     for n in 0..questions.len() {
         let engine = engine(&fixture, 1, 0);
