@@ -16,7 +16,7 @@ use vlm_crds::VisionModel;
 
 use crate::{
     context::Context,
-    demand::{pods, prometheus, reading::Reading},
+    demand::{pods, prometheus, track::PodAnswer},
     metrics::Source,
     observe,
     plan::scale::{Decision, Policy},
@@ -110,14 +110,8 @@ async fn change(context: &Context, key: &Key, from: i32, decision: &Decision, ro
 
 /// One thing to ask.
 enum Question {
-    Pod { key: Key, pod: String, address: Option<String> },
+    Pod { key: Key, pod: String, ready: bool, address: String },
     Prometheus { key: Key, ready: i32, query: String },
-}
-
-/// Its answer.
-enum Answer {
-    Pod(Key, String, Option<Reading>),
-    Prometheus(Key, i32, Option<f64>),
 }
 
 /// Asks for the load of every model, all at once.
@@ -126,59 +120,52 @@ async fn read(context: &Context, models: &[&Arc<VisionModel>]) -> HashMap<Key, R
     let mut questions = Vec::new();
     for model in models {
         let key = key(model);
-        let ready: Vec<_> =
-            context.stores.pods_of(&key.0, &key.1).into_iter().filter(|pod| observe::is_ready(pod)).collect();
+        let pods = context.stores.pods_of(&key.0, &key.1);
         if let Some(source) = model.spec.scaling.as_ref().and_then(|s| s.prometheus.as_ref()) {
             let query = prometheus::substitute(&source.query, &key.0, &key.1);
-            questions.push(Question::Prometheus { key, ready: i32::try_from(ready.len()).unwrap_or(i32::MAX), query });
+            let ready = pods.iter().filter(|pod| observe::is_ready(pod)).count();
+            questions.push(Question::Prometheus { key, ready: i32::try_from(ready).unwrap_or(i32::MAX), query });
             continue;
         }
         rounds.insert(key.clone(), Round::Pods(Vec::new()));
-        questions.extend(ready.iter().map(|pod| Question::Pod {
-            key: key.clone(),
-            pod: pod.name_any(),
-            address: observe::address(pod).map(ToOwned::to_owned),
+        questions.extend(pods.iter().filter_map(|pod| {
+            let (ready, address) = (observe::is_ready(pod), observe::address(pod)?.to_owned());
+            Some(Question::Pod { key: key.clone(), pod: pod.name_any(), ready, address })
         }));
     }
     let mut answers = stream::iter(questions).map(|question| ask(context, question)).buffer_unordered(AT_ONCE);
-    while let Some(answer) = answers.next().await {
-        match answer {
-            Answer::Pod(key, pod, reading) => {
-                if let Some(Round::Pods(pods)) = rounds.get_mut(&key) {
-                    pods.push((pod, reading));
-                }
-            }
-            Answer::Prometheus(key, ready, value) => {
-                rounds.insert(key, Round::Prometheus(ready, value));
+    while let Some((key, answer)) = answers.next().await {
+        match (rounds.get_mut(&key), answer) {
+            (Some(Round::Pods(pods)), Round::Pods(more)) => pods.extend(more),
+            (_, answer) => {
+                rounds.insert(key, answer);
             }
         }
     }
     rounds
 }
 
-async fn ask(context: &Context, question: Question) -> Answer {
+/// Asks one thing; the answer is a round of one.
+async fn ask(context: &Context, question: Question) -> (Key, Round) {
     match question {
-        Question::Pod { key, pod, address } => {
-            let reading = match address {
-                Some(address) => pods::scrape(&context.http, &address, ports::RUNTIME_HTTP)
-                    .await
-                    .inspect_err(|error| debug!(error = error as &dyn std::error::Error, pod, "not read"))
-                    .ok(),
-                None => None,
-            };
+        Question::Pod { key, pod, ready, address } => {
+            let reading = pods::scrape(&context.http, &address, ports::RUNTIME_HTTP)
+                .await
+                .inspect_err(|error| debug!(error = error as &dyn std::error::Error, pod, "not read"))
+                .ok();
             context.metrics.read(Source::Pods, reading.is_some());
-            Answer::Pod(key, pod, reading)
+            (key, Round::Pods(vec![PodAnswer { pod, ready, reading }]))
         }
         Question::Prometheus { key, ready, query } => {
-            let value = match &context.prometheus_url {
+            let answer = match &context.prometheus_url {
                 Some(url) => prometheus::query(&context.http, url, &query)
                     .await
                     .inspect_err(|error| debug!(error = error as &dyn std::error::Error, query, "not read"))
-                    .ok(),
-                None => None,
+                    .map_err(|error| error.to_string()),
+                None => Err("the operator was given no --prometheus-url".to_owned()),
             };
-            context.metrics.read(Source::Prometheus, value.is_some());
-            Answer::Prometheus(key, ready, value)
+            context.metrics.read(Source::Prometheus, answer.is_ok());
+            (key, Round::Prometheus(ready, answer))
         }
     }
 }

@@ -14,7 +14,7 @@
 //! - [`apply`]: writes the children.
 //! - [`leader`], [`admin`], [`metrics`], [`telemetry`], [`args`]: the process around it.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp))]
 
 pub mod admin;
 pub mod apply;

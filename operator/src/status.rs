@@ -165,7 +165,7 @@ fn state_scaling(conditions: &mut Conditions<'_>, scale: &View) {
     };
     match &seen.health {
         Health::Pending => {
-            conditions.set_unknown(METRICS_AVAILABLE, reasons::METRICS_PENDING, "no replica to read yet")
+            conditions.set_unknown(METRICS_AVAILABLE, reasons::METRICS_PENDING, "no replica to read yet");
         }
         Health::Fresh => conditions.set(METRICS_AVAILABLE, true, reasons::METRICS_FRESH, ""),
         Health::Stale(who) => conditions.set(

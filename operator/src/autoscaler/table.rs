@@ -15,10 +15,7 @@ use vlm_crds::{
 };
 
 use crate::{
-    demand::{
-        reading::Reading,
-        track::{Health, Tracker},
-    },
+    demand::track::{Health, PodAnswer, Tracker},
     metrics::Source,
     plan::scale::{self, Decision, Inputs, Memory, Policy},
 };
@@ -84,10 +81,10 @@ pub struct Seen {
 /// What was read of a model in one tick.
 #[derive(Clone, Debug)]
 pub enum Round {
-    /// The ready pods, and what they said.
-    Pods(Vec<(String, Option<Reading>)>),
-    /// The number of ready pods, and what Prometheus said.
-    Prometheus(i32, Option<f64>),
+    /// The pods that run, and what they said.
+    Pods(Vec<PodAnswer>),
+    /// The number of ready pods, and what Prometheus said, or why it said nothing.
+    Prometheus(i32, Result<f64, String>),
 }
 
 /// What follows from a tick.
@@ -152,7 +149,9 @@ impl Table {
         let Some(auto) = &mut entry.auto else { return Next::Nothing };
         let (sample, health) = match round {
             Round::Pods(pods) => auto.tracker.fold(pods, now),
-            Round::Prometheus(ready, answer) => auto.tracker.fold_query(*ready, *answer, now),
+            Round::Prometheus(ready, answer) => {
+                auto.tracker.fold_query(*ready, answer.as_ref().copied().map_err(String::as_str), now)
+            }
         };
         let decision = scale::step(policy, &mut auto.memory, entry.desired, sample, now);
         let seen = Some(Seen { limited: decision.limited, health });

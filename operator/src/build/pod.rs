@@ -85,7 +85,7 @@ fn server(plan: &Plan) -> Container {
         // may take as long as it takes.
         startup_probe: Some(probe("/health", 1, 2, 60)),
         liveness_probe: Some(probe("/health", 10, 5, 6)),
-        readiness_probe: Some(probe("/ready", 1, 2, 3)),
+        readiness_probe: Some(probe("/ready", 1, 5, 3)),
         termination_message_path: Some(TERMINATION_LOG.to_owned()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext {

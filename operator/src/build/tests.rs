@@ -49,7 +49,7 @@ fn the_same_plan_gives_the_same_bytes() {
 /// A changed fingerprint restarts every model in every cluster: change it knowingly.
 #[test]
 fn the_pod_template_is_what_it_was() {
-    assert_eq!(build(&plan(), &owner()).template, "81a5cd6f90c1cd12");
+    assert_eq!(build(&plan(), &owner()).template, "eb849477aa176b57");
 }
 
 #[test]

@@ -22,12 +22,25 @@ pub enum Health {
     Stale(Vec<String>),
 }
 
+/// What one pod answered in one round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodAnswer {
+    /// Name of the pod.
+    pub pod: String,
+    /// Whether it takes requests. One that doesn't, because it still loads or has too much to do, is
+    /// asked as well: what it holds is load, but nobody waits for its answer.
+    pub ready: bool,
+    /// What it said; `None` when it didn't answer.
+    pub reading: Option<Reading>,
+}
+
 /// The latest of each source of one model.
 #[derive(Clone, Debug, Default)]
 pub struct Tracker {
     pods: BTreeMap<String, Track>,
-    /// Last answer of Prometheus.
-    queried: Option<Duration>,
+    /// When Prometheus was first asked, and when it last answered.
+    asked: Option<Duration>,
+    answered: Option<Duration>,
     last_tick: Option<Duration>,
 }
 
@@ -43,65 +56,65 @@ impl Tracker {
         self.pods.get(pod)?.last.as_ref().map(|(_, r)| r.running + r.waiting)
     }
 
-    /// Takes in one round of readings of the ready pods; `None` is a pod that did not answer.
-    pub fn fold(&mut self, round: &[(String, Option<Reading>)], now: Duration) -> (Sample, Health) {
+    /// Takes in one round of answers.
+    pub fn fold(&mut self, round: &[PodAnswer], now: Duration) -> (Sample, Health) {
         let elapsed = self.elapsed(now);
-        self.pods.retain(|name, _| round.iter().any(|(n, _)| n == name));
+        self.pods.retain(|name, _| round.iter().any(|answer| answer.pod == *name));
         let mut sample = Sample { elapsed, ..Sample::default() };
-        let (mut fresh, mut capacities) = (0, Vec::new());
-        let mut silent = Vec::new();
-        for (name, reading) in round {
-            let track = self.pods.entry(name.clone()).or_insert(Track { since: now, last: None });
-            if let Some(reading) = reading {
+        let (mut heard_of, mut capacities, mut silent) = (0, Vec::new(), Vec::new());
+        for answer in round {
+            let track = self.pods.entry(answer.pod.clone()).or_insert(Track { since: now, last: None });
+            if let Some(reading) = &answer.reading {
                 add_differences(&mut sample, track, reading, now);
                 track.last = Some((now, reading.clone()));
             }
-            let heard = track.last.as_ref().map_or(track.since, |(t, _)| *t);
-            let quiet = now.saturating_sub(heard);
-            if quiet > FAILED {
-                silent.push(name.clone());
+            let quiet = track.quiet(now);
+            if answer.ready && quiet > FRESH {
+                silent.push(answer.pod.clone());
+            }
+            if quiet > FAILED || (!answer.ready && answer.reading.is_none()) {
                 continue;
             }
-            sample.ready += 1;
-            sample.silent |= track.last.is_none() || quiet > FRESH;
-            if quiet > FRESH {
-                silent.push(name.clone());
-            } else if track.last.is_some() {
-                fresh += 1;
+            if answer.ready {
+                sample.ready += 1;
+                sample.silent |= track.last.is_none() || quiet > FRESH;
             }
             if let Some((_, last)) = &track.last {
+                heard_of += i32::from(quiet <= FRESH);
                 sample.load = Some(sample.load.unwrap_or(0.0) + last.running + last.waiting);
                 capacities.push(last.capacity);
             }
         }
-        if fresh == 0 {
-            sample.silent = true;
+        if heard_of == 0 {
             sample.load = None;
         }
+        sample.silent |= heard_of == 0 || sample.ready == 0;
         if !capacities.is_empty() {
             sample.capacity = Some(capacities.iter().sum::<f64>() / capacities.len() as f64);
         }
-        let health = match (silent.is_empty(), fresh) {
+        silent.sort();
+        let health = match (silent.is_empty(), sample.ready > 0 && heard_of > 0) {
             (false, _) => Health::Stale(silent),
-            (true, 0) => Health::Pending,
-            (true, _) => Health::Fresh,
+            (true, true) => Health::Fresh,
+            (true, false) => Health::Pending,
         };
         (sample, health)
     }
 
-    /// Takes in one answer of Prometheus; `None` is silence.
-    pub fn fold_query(&mut self, ready: i32, answer: Option<f64>, now: Duration) -> (Sample, Health) {
+    /// Takes in one answer of Prometheus, or why there is none.
+    pub fn fold_query(&mut self, ready: i32, answer: Result<f64, &str>, now: Duration) -> (Sample, Health) {
         let elapsed = self.elapsed(now);
-        if answer.is_some() {
-            self.queried = Some(now);
+        let asked = *self.asked.get_or_insert(now);
+        if answer.is_ok() {
+            self.answered = Some(now);
         }
-        let heard = *self.queried.get_or_insert(now);
+        let quiet = now.saturating_sub(self.answered.unwrap_or(asked));
         let health = match answer {
-            Some(_) => Health::Fresh,
-            None if now.saturating_sub(heard) > FRESH => Health::Stale(vec!["Prometheus".to_owned()]),
-            None => Health::Pending,
+            Err(error) if quiet > FRESH => Health::Stale(vec![format!("Prometheus ({error})")]),
+            _ if self.answered.is_none() => Health::Pending,
+            _ => Health::Fresh,
         };
-        let sample = Sample { elapsed, ready, load: answer, silent: answer.is_none(), ..Sample::default() };
+        let sample = Sample { elapsed, ready, load: answer.ok(), silent: answer.is_err(), ..Sample::default() };
         (sample, health)
     }
 
@@ -109,6 +122,13 @@ impl Tracker {
         let elapsed = self.last_tick.map_or(Duration::ZERO, |t| now.saturating_sub(t));
         self.last_tick = Some(now);
         elapsed
+    }
+}
+
+impl Track {
+    /// How long nothing was heard.
+    fn quiet(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last.as_ref().map_or(self.since, |(t, _)| *t))
     }
 }
 
@@ -151,13 +171,19 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "stands beside None in every list")]
     fn reading(running: f64, waiting: f64, counter: f64) -> Option<Reading> {
         let counter = Some(counter);
         Some(Reading { running, waiting, capacity: 4.0, arrived: counter, refused: counter, finished: counter })
     }
 
-    fn round(readings: &[Option<Reading>]) -> Vec<(String, Option<Reading>)> {
-        readings.iter().enumerate().map(|(i, r)| (format!("p{i}"), r.clone())).collect()
+    fn round(readings: &[Option<Reading>]) -> Vec<PodAnswer> {
+        let answer = |(i, reading): (usize, &Option<Reading>)| PodAnswer {
+            pod: format!("p{i}"),
+            ready: true,
+            reading: reading.clone(),
+        };
+        readings.iter().enumerate().map(answer).collect()
     }
 
     #[test]
@@ -212,12 +238,29 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_prometheus_is_unknown_load() {
+    fn a_pod_with_too_much_to_do_to_be_ready_is_load_and_its_silence_no_matter() {
         let mut tracker = Tracker::default();
-        let (sample, health) = tracker.fold_query(2, Some(7.0), at(0));
+        let mut pods = round(&[reading(1.0, 0.0, 0.0), reading(4.0, 9.0, 0.0)]);
+        pods[1].ready = false;
+        let (sample, health) = tracker.fold(&pods, at(0));
+        assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(14.0), 1, false, Health::Fresh));
+        pods[1].reading = None;
+        let (sample, health) = tracker.fold(&pods, at(30));
+        assert_eq!((sample.load, sample.silent, health), (Some(1.0), false, Health::Fresh));
+        pods[0].ready = false;
+        let (sample, health) = tracker.fold(&pods, at(32));
+        assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(1.0), 0, true, Health::Pending));
+    }
+
+    #[test]
+    fn a_silent_prometheus_is_unknown_load_and_one_lost_answer_no_news() {
+        let mut tracker = Tracker::default();
+        assert_eq!(tracker.fold_query(2, Err("why"), at(0)).1, Health::Pending);
+        let (sample, health) = tracker.fold_query(2, Ok(7.0), at(2));
         assert_eq!((sample.load, sample.silent, health), (Some(7.0), false, Health::Fresh));
-        let (sample, health) = tracker.fold_query(2, None, at(2));
-        assert_eq!((sample.load, sample.silent, health), (None, true, Health::Pending));
-        assert_eq!(tracker.fold_query(2, None, at(9)).1, Health::Stale(vec!["Prometheus".to_owned()]));
+        let (sample, health) = tracker.fold_query(2, Err("why"), at(4));
+        assert_eq!((sample.load, sample.silent, health), (None, true, Health::Fresh));
+        let (_, health) = tracker.fold_query(2, Err("why"), at(9));
+        assert_eq!(health, Health::Stale(vec!["Prometheus (why)".to_owned()]));
     }
 }

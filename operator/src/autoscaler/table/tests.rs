@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::demand::reading::Reading;
 
 fn model(spec: &Value) -> VisionModel {
     let mut whole = json!({
@@ -18,8 +19,9 @@ fn at(seconds: u64) -> Moment {
     Moment { now: Duration::from_secs(seconds), time: Timestamp::from_second(seconds.cast_signed()).unwrap() }
 }
 
-fn reading(running: f64, refused: f64) -> Reading {
-    Reading { running, waiting: 0.0, capacity: 8.0, refused: Some(refused), ..Reading::default() }
+fn busy(running: f64) -> Round {
+    let reading = Reading { running, capacity: 8.0, ..Reading::default() };
+    Round::Pods(vec![PodAnswer { pod: "p1".to_owned(), ready: true, reading: Some(reading) }])
 }
 
 fn up_to(max: i32) -> Value {
@@ -85,7 +87,7 @@ fn load_is_proposed_committed_once_and_kept_with_its_inputs() {
     let model = model(&up_to(9));
     table.settle(&model, Some(1), at(0));
     let policy = Policy::new(&model.spec.scaling(), 8);
-    let round = Round::Pods(vec![("p1".to_owned(), Some(reading(40.0, 0.0)))]);
+    let round = busy(40.0);
     let Next::Change { from, decision } = table.take_in(&key(&model), &policy, &round, at(2).now) else { panic!() };
     assert_eq!((from, decision.to), (1, 4));
     assert_eq!(table.in_flight(&key(&model), "p1"), Some(40.0));
@@ -102,8 +104,7 @@ fn only_what_the_status_shows_is_worth_a_report() {
     let model = model(&up_to(9));
     table.settle(&model, Some(1), at(0));
     let policy = Policy::new(&model.spec.scaling(), 8);
-    let round = |running| Round::Pods(vec![("p1".to_owned(), Some(reading(running, 0.0)))]);
-    let take = |running, seconds| table.take_in(&key(&model), &policy, &round(running), at(seconds).now);
+    let take = |running, seconds| table.take_in(&key(&model), &policy, &busy(running), at(seconds).now);
     assert_eq!(take(1.0, 2), Next::Report, "metrics are seen for the first time");
     assert_eq!(take(2.0, 4), Next::Nothing);
     assert_eq!(take(5.0, 6), Next::Nothing);

@@ -54,7 +54,7 @@ impl World {
     }
 
     fn ready(&self) -> i32 {
-        self.replicas.iter().filter(|s| **s <= 0.0).count() as i32
+        i32::try_from(self.replicas.iter().filter(|s| **s <= 0.0).count()).unwrap()
     }
 
     /// One tick of arrivals; `hidden` keeps the operator from seeing any of it.
@@ -169,6 +169,16 @@ fn after_a_restart_the_count_is_kept_until_both_windows_have_passed() {
     assert_eq!(world.ordered, before);
     world.run(&policy, 0.0, 120.0);
     assert_eq!(world.ordered, 1);
+}
+
+#[test]
+fn a_restart_does_not_shorten_the_down_window() {
+    let mut world = World::new(1.0, 10.0);
+    world.run(&policy(10), 6.0, 300.0);
+    let before = world.ordered;
+    world.memory = Memory::new(Duration::from_secs_f64(world.seconds));
+    world.run(&policy(10), 0.0, 290.0);
+    assert_eq!(world.ordered, before);
 }
 
 #[test]
