@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Multiplications below which handing work to the pool costs more than it saves.
-const WORTH_THREADS: usize = 1 << 17;
+const WORTH_THREADS: usize = 1 << 20;
 
 /// The elements of a contiguous f32 tensor.
 pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

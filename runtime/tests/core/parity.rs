@@ -37,7 +37,11 @@ fn features_and_projection_are_within_tolerance() {
 fn image_rows_stand_where_the_image_tokens_are() {
     let fixture = Fixture::open();
     let projected = fixture.expected("projected").squeeze(0).unwrap();
-    let embeds = fixture.model.embed(&fixture.ids("input_ids"), &[projected]).unwrap();
+    let ids = fixture.ids("input_ids");
+    for wrong in [vec![], vec![projected.clone(), projected.clone()], vec![projected.narrow(0, 0, 15).unwrap()]] {
+        assert!(fixture.model.embed(&ids, &wrong).is_err(), "{} pictures fit", wrong.len());
+    }
+    let embeds = fixture.model.embed(&ids, &[projected]).unwrap();
     assert!(difference(&embeds.unsqueeze(0).unwrap(), fixture.expected("inputs_embeds")) <= 5e-4);
 }
 
