@@ -5,7 +5,7 @@
 //! - [`vision_model`]: the resource and its spec; [`scaling`] and [`pod`] are parts of it.
 //! - [`status`]: what the operator reports; the only lists of conditions and reasons.
 //! - [`uri`]: where the weights are.
-//! - [`definition`]: the finished `CustomResourceDefinition`.
+//! - [`mod@definition`]: the finished `CustomResourceDefinition`.
 
 #![allow(clippy::doc_markdown, reason = "these texts are what `kubectl explain` shows, backticks and all")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
