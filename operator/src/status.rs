@@ -172,7 +172,7 @@ fn state_scaling(conditions: &mut Conditions<'_>, scale: &View) {
             METRICS_AVAILABLE,
             false,
             reasons::METRICS_STALE,
-            &format!("no answer from {}: replicas are added if needed, none is removed", who.join(", ")),
+            &format!("no answer from {}: no replica is removed until there is one", who.join(", ")),
         ),
     }
     if seen.limited {
