@@ -113,9 +113,9 @@ campaign: ## a long test on a fresh cluster (after kube and images): NAME=... SE
 	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
 
-bench: ## the runtime's figures on this machine
-	$(CARGO) build $(ALL) --bin vlm-runtime
-	$(OURS)/vlm-runtime bench --model examples/tiny-llava/model
+bench: ## the speed of the runtime's core on one processor core
+	RAYON_NUM_THREADS=1 taskset -c 0 $(CARGO) bench --locked --workspace --bench engine -- \
+		$(CURDIR)/examples/tiny-llava/model $(CURDIR)/examples/tiny-llava/demo.png
 
 docs: ## the Rust documentation, for reading
 	$(CARGO) doc $(ALL) --no-deps --document-private-items

@@ -86,12 +86,8 @@ async fn change(context: &Context, key: &Key, from: i32, decision: &Decision, ro
         let count = usize::try_from(from - decision.to).unwrap_or_default();
         retire::mark(context, key, count).await;
     }
-    let source = match round {
-        Round::Pods(_) => Source::Pods,
-        Round::Prometheus(..) => Source::Prometheus,
-    };
     let time = context.moment().time;
-    let changed = context.table.commit(key, from, decision, source, time);
+    let changed = context.table.commit(key, from, decision, round.source(), time);
     if changed {
         context.metrics.decided(from, decision.to);
         info!(

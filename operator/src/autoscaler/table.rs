@@ -42,6 +42,8 @@ struct Entry {
 /// What an entry has while the autoscaler is on.
 #[derive(Debug)]
 struct Auto {
+    /// Where the last tick read the load.
+    source: Option<Source>,
     seen: Option<Seen>,
     memory: Memory,
     tracker: Tracker,
@@ -85,6 +87,16 @@ pub enum Round {
     Pods(Vec<PodAnswer>),
     /// The number of ready pods, and what Prometheus said, or why it said nothing.
     Prometheus(i32, Result<f64, String>),
+}
+
+impl Round {
+    /// Where it was read.
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Pods(_) => Source::Pods,
+            Self::Prometheus(..) => Source::Prometheus,
+        }
+    }
 }
 
 /// What follows from a tick.
@@ -142,11 +154,15 @@ impl Table {
         entry.view(max)
     }
 
-    /// Takes in what was read in a tick. A change is only proposed.
+    /// Takes in what was read in a tick. A change is only proposed. What one source has taught says
+    /// nothing about the other's numbers (Prometheus knows no arrivals), so a new source starts anew.
     pub fn take_in(&self, key: &Key, policy: &Policy, round: &Round, now: Duration) -> Next {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(key) else { return Next::Nothing };
         let Some(auto) = &mut entry.auto else { return Next::Nothing };
+        if auto.source.replace(round.source()).is_some_and(|before| before != round.source()) {
+            *auto = Auto { source: Some(round.source()), ..Auto::new(now) };
+        }
         let (sample, health) = match round {
             Round::Pods(pods) => auto.tracker.fold(pods, now),
             Round::Prometheus(ready, answer) => {
@@ -228,7 +244,7 @@ impl Entry {
 
 impl Auto {
     fn new(now: Duration) -> Self {
-        Self { seen: None, memory: Memory::new(now), tracker: Tracker::default() }
+        Self { source: None, seen: None, memory: Memory::new(now), tracker: Tracker::default() }
     }
 }
 

@@ -124,3 +124,22 @@ fn ten_decisions_are_kept() {
     table.retain(|_, _| false);
     assert_eq!(table.settle(&model, None, at(2)).desired, 1);
 }
+
+#[test]
+fn a_new_source_of_the_load_is_not_bound_by_what_the_old_one_taught() {
+    let (table, model) = (Table::default(), model(&up_to(9)));
+    let policy = Policy::new(&model.spec.scaling(), 4);
+    table.settle(&model, Some(1), at(0));
+    let pods = |second: u64| {
+        let finished = Some(second as f64);
+        let reading =
+            Reading { running: 4.0, waiting: 2.0, capacity: 4.0, arrived: Some(0.0), finished, ..Reading::default() };
+        Round::Pods(vec![PodAnswer { pod: "p1".to_owned(), ready: true, reading: Some(reading) }])
+    };
+    for second in (2..20).step_by(2) {
+        table.take_in(&key(&model), &policy, &pods(second), at(second).now);
+    }
+    // By the pods' completions alone, no arrivals in sight, it would be 2.
+    let next = table.take_in(&key(&model), &policy, &Round::Prometheus(1, Ok(36.0)), at(20).now);
+    assert!(matches!(next, Next::Change { from: 1, ref decision } if decision.to == 6), "{next:?}");
+}
