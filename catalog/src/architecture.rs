@@ -13,14 +13,23 @@ pub use describe::describe;
 pub struct ModelConfig {
     /// Which family.
     pub family: Family,
+    /// Whose conventions the files follow.
+    pub dialect: Dialect,
     /// The decoder.
     pub text: TextConfig,
     /// The vision tower.
     pub vision: VisionConfig,
     /// What joins them.
     pub projector: ProjectorConfig,
-    /// Id of the token that stands for one row of visual features.
-    pub image_token_id: u32,
+    /// How pictures are cut.
+    pub tiling: Tiling,
+    /// Id of the token that stands for one row of visual features; `None` when the configuration does not
+    /// say, and the tokenizer resolves it by its string.
+    pub image_token_id: Option<u32>,
+    /// Name of the conversation template, when the configuration names one.
+    pub template: Option<String>,
+    /// Text in the place of the template's own system text.
+    pub system_message: Option<String>,
     /// Number format of the stored weights, as the file names it.
     pub stored_dtype: Option<String>,
 }
@@ -30,6 +39,43 @@ pub struct ModelConfig {
 pub enum Family {
     /// LLaVA-1.5: CLIP, a two-layer projector, one tile an image.
     Llava,
+    /// LLaVA-1.6: LLaVA with a grid of tiles beside the whole picture, and a newline embedding.
+    LlavaNext,
+    /// InternVL 2, 2.5 and 3: InternViT, pixel shuffle, a normalised projector, a grid of tiles.
+    InternVl,
+}
+
+/// Whose conventions of file names, keys, preprocessing and prompts a checkpoint follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// The transformers library's own classes (llava-hf, InternVL "-hf").
+    Transformers,
+    /// The original repositories: liuhaotian's LLaVA, OpenGVLab's InternVL chat.
+    Original,
+}
+
+/// How a family cuts a picture into square tiles.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tiling {
+    /// One tile, padded to a square or cropped; `None` leaves it to `preprocessor_config.json`.
+    One {
+        /// Whether to pad (`Some(true)`) or crop.
+        pad: Option<bool>,
+    },
+    /// The whole picture first, then the tiles of the grid that wastes least (LLaVA-1.6).
+    AnyRes {
+        /// Candidate sizes as (height, width) in pixels, in the order in which they win ties.
+        pinpoints: Vec<(u32, u32)>,
+    },
+    /// The tiles of the grid of the closest aspect ratio, then the whole picture (InternVL).
+    Dynamic {
+        /// Fewest tiles of the grid.
+        min: u32,
+        /// Most tiles of the grid.
+        max: u32,
+        /// Whether the whole picture follows more than one tile.
+        thumbnail: bool,
+    },
 }
 
 /// A decoder of the Llama kind: RMS norms, rotary positions, gated `SiLU`, grouped queries.
@@ -51,6 +97,8 @@ pub struct TextConfig {
     pub head_dim: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// Factors on the rotary frequencies, for long sequences.
+    pub long_rope: Option<LongRope>,
     /// Epsilon of the norms.
     pub rms_norm_eps: f64,
     /// Longest sequence.
@@ -68,9 +116,40 @@ impl TextConfig {
     }
 }
 
-/// A CLIP vision tower.
+/// Rotary factors of Phi-3 ("su", later "longrope"): inverse frequencies are divided by a factor each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    /// Factors of sequences up to `original_positions`; half a head's width.
+    pub short: Vec<f64>,
+    /// Factors of longer sequences.
+    pub long: Vec<f64>,
+    /// Longest sequence of the model before its extension.
+    pub original_positions: usize,
+    /// On cosine and sine, at every length.
+    pub attention_factor: f64,
+}
+
+/// Kinds of vision towers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tower {
+    /// CLIP: a norm behind the stem, layer norms, biases everywhere.
+    Clip,
+    /// InternViT: layer scales, no norm behind the stem or at the end.
+    InternVit {
+        /// RMS norms in the place of layer norms.
+        rms_norm: bool,
+        /// RMS norms over all heads of queries and keys.
+        qk_norm: bool,
+        /// Biases of query, key and value projections.
+        qkv_bias: bool,
+    },
+}
+
+/// A vision tower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
+    /// Which kind.
+    pub tower: Tower,
     /// Width.
     pub hidden_size: usize,
     /// Width of the layer between.
@@ -91,6 +170,8 @@ pub struct VisionConfig {
     pub layers_used: usize,
     /// Whether the class token is dropped from the features.
     pub drop_class_token: bool,
+    /// Squares of this many patches a side are joined into one row (InternVL: 2); 1 joins none.
+    pub shuffle: usize,
 }
 
 impl VisionConfig {
@@ -99,15 +180,18 @@ impl VisionConfig {
         self.image_size / self.patch_size
     }
 
-    /// Rows of features that one tile gives.
+    /// Rows of the decoder that one tile gives.
     pub fn tokens_per_tile(&self) -> usize {
-        self.grid() * self.grid() + usize::from(!self.drop_class_token)
+        let side = self.grid() / self.shuffle;
+        side * side + usize::from(!self.drop_class_token)
     }
 }
 
 /// Two linear layers with an activation between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProjectorConfig {
+    /// Whether a layer norm (epsilon 1e-5) stands before the layers (InternVL).
+    pub norm: bool,
     /// Between the layers.
     pub activation: Activation,
     /// Whether the layers have a bias.

@@ -37,6 +37,26 @@ pub struct PreparedImage {
     pub pixels: Vec<f32>,
     /// Prompt tokens that the picture takes.
     pub tokens: usize,
+    /// The part of the grid's features that is kept, for families that pack a grid (LLaVA-1.6).
+    pub kept: Option<KeptGrid>,
+}
+
+/// Which of a grid's feature rows are picture and not padding (LLaVA-1.6). The first tile is the whole
+/// picture; the others form `tile_rows` × `tile_columns`. All other numbers count feature rows, one a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptGrid {
+    /// Tiles from top to bottom.
+    pub tile_rows: usize,
+    /// Tiles from left to right.
+    pub tile_columns: usize,
+    /// First kept row of the joined grid.
+    pub top: usize,
+    /// First kept column.
+    pub left: usize,
+    /// Kept rows; 0 when nothing is left of an extreme picture.
+    pub height: usize,
+    /// Kept columns.
+    pub width: usize,
 }
 
 /// Why a picture was refused, as a sentence for the client.

@@ -35,7 +35,7 @@ impl Processor {
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let tokenizer = Tokenizer::open(checkpoint)?;
         let config = checkpoint.config();
-        let image_token = config.image_token_id;
+        let image_token = config.image_token_id.unwrap_or_default();
         let image_string = tokenizer.token(image_token).ok_or_else(|| CheckpointError::Unsupported {
             file: "config.json",
             what: format!("image_token_index {image_token}, which tokenizer.json lacks"),

@@ -3,7 +3,10 @@
 #![expect(clippy::cast_possible_wrap, reason = "sizes are bounded far below the sign bit")]
 
 use super::raw::{OneOrMany, RawConfig, RawRope, RawText, RawVision};
-use super::{Activation, ArchitectureError, Family, ModelConfig, ProjectorConfig, TextConfig, VisionConfig};
+use super::{
+    Activation, ArchitectureError, Dialect, Family, ModelConfig, ProjectorConfig, TextConfig, Tiling, Tower,
+    VisionConfig,
+};
 
 const FAMILIES: &str = "LlavaForConditionalGeneration with a CLIP tower and a Llama decoder";
 
@@ -22,8 +25,13 @@ pub fn describe(raw: &RawConfig) -> Result<ModelConfig, ArchitectureError> {
     let image_token = raw.image_token_index.or(raw.image_token_id).unwrap_or(32_000);
     Ok(ModelConfig {
         family,
-        image_token_id: bounded("image_token_index", Some(image_token), 0, 0, text.vocab_size as i64 - 1)? as u32,
+        dialect: Dialect::Transformers,
+        tiling: Tiling::One { pad: None },
+        template: None,
+        system_message: None,
+        image_token_id: Some(bounded("image_token_index", Some(image_token), 0, 0, text.vocab_size as i64 - 1)? as u32),
         projector: ProjectorConfig {
+            norm: false,
             activation: activation("projector_hidden_act", raw.projector_hidden_act.as_deref().unwrap_or("gelu"))?,
             bias: raw.multimodal_projector_bias.unwrap_or(true),
         },
@@ -74,6 +82,7 @@ fn text(raw: &RawText, whole: &RawConfig) -> Result<TextConfig, ArchitectureErro
         kv_heads,
         head_dim,
         rope_theta: rope_theta(raw)?,
+        long_rope: None,
         rms_norm_eps: epsilon("text_config.rms_norm_eps", raw.rms_norm_eps, 1e-6)?,
         max_positions: number("max_position_embeddings", raw.max_position_embeddings, 2048, 1 << 22)?,
         qkv_bias: false,
@@ -114,6 +123,8 @@ fn vision(raw: &RawVision, whole: &RawConfig) -> Result<VisionConfig, Architectu
     divides("vision_config.patch_size", patch_size, "image_size", image_size)?;
     let layers = number("num_hidden_layers", raw.num_hidden_layers, 24, 1 << 10)?;
     Ok(VisionConfig {
+        tower: Tower::Clip,
+        shuffle: 1,
         hidden_size,
         intermediate_size: number("intermediate_size", raw.intermediate_size, 4096, 1 << 18)?,
         layers,

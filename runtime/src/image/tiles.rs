@@ -122,6 +122,7 @@ impl Preprocessing {
             width: side,
             pixels: self.normalised(&tile),
             tokens: self.tokens_per_tile,
+            kept: None,
         })
     }
 

@@ -57,7 +57,7 @@ impl Llava {
 
     /// Embeddings of a prompt: text rows from the vocabulary, image tokens from `images` in order.
     pub fn embed(&self, ids: &[u32], images: &[Tensor]) -> Result<Tensor> {
-        let image_token = self.config.image_token_id;
+        let image_token = self.config.image_token_id.unwrap_or_default();
         let places = ids.iter().filter(|id| **id == image_token).count();
         let rows = images.iter().map(|image| image.dim(0)).sum::<Result<usize>>()?;
         if places != rows {
@@ -82,8 +82,14 @@ impl Llava {
     /// Runs a blank picture and one token through everything. Whether all numbers were finite.
     pub fn warm_up(&self) -> Result<bool> {
         let side = self.config.vision.image_size;
-        let blank =
-            PreparedImage { tiles: 1, height: side, width: side, pixels: vec![0.0; 3 * side * side], tokens: 0 };
+        let blank = PreparedImage {
+            tiles: 1,
+            height: side,
+            width: side,
+            pixels: vec![0.0; 3 * side * side],
+            tokens: 0,
+            kept: None,
+        };
         let visual = self.project(&self.vision_features(&blank)?)?;
         let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: 1 }]);
         let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &self.kv_cache(1, 1)?)?;

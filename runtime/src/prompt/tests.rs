@@ -41,7 +41,7 @@ fn compile(source: Option<&str>) -> (tempfile::TempDir, Template) {
 }
 
 fn image(tokens: usize) -> PromptPart {
-    PromptPart::Image(Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens }))
+    PromptPart::Image(Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens, kept: None }))
 }
 
 fn text(text: &str) -> PromptPart {

@@ -59,7 +59,14 @@ impl Fixture {
     pub fn reference_image(&self) -> PreparedImage {
         let pixels = self.expected("pixel_values");
         let (tiles, _, height, width) = pixels.dims4().unwrap();
-        PreparedImage { tiles, height, width, pixels: pixels.flatten_all().unwrap().to_vec1().unwrap(), tokens: 16 }
+        PreparedImage {
+            tiles,
+            height,
+            width,
+            pixels: pixels.flatten_all().unwrap().to_vec1().unwrap(),
+            tokens: 16,
+            kept: None,
+        }
     }
 
     pub fn prompt(&self) -> Prompt {
