@@ -38,7 +38,9 @@ async fn main() {
     let git = |arguments: &[&str]| run(std::process::Command::new("git").args(arguments).current_dir(root())).unwrap();
     let record = json!({"campaign": name, "seed": args.seed, "commit": git(&["rev-parse", "HEAD"]).trim(),
                         "clean": git(&["status", "--porcelain", "--untracked-files=no"]).is_empty(), "result": result});
-    let path = root().join(format!("tests/results/{name}-{}.json", args.seed));
+    let folder = root().join("tests/results");
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{name}-{}.json", args.seed));
     std::fs::write(&path, serde_json::to_string_pretty(&record).unwrap() + "\n").unwrap();
     println!("{record:#}\nwritten to {}", path.display());
     assert_eq!(result["passed"], true);

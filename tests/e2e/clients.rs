@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vlm_tests::space::Space;
 use vlm_tests::tools::{cache, root, run};
 
-use crate::load::question;
+use crate::load::{long_question, question};
 
 /// What the reference implementation answered to single questions: picture, question, answer, tokens.
 fn references() -> Vec<Value> {
@@ -110,5 +110,35 @@ async fn bad_requests_through_the_service_get_an_error_that_names_the_field() {
         assert!(error["error"]["message"].as_str().unwrap().len() > 10, "{error}");
         assert_eq!(error["error"]["type"], "invalid_request_error", "{error}");
     }
+    space.close();
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_through_the_service_and_nothing_accepted_is_lost() {
+    let space = Space::with_model("t-full-queue").await;
+    let one = json!({"context": {"maxConcurrency": 1}, "scaling": {"minReplicas": 1, "maxReplicas": 1}});
+    space.apply(&one).unwrap();
+    space.await_ready().await;
+    let (client, url) = (reqwest::Client::new(), space.address() + "/v1/chat/completions");
+    let body = long_question(100);
+    // One runs and 64 wait.
+    let requests = (0..96).map(|_| async {
+        let response = client.post(&url).json(&body).send().await.unwrap();
+        let (status, after) = (response.status().as_u16(), response.headers().get("retry-after").cloned());
+        (status, after, response.json::<Value>().await.unwrap())
+    });
+    let (mut answered, mut refused) = (0, 0);
+    for (status, after, body) in futures::future::join_all(requests).await {
+        if status == 200 {
+            assert_eq!(body["usage"]["completion_tokens"], 100, "{body}");
+            answered += 1;
+            continue;
+        }
+        assert_eq!(status, 429, "{body}");
+        assert_eq!(body["error"]["code"], "queue_full", "{body}");
+        assert!(after.unwrap().to_str().unwrap().parse::<u64>().unwrap() >= 1);
+        refused += 1;
+    }
+    assert!(answered >= 65 && refused > 0, "{answered} answered, {refused} refused");
     space.close();
 }

@@ -96,11 +96,28 @@ fn install() {
     let manifest = std::fs::read_to_string(root().join("examples/prometheus.yaml")).expect("examples/prometheus.yaml");
     let service = documents(&manifest)[0].to_string();
     kubectl_in(MONITORING, &service);
+    apply_rendered_chart();
     helm_install(&[]);
     // No DNS in this cluster: the Service's address stands in for its name.
     let operator = service_ip("vlm-operator", SYSTEM);
     kubectl_in(MONITORING, &manifest.replace("vlm-operator.vlm-system.svc", &operator));
     kubectl(&["rollout", "status", "deployment/prometheus", "-n", MONITORING, "--timeout=120s"]).expect("prometheus");
+}
+
+/// The other way of installing, `helm template | kubectl apply`: it too must end with a running operator.
+fn apply_rendered_chart() {
+    let mut helm = Command::new(tool("helm"));
+    helm.args(["template", "vlm-operator"]).arg(chart()).args(["--namespace", SYSTEM]);
+    let rendered = run(&mut helm).expect("helm template");
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    std::fs::write(file.path(), rendered).expect("temporary file");
+    let path = file.path().to_str().expect("UTF-8 path");
+    kubectl(&["apply", "-f", path]).expect("kubectl apply of the rendered chart");
+    let rollout = ["rollout", "status", "deployment/vlm-operator", "-n", SYSTEM, "--timeout=120s"];
+    kubectl(&rollout).expect("the operator of the rendered chart runs");
+    let crd = ["wait", "crd/visionmodels.vlm-operator.dev", "--for=condition=Established", "--timeout=30s"];
+    kubectl(&crd).expect("the CRD of the rendered chart is established");
+    kubectl(&["delete", "-f", path, "--timeout=60s"]).expect("kubectl delete of the rendered chart");
 }
 
 /// `helm upgrade --install` with more settings; waits until the operator is ready.
