@@ -8,6 +8,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
 
+use crate::image::ImageAspect;
+
 /// `vlm-runtime`.
 #[derive(Debug, Parser)]
 #[command(name = "vlm-runtime", version, about = "Serves vision-language models")]
@@ -64,6 +66,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 20_971_520,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub max_image_bytes: u64,
+    /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
+    #[arg(long, value_name = "HOW")]
+    pub image_aspect: Option<ImageAspect>,
     /// Pictures in one request.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub max_images_per_request: u32,
@@ -197,6 +202,18 @@ mod tests {
         assert_eq!(args.queue(), 128);
         assert_eq!(args.port, ports::RUNTIME_HTTP);
         assert_eq!(termination_log(&words), args.termination_log);
+    }
+
+    #[test]
+    fn pictures_are_padded_or_cropped_on_request() {
+        let aspect = |words: &[&str]| {
+            let Command::Serve(args) = parse(&line(&[&["serve", "--model", "x"], words].concat())).unwrap().command;
+            args.image_aspect
+        };
+        assert_eq!(aspect(&[]), None);
+        assert_eq!(aspect(&["--image-aspect", "pad"]), Some(ImageAspect::Pad));
+        assert_eq!(aspect(&["--image-aspect", "crop"]), Some(ImageAspect::Crop));
+        assert!(wrong(&["serve", "--model", "x", "--image-aspect", "stretch"]).contains("pad, crop"));
     }
 
     #[test]

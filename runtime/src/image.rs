@@ -9,6 +9,20 @@ use thiserror::Error;
 
 pub use tiles::Preprocessing;
 
+/// Most tiles of the grid of one picture, where a family lets the picture choose (`InternVL`); `None` leaves it to
+/// the model. With several pictures each may have as many; a caller whose context is short divides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TileBudget(pub Option<u32>);
+
+/// How LLaVA-1.5 makes a picture square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ImageAspect {
+    /// With a margin of the mean colour.
+    Pad,
+    /// By cutting off what is beside the middle.
+    Crop,
+}
+
 /// What a picture may cost before it is decoded.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageLimits {

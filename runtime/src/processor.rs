@@ -5,7 +5,7 @@ use serde::Deserialize;
 use vlm_catalog::architecture::raw::OneOrMany;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::image::{ImageError, ImageLimits, PreparedImage, Preprocessing};
+use crate::image::{ImageAspect, ImageError, ImageLimits, PreparedImage, Preprocessing, TileBudget};
 use crate::prompt::{self, Template};
 pub use crate::prompt::{Prompt, PromptError, PromptMessage, PromptPart, PromptRole};
 pub use crate::tokenizer::Detokenizer;
@@ -52,12 +52,17 @@ impl Processor {
         })
     }
 
+    /// With pictures padded or cropped as `aspect` says; `None` when the model does neither.
+    pub fn with_image_aspect(self, aspect: ImageAspect) -> Option<Self> {
+        Some(Self { preprocessing: self.preprocessing.with_aspect(aspect)?, ..self })
+    }
+
     /// Decodes, resizes and normalises one picture. Heavy on the CPU.
     ///
     /// # Errors
     /// A picture that is broken, of no known format, or beyond `limits`.
     pub fn prepare_image(&self, bytes: &[u8], limits: &ImageLimits) -> Result<PreparedImage, ImageError> {
-        self.preprocessing.prepare(bytes, limits)
+        self.preprocessing.prepare(bytes, limits, TileBudget::default())
     }
 
     /// Renders the chat template, tokenises it and makes room for the pictures.

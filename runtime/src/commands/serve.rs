@@ -86,7 +86,12 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.
 fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
     let checkpoint = Checkpoint::open(&args.model)?;
-    let processor = Processor::open(&checkpoint)?;
+    let mut processor = Processor::open(&checkpoint)?;
+    if let Some(aspect) = args.image_aspect {
+        processor = processor.with_image_aspect(aspect).ok_or_else(|| {
+            StartError::Arguments("--image-aspect is for LLaVA-1.5, and this model cuts pictures into tiles".into())
+        })?;
+    }
     let longest = processor.max_model_len();
     let max_tokens = args.max_tokens.map_or(longest, |tokens| tokens as usize);
     if max_tokens > longest {

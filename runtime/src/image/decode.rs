@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use super::{ImageError, ImageLimits};
 
 /// Longest side over shortest side.
-const MAX_ASPECT: u32 = 200;
+const MAX_ASPECT: u32 = 1000;
 /// A decoder may need the picture at 16 bits and four channels, and about as much again to work.
 const BYTES_PER_PIXEL: u64 = 16;
 

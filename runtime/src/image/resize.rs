@@ -1,9 +1,18 @@
 //! Bicubic resampling bit-equal to Pillow's (before version 13): two passes, horizontal first, each
-//! rounded to 8 bits, coefficients in fixed point. Computes only the part that a crop keeps.
+//! rounded to 8 bits. Computes only the part that a crop keeps, and hands it out row by row.
+
+mod passes;
+mod taps;
 
 use image::RgbImage;
 
-const FRACTION_BITS: u32 = 32 - 8 - 2;
+use passes::Passes;
+use taps::Taps;
+
+/// Rows of the horizontal pass are computed in groups of this many.
+const GROUP: usize = 4;
+/// Columns of the vertical pass are computed in groups of this many.
+const LANES: usize = 16;
 
 /// A rectangle of the resized picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,141 +27,109 @@ pub struct Crop {
     pub height: u32,
 }
 
-/// Resizes `source` to `width` by `height` and returns the part `crop` of it.
-pub fn resize(source: &RgbImage, width: u32, height: u32, crop: Crop) -> RgbImage {
-    let across = Pass::new(source.width(), width, crop.x, crop.width);
-    let down = Pass::new(source.height(), height, crop.y, crop.height);
-    let (first, last) = down.inputs();
-    let middle = horizontal(source, &across, first, last);
-    vertical(&middle, &down, first)
+/// A picture on a canvas of one colour, which is never built: only the rows that are read are put together.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    image: &'a RgbImage,
+    width: u32,
+    height: u32,
+    left: u32,
+    top: u32,
+    colour: [u8; 3],
 }
 
-/// One output pixel: `weights` of the inputs from `start` on.
-struct Tap {
-    start: u32,
-    weights: Vec<i32>,
-}
-
-/// The taps of one direction; of an unchanged size they copy.
-struct Pass {
-    taps: Vec<Tap>,
-}
-
-impl Pass {
-    fn new(input: u32, output: u32, from: u32, count: u32) -> Self {
-        let copy = |i| Tap { start: i, weights: vec![1 << FRACTION_BITS] };
-        let taps = (from..from + count).map(|i| if input == output { copy(i) } else { tap(input, output, i) });
-        Self { taps: taps.collect() }
+impl<'a> Source<'a> {
+    /// The picture itself.
+    pub fn new(image: &'a RgbImage) -> Self {
+        let (width, height) = image.dimensions();
+        Self { image, width, height, left: 0, top: 0, colour: [0; 3] }
     }
 
-    /// First and one past the last input that any output needs.
-    fn inputs(&self) -> (u32, u32) {
-        let first = self.taps.iter().map(|tap| tap.start).min().unwrap_or(0);
-        let last = self.taps.iter().map(|tap| tap.start + tap.weights.len() as u32).max().unwrap_or(0);
-        (first, last)
+    /// The picture in the middle of a square, the odd pixel at the right or below.
+    pub fn squared(image: &'a RgbImage, colour: [u8; 3]) -> Self {
+        let (width, height) = image.dimensions();
+        let side = width.max(height);
+        Self { image, width: side, height: side, left: (side - width) / 2, top: (side - height) / 2, colour }
     }
-}
 
-fn tap(input: u32, output: u32, index: u32) -> Tap {
-    let scale = f64::from(input) / f64::from(output);
-    let filter_scale = scale.max(1.0);
-    let support = 2.0 * filter_scale;
-    let centre = (f64::from(index) + 0.5) * scale;
-    let start = (centre - support + 0.5).max(0.0) as u32;
-    let end = ((centre + support + 0.5) as u32).min(input);
-    let weights: Vec<f64> = (start..end).map(|j| cubic((f64::from(j) - centre + 0.5) / filter_scale)).collect();
-    let sum: f64 = weights.iter().sum();
-    // `round` rounds halves away from zero, as the reference does.
-    let fixed = |weight: &f64| (weight / sum * f64::from(1 << FRACTION_BITS)).round() as i32;
-    Tap { start, weights: weights.iter().map(fixed).collect() }
-}
-
-fn cubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
+    /// Whether row `y` is canvas only.
+    fn is_blank(&self, y: usize) -> bool {
+        y < self.top as usize || y >= self.top as usize + self.image.height() as usize
     }
-}
 
-/// Rows `first..last` of `source`, resampled across.
-fn horizontal(source: &RgbImage, pass: &Pass, first: u32, last: u32) -> RgbImage {
-    let stride = source.width() as usize * 3;
-    let mut out = Vec::with_capacity(pass.taps.len() * (last - first) as usize * 3);
-    for row in source.as_raw().chunks_exact(stride).skip(first as usize).take((last - first) as usize) {
-        for tap in &pass.taps {
-            let pixels = &row[tap.start as usize * 3..];
-            out.extend((0..3).map(|c| blend(tap, |j| pixels[j * 3 + c])));
+    /// Writes the RGB pixels of row `y` into `line`, which may be longer.
+    fn read(&self, y: usize, line: &mut [u8]) {
+        let stride = self.image.width() as usize * 3;
+        let pixels =
+            if self.is_blank(y) { &[] } else { &self.image.as_raw()[(y - self.top as usize) * stride..][..stride] };
+        if pixels.len() < self.width as usize * 3 {
+            let whole = line[..self.width as usize * 3].chunks_exact_mut(3);
+            whole.for_each(|pixel| pixel.copy_from_slice(&self.colour));
         }
+        line[self.left as usize * 3..][..pixels.len()].copy_from_slice(pixels);
     }
-    RgbImage::from_raw(pass.taps.len() as u32, last - first, out).unwrap_or_default()
 }
 
-/// `middle` resampled downwards; its first row is row `first` of the source.
-fn vertical(middle: &RgbImage, pass: &Pass, first: u32) -> RgbImage {
-    let stride = middle.width() as usize * 3;
-    let pixels = middle.as_raw();
-    let mut out = Vec::with_capacity(stride * pass.taps.len());
-    for tap in &pass.taps {
-        let top = (tap.start - first) as usize * stride;
-        out.extend((0..stride).map(|x| blend(tap, |j| pixels[top + j * stride + x])));
-    }
-    RgbImage::from_raw(middle.width(), pass.taps.len() as u32, out).unwrap_or_default()
+/// Resizes `source` to `width` by `height` and gives the rows of `crop`, from the first to the last, to `sink`:
+/// red, green and blue, `crop.width` bytes each.
+pub fn resize(source: &Source, (width, height): (u32, u32), crop: Crop, sink: impl FnMut([&[u8]; 3])) {
+    resize_with(Passes::new(), source, (width, height), crop, sink);
 }
 
-fn blend(tap: &Tap, pixel: impl Fn(usize) -> u8) -> u8 {
-    let half = 1i32 << (FRACTION_BITS - 1);
-    let sum =
-        tap.weights.iter().enumerate().fold(half, |sum, (j, w)| sum.wrapping_add(w.wrapping_mul(i32::from(pixel(j)))));
-    (sum >> FRACTION_BITS).clamp(0, 255) as u8
+fn resize_with(
+    passes: Passes,
+    source: &Source,
+    (width, height): (u32, u32),
+    crop: Crop,
+    mut sink: impl FnMut([&[u8]; 3]),
+) {
+    let across = Taps::new(source.width, width, crop.x, crop.width);
+    let down = Taps::new(source.height, height, crop.y, crop.height);
+    let plane = (crop.width as usize).next_multiple_of(LANES);
+    let middle = Middle::new(passes, source, &across, &down, plane);
+    let mut row = vec![0; 3 * plane];
+    for tap in down.iter() {
+        passes.down(&middle.rows, 3 * plane, tap.first_pair - middle.first / 2, tap.pairs, &mut row);
+        sink([0, 1, 2].map(|c| &row[c * plane..][..crop.width as usize]));
+    }
+}
+
+/// The picture after the horizontal pass: rows of three planes.
+struct Middle {
+    rows: Vec<u8>,
+    /// Row of the source that is the first here; even.
+    first: usize,
+}
+
+impl Middle {
+    fn new(passes: Passes, source: &Source, across: &Taps, down: &Taps, plane: usize) -> Self {
+        let (first, last) = down.inputs();
+        let groups = (last - first).div_ceil(GROUP);
+        let group_bytes = GROUP * 3 * plane;
+        let mut rows = vec![0; groups * group_bytes];
+        let mut strip = passes.strip(source.width as usize);
+        let mut blank = None;
+        for group in 0..groups {
+            let (top, at) = (first + group * GROUP, group * group_bytes);
+            let within = top + GROUP <= source.height as usize;
+            if within && (top..top + GROUP).all(|y| source.is_blank(y)) {
+                if let Some(same) = blank {
+                    rows.copy_within(same..same + group_bytes, at);
+                    continue;
+                }
+                blank = Some(at);
+            }
+            for row in 0..GROUP {
+                // Rows below the last have no weight.
+                if top + row < source.height as usize {
+                    strip.fill(row, |line| source.read(top + row, line));
+                }
+            }
+            passes.across(&mut strip, across, plane, &mut rows[at..at + group_bytes]);
+        }
+        Self { rows, first }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    fn pairs() -> Vec<(RgbImage, RgbImage)> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tables");
-        let mut pairs = Vec::new();
-        for entry in std::fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            if let Some((number, _)) = name.split_once("_pil_bicubic_") {
-                let open = |path: &Path| image::open(path).unwrap().to_rgb8();
-                pairs.push((open(&dir.join(format!("{number}_src.png"))), open(&path)));
-            }
-        }
-        pairs
-    }
-
-    fn whole(image: &RgbImage) -> Crop {
-        Crop { x: 0, y: 0, width: image.width(), height: image.height() }
-    }
-
-    #[test]
-    fn every_byte_equals_pillows() {
-        let pairs = pairs();
-        assert_eq!(pairs.len(), 8);
-        for (source, expected) in pairs {
-            let got = resize(&source, expected.width(), expected.height(), whole(&expected));
-            let different = got.as_raw().iter().zip(expected.as_raw()).filter(|(a, b)| a != b).count();
-            assert_eq!(different, 0, "{:?} to {:?}", source.dimensions(), expected.dimensions());
-        }
-    }
-
-    #[test]
-    fn a_crop_is_a_part_of_the_whole() {
-        for (source, expected) in pairs() {
-            let (w, h) = expected.dimensions();
-            let crop = Crop { x: w / 3, y: h / 4, width: w - w / 3 - w / 5, height: h - h / 4 - h / 6 };
-            let got = resize(&source, w, h, crop);
-            let want = image::imageops::crop_imm(&expected, crop.x, crop.y, crop.width, crop.height).to_image();
-            assert!(got == want, "{crop:?} of {:?}", expected.dimensions());
-        }
-    }
-}
+mod tests;

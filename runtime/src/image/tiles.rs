@@ -1,210 +1,233 @@
-//! How a family of models cuts a picture: for LLaVA-1.5 one square, resized and cropped or padded.
-//! Values come from the checkpoint's `preprocessor_config.json`.
+//! How each family cuts a picture into tiles: what is resized to which size and lands where, how many tokens
+//! it takes, and the normalised pixels. The values come from [`settings`].
 
-use image::{Rgb, RgbImage, imageops};
-use serde::Deserialize;
-use vlm_catalog::architecture::VisionConfig;
+mod anyres;
+mod dynamic;
+mod settings;
 
-use super::resize::{Crop, resize};
-use super::{ImageError, ImageLimits, PreparedImage, decode};
+use image::RgbImage;
+use vlm_catalog::architecture::{ModelConfig, Tiling};
+
+use super::resize::{Crop, Source, resize};
+use super::{ImageAspect, ImageError, ImageLimits, KeptGrid, PreparedImage, TileBudget, decode};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-
-const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-const BICUBIC: u32 = 3;
-const FILE: &str = "preprocessor_config.json";
+use settings::Settings;
 
 /// Preprocessing of one checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessing {
+    cut: Cut,
+    /// Side of a tile in pixels.
     side: u32,
-    resize_to: u32,
-    pad: bool,
-    rescale: f64,
-    mean: [f64; 3],
-    std: [f64; 3],
+    /// Rows of features along one side of a tile.
+    grid: u32,
     tokens_per_tile: usize,
+    normaliser: Normaliser,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Raw {
-    size: Option<Size>,
-    crop_size: Option<Size>,
-    do_resize: Option<bool>,
-    do_center_crop: Option<bool>,
-    do_pad: Option<bool>,
-    do_rescale: Option<bool>,
-    do_normalize: Option<bool>,
-    resample: Option<u32>,
-    rescale_factor: Option<f64>,
-    image_mean: Option<[f64; 3]>,
-    image_std: Option<[f64; 3]>,
+/// How a family cuts.
+#[derive(Clone, Debug, PartialEq)]
+enum Cut {
+    One { shortest_edge: u32, pad: bool },
+    AnyRes { pinpoints: Vec<(u32, u32)>, rounding: anyres::Rounding },
+    Dynamic { min: u32, max: u32, thumbnail: bool },
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Side(u32),
-    Shortest { shortest_edge: u32 },
-    Sides { height: u32, width: u32 },
+/// What becomes of a picture of one size.
+#[derive(Clone, Debug, PartialEq)]
+struct Plan {
+    views: Vec<View>,
+    tiles: usize,
+    tokens: usize,
+    kept: Option<KeptGrid>,
 }
 
-#[derive(Deserialize)]
-struct Nested {
-    image_processor: Option<Raw>,
+/// One resizing of the picture, pasted on a canvas that is cut into tiles.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct View {
+    /// Whether the picture is first put in the middle of a square of the mean colour.
+    squared: bool,
+    /// Width and height to resize to.
+    size: (u32, u32),
+    /// The part of it that is kept.
+    crop: Crop,
+    /// Where that is pasted.
+    at: (u32, u32),
+    /// Columns and rows of tiles.
+    tiles: (u32, u32),
+    /// Number of the first of them.
+    first_tile: usize,
+}
+
+impl View {
+    /// Everything, squeezed into a grid of tiles.
+    fn squeezed((columns, rows): (u32, u32), side: u32, first_tile: usize) -> Self {
+        let size = (columns * side, rows * side);
+        let crop = Crop { x: 0, y: 0, width: size.0, height: size.1 };
+        Self { squared: false, size, crop, at: (0, 0), tiles: (columns, rows), first_tile }
+    }
 }
 
 impl Preprocessing {
-    /// Reads the files of `checkpoint`; what they leave out is CLIP's.
+    /// For `checkpoint`, as its configuration and its preprocessor's file say.
+    ///
+    /// # Errors
+    /// A malformed file, or one that asks for what is not served.
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
-        let raw = match checkpoint.json::<Raw>(FILE)? {
-            Some(raw) => raw,
-            None => {
-                checkpoint.json::<Nested>("processor_config.json")?.and_then(|n| n.image_processor).unwrap_or_default()
-            }
-        };
-        Self::from_raw(&raw, &checkpoint.config().vision)
+        let config = checkpoint.config();
+        Self::new(config, &Settings::read(checkpoint)?)
     }
 
-    fn from_raw(raw: &Raw, vision: &VisionConfig) -> Result<Self, CheckpointError> {
-        for (field, value) in [
-            ("do_resize", raw.do_resize),
-            ("do_center_crop", raw.do_center_crop),
-            ("do_rescale", raw.do_rescale),
-            ("do_normalize", raw.do_normalize),
-        ] {
-            if value == Some(false) {
-                return Err(unsupported(format!("{field} = false"), "true"));
+    fn new(config: &ModelConfig, settings: &Settings) -> Result<Self, CheckpointError> {
+        let side = config.vision.image_size as u32;
+        settings.check(config.family, side)?;
+        let cut = match &config.tiling {
+            Tiling::One { pad } => {
+                Cut::One { shortest_edge: settings.shortest_edge(side)?, pad: pad.unwrap_or(settings.pads()) }
             }
-        }
-        if raw.resample.is_some_and(|r| r != BICUBIC) {
-            return Err(unsupported("another resampling than bicubic".to_owned(), "resample = 3"));
-        }
-        let side = vision.image_size as u32;
-        match raw.crop_size {
-            None => {}
-            Some(Size::Side(s) | Size::Sides { height: s, width: _ }) if s == side => {}
-            Some(ref other) => {
-                return Err(unsupported(format!("crop_size {other:?}"), "the image_size of vision_config"));
+            Tiling::AnyRes { pinpoints } => Cut::AnyRes {
+                pinpoints: settings.pinpoints(pinpoints, side)?,
+                rounding: anyres::Rounding::of(config.dialect),
+            },
+            Tiling::Dynamic { min, max, thumbnail } => {
+                let (min, max) = settings.tiles(*min, *max)?;
+                Cut::Dynamic { min, max, thumbnail: *thumbnail }
             }
-        }
-        let resize_to = match raw.size {
-            None => side,
-            Some(Size::Side(s) | Size::Shortest { shortest_edge: s }) => s,
-            Some(Size::Sides { height, width }) if height == width => height,
-            Some(ref other) => return Err(unsupported(format!("size {other:?}"), "one shortest_edge")),
         };
-        if resize_to < side || resize_to > 4 * side {
-            return Err(unsupported(format!("the size {resize_to}"), "between one and four times the image_size"));
-        }
-        let (mean, std) = (raw.image_mean.unwrap_or(CLIP_MEAN), raw.image_std.unwrap_or(CLIP_STD));
-        let rescale = raw.rescale_factor.unwrap_or(1.0 / 255.0);
-        if std.iter().any(|s| s.abs() < 1e-6) || !mean.iter().chain(&std).chain([&rescale]).all(|v| v.is_finite()) {
-            return Err(unsupported(
-                format!("the mean {mean:?} and deviation {std:?}"),
-                "finite numbers, no deviation of 0",
-            ));
-        }
-        let tokens_per_tile = vision.tokens_per_tile();
-        Ok(Self { side, resize_to, pad: raw.do_pad.unwrap_or(false), rescale, mean, std, tokens_per_tile })
-    }
-
-    /// Decodes, cuts and normalises one picture.
-    pub fn prepare(&self, bytes: &[u8], limits: &ImageLimits) -> Result<PreparedImage, ImageError> {
-        let image = decode::decode(bytes, limits)?;
-        let image = if self.pad { self.padded(image) } else { image };
-        let tile = self.cropped(&image);
-        let side = self.side as usize;
-        Ok(PreparedImage {
-            tiles: 1,
-            height: side,
-            width: side,
-            pixels: self.normalised(&tile),
-            tokens: self.tokens_per_tile,
-            kept: None,
+        Ok(Self {
+            cut,
+            side,
+            grid: (config.vision.grid() / config.vision.shuffle.max(1)) as u32,
+            tokens_per_tile: config.vision.tokens_per_tile(),
+            normaliser: settings.normaliser(config.family)?,
         })
     }
 
-    /// The picture in the middle of a square of the mean colour.
-    fn padded(&self, image: RgbImage) -> RgbImage {
-        let (width, height) = image.dimensions();
-        if width == height {
-            return image;
+    /// With pictures padded or cropped to a square, whatever the checkpoint's files say; `None` when the family
+    /// does neither.
+    pub fn with_aspect(mut self, aspect: ImageAspect) -> Option<Self> {
+        let Cut::One { pad, .. } = &mut self.cut else { return None };
+        *pad = aspect == ImageAspect::Pad;
+        Some(self)
+    }
+
+    /// Decodes, cuts and normalises one picture.
+    ///
+    /// # Errors
+    /// A picture that is broken, of no known format, or beyond `limits`.
+    pub fn prepare(&self, bytes: &[u8], limits: &ImageLimits, budget: TileBudget) -> Result<PreparedImage, ImageError> {
+        Ok(self.cut(&decode::decode(bytes, limits)?, budget))
+    }
+
+    /// Cuts and normalises decoded pixels.
+    pub fn cut(&self, image: &RgbImage, budget: TileBudget) -> PreparedImage {
+        let plan = self.plan(image.dimensions(), budget);
+        let side = self.side as usize;
+        let mut pixels = vec![0.0; plan.tiles * 3 * side * side];
+        for view in &plan.views {
+            self.draw(image, view, &mut pixels[view.first_tile * 3 * side * side..]);
         }
-        let side = width.max(height);
-        let mut square = RgbImage::from_pixel(side, side, Rgb(self.mean.map(|m| (m * 255.0) as u8)));
-        imageops::replace(&mut square, &image, i64::from((side - width) / 2), i64::from((side - height) / 2));
-        square
+        let Plan { tiles, tokens, kept, .. } = plan;
+        PreparedImage { tiles, height: side, width: side, pixels, tokens, kept }
     }
 
-    /// Shortest edge to `resize_to`, then the square in the middle.
-    fn cropped(&self, image: &RgbImage) -> RgbImage {
-        let (width, height) = image.dimensions();
-        let (short, long) = (width.min(height), width.max(height));
-        let long = (u64::from(self.resize_to) * u64::from(long) / u64::from(short)) as u32;
-        let (width, height) = if width <= height { (self.resize_to, long) } else { (long, self.resize_to) };
-        let crop =
-            Crop { x: (width - self.side) / 2, y: (height - self.side) / 2, width: self.side, height: self.side };
-        resize(image, width, height, crop)
+    fn plan(&self, size: (u32, u32), budget: TileBudget) -> Plan {
+        match &self.cut {
+            Cut::One { shortest_edge, pad } => {
+                let views = vec![self.single(size, *shortest_edge, *pad)];
+                Plan { views, tiles: 1, tokens: self.tokens_per_tile, kept: None }
+            }
+            Cut::AnyRes { pinpoints, rounding } => {
+                anyres::plan(size, pinpoints, *rounding, (self.side, self.grid, self.tokens_per_tile))
+            }
+            Cut::Dynamic { min, max, thumbnail } => {
+                let max = budget.0.map_or(*max, |most| most.clamp(1, *max));
+                let grid = dynamic::grid(size, (*min).min(max), max, self.side);
+                let count = (grid.0 * grid.1) as usize;
+                let mut views = vec![View::squeezed(grid, self.side, 0)];
+                if *thumbnail && count > 1 {
+                    views.push(View::squeezed((1, 1), self.side, count));
+                }
+                let tiles = count + views.len() - 1;
+                Plan { views, tiles, tokens: tiles * self.tokens_per_tile, kept: None }
+            }
+        }
     }
 
-    /// `[3, height, width]` of `(rescale · value − mean) / deviation`.
-    fn normalised(&self, tile: &RgbImage) -> Vec<f32> {
-        let channel = |c: usize| {
-            let (mean, std) = (self.mean[c], self.std[c]);
-            let table: Vec<f32> = (0..256).map(|v| ((f64::from(v) * self.rescale - mean) / std) as f32).collect();
-            tile.as_raw().iter().skip(c).step_by(3).map(move |v| table[usize::from(*v)])
+    /// LLaVA-1.5: the shortest edge to `shortest_edge`, the longest cut short in the way of integers, then the middle.
+    fn single(&self, (width, height): (u32, u32), shortest_edge: u32, squared: bool) -> View {
+        let shortest = if squared { width.max(height) } else { width.min(height) };
+        let scaled = |edge: u32| {
+            let edge = if squared { shortest } else { edge };
+            (u64::from(shortest_edge) * u64::from(edge) / u64::from(shortest)) as u32
         };
-        (0..3).flat_map(channel).collect()
+        let size = (scaled(width), scaled(height));
+        let (x, y) = ((size.0 - self.side) / 2, (size.1 - self.side) / 2);
+        let crop = Crop { x, y, width: self.side, height: self.side };
+        View { squared, size, crop, at: (0, 0), tiles: (1, 1), first_tile: 0 }
+    }
+
+    /// Draws `view` into its tiles, the first of which `pixels` begins with.
+    fn draw(&self, image: &RgbImage, view: &View, pixels: &mut [f32]) {
+        let side = self.side as usize;
+        let (columns, rows) = view.tiles;
+        let pixels = &mut pixels[..(columns * rows) as usize * 3 * side * side];
+        if (view.crop.width, view.crop.height) != (columns * self.side, rows * self.side) {
+            for (plane, values) in pixels.chunks_exact_mut(side * side).enumerate() {
+                values.fill(self.normaliser.offset[plane % 3]);
+            }
+        }
+        let source = if view.squared { Source::squared(image, self.normaliser.colour) } else { Source::new(image) };
+        let mut y = view.at.1 as usize;
+        resize(&source, view.size, view.crop, |planes| {
+            let first = y / side * columns as usize;
+            for (channel, plane) in planes.into_iter().enumerate() {
+                let mut x = view.at.0 as usize;
+                let mut plane = plane;
+                while !plane.is_empty() {
+                    let (part, rest) = plane.split_at(plane.len().min(side - x % side));
+                    let tile = first + x / side;
+                    let start = ((tile * 3 + channel) * side + y % side) * side + x % side;
+                    self.normaliser.apply(channel, part, &mut pixels[start..start + part.len()]);
+                    (x, plane) = (x + part.len(), rest);
+                }
+            }
+            y += 1;
+        });
     }
 }
 
-fn unsupported(what: String, supported: &'static str) -> CheckpointError {
-    CheckpointError::Unsupported { file: FILE, what, supported }
+/// From bytes to normalised values: `byte · scale + offset`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Normaliser {
+    scale: [f32; 3],
+    offset: [f32; 3],
+    /// The mean as bytes.
+    colour: [u8; 3],
+}
+
+impl Normaliser {
+    /// Of `(byte · rescale − mean) / std`.
+    fn new(rescale: f64, mean: [f64; 3], std: [f64; 3]) -> Self {
+        Self {
+            scale: std.map(|std| (rescale / std) as f32),
+            offset: [0, 1, 2].map(|c| (-mean[c] / std[c]) as f32),
+            colour: mean.map(|mean| (mean * 255.0) as u8),
+        }
+    }
+
+    fn apply(&self, channel: usize, bytes: &[u8], values: &mut [f32]) {
+        let (scale, offset) = (self.scale[channel], self.offset[channel]);
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (value, byte) in values.iter_mut().zip(bytes) {
+                    *value = f32::from(*byte) * scale + offset;
+                }
+            },
+        );
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn clip28() -> Preprocessing {
-        Preprocessing {
-            side: 28,
-            resize_to: 28,
-            pad: false,
-            rescale: 1.0 / 255.0,
-            mean: CLIP_MEAN,
-            std: CLIP_STD,
-            tokens_per_tile: 16,
-        }
-    }
-
-    #[test]
-    fn a_tall_and_a_wide_picture_keep_their_middle() {
-        let preprocessing = clip28();
-        for (width, height) in [(56, 84), (84, 56), (28, 28), (1, 200), (200, 1), (5, 3)] {
-            let tile = preprocessing.cropped(&RgbImage::from_pixel(width, height, Rgb([9, 8, 7])));
-            assert_eq!(tile.dimensions(), (28, 28), "{width}x{height}");
-            assert!(tile.pixels().all(|p| p.0 == [9, 8, 7]));
-        }
-    }
-
-    #[test]
-    fn padding_centres_the_picture_on_the_mean_colour() {
-        let preprocessing = Preprocessing { pad: true, ..clip28() };
-        let square = preprocessing.padded(RgbImage::from_pixel(3, 6, Rgb([1, 2, 3])));
-        assert_eq!(square.dimensions(), (6, 6));
-        assert_eq!(square.get_pixel(0, 0).0, [122, 116, 104]);
-        assert_eq!(square.get_pixel(1, 0).0, [1, 2, 3]);
-        assert_eq!(square.get_pixel(4, 0).0, [122, 116, 104]);
-    }
-
-    #[test]
-    fn pixels_are_planes_of_normalised_values() {
-        let pixels = clip28().normalised(&RgbImage::from_pixel(28, 28, Rgb([255, 0, 128])));
-        assert_eq!(pixels.len(), 3 * 28 * 28);
-        assert!((pixels[0] - 1.930_336).abs() < 1e-5 && (pixels[28 * 28] + 1.752_097).abs() < 1e-5);
-        assert!((pixels[2 * 28 * 28] - (128.0 / 255.0 - 0.408_210_73) / 0.275_777_1).abs() < 1e-5);
-    }
-}
+mod tests;
