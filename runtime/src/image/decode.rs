@@ -8,10 +8,13 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 
 use super::{ImageError, ImageLimits};
 
-/// Longest side over shortest side.
+/// Longest side over shortest side. Only the part of a picture that is kept is ever resized, so that this bounds
+/// no more than the weights of one direction.
 const MAX_ASPECT: u32 = 1000;
 /// A decoder may need the picture at 16 bits and four channels, and about as much again to work.
 const BYTES_PER_PIXEL: u64 = 16;
+/// What a header and its colour profile may take, however few pixels there are.
+const HEADER_BYTES: u64 = 16 << 20;
 
 /// Decodes `bytes` within `limits`.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
@@ -27,7 +30,8 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError
 }
 
 fn decode_checked(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| undecodable(&e))?;
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| undecodable(&e))?;
+    reader.limits(allocating(HEADER_BYTES));
     match reader.format() {
         None => return Err(unknown(bytes)),
         Some(format) if !format.reading_enabled() => {
@@ -36,27 +40,48 @@ fn decode_checked(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageE
         Some(_) => {}
     }
     let mut decoder = reader.into_decoder().map_err(|e| undecodable(&e))?;
-    check_size(decoder.dimensions(), limits)?;
-    let mut allowed = Limits::default();
-    allowed.max_alloc = Some(limits.max_pixels.saturating_mul(BYTES_PER_PIXEL));
+    let pixels = check_size(decoder.dimensions(), limits)?;
+    let allowed = allocating(HEADER_BYTES.saturating_add(pixels.saturating_mul(BYTES_PER_PIXEL)));
     decoder.set_limits(allowed).map_err(|e| undecodable(&e))?;
     let orientation = decoder.orientation().map_err(|e| undecodable(&e))?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| undecodable(&e))?;
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(rgb(image))
 }
 
-fn check_size((width, height): (u32, u32), limits: &ImageLimits) -> Result<(), ImageError> {
+fn allocating(bytes: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(bytes);
+    limits
+}
+
+/// Eight bits a channel, of sixteen the upper ones, without alpha.
+fn rgb(image: DynamicImage) -> RgbImage {
+    let high = |value: u16| (value >> 8) as u8;
+    let (width, height) = (image.width(), image.height());
+    let bytes: Vec<u8> = match &image {
+        DynamicImage::ImageLuma16(gray) => gray.as_raw().iter().flat_map(|v| [high(*v); 3]).collect(),
+        DynamicImage::ImageLumaA16(gray) => gray.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(deep) => deep.as_raw().iter().map(|v| high(*v)).collect(),
+        DynamicImage::ImageRgba16(deep) => deep.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high)).collect(),
+        _ => return image.into_rgb8(),
+    };
+    RgbImage::from_raw(width, height, bytes).unwrap_or_default()
+}
+
+/// The number of pixels, if they are few enough.
+fn check_size((width, height): (u32, u32), limits: &ImageLimits) -> Result<u64, ImageError> {
     if width == 0 || height == 0 {
         return Err(undecodable(&"it has no pixels"));
     }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > limits.max_pixels {
         return Err(ImageError::TooManyPixels { width, height, limit: limits.max_pixels });
     }
     if width.max(height).div_ceil(width.min(height)) > MAX_ASPECT {
         return Err(ImageError::AspectRatio { width, height, limit: MAX_ASPECT });
     }
-    Ok(())
+    Ok(pixels)
 }
 
 /// Names formats that people do send, so that the answer says more than "unknown".

@@ -78,6 +78,14 @@ impl Preprocessing {
         Self::new(config, &Settings::read(checkpoint)?)
     }
 
+    /// For a model without a preprocessor's file.
+    ///
+    /// # Errors
+    /// More tiles, or other ones, than are served.
+    pub fn of(config: &ModelConfig) -> Result<Self, CheckpointError> {
+        Self::new(config, &Settings::default())
+    }
+
     fn new(config: &ModelConfig, settings: &Settings) -> Result<Self, CheckpointError> {
         let side = config.vision.image_size as u32;
         settings.check(config.family, side)?;

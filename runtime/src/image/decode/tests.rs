@@ -1,5 +1,7 @@
 //! Pictures of every kind, and bytes that are none.
 
+use std::path::Path;
+
 use super::*;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, Rgb};
 use proptest::prelude::*;
@@ -130,4 +132,36 @@ proptest! {
         bytes[at] ^= 1 << bit;
         let _ = decode_checked(&bytes, &limits);
     }
+}
+
+/// Every picture of the folder against what Pillow makes of it; JPEG decoders differ in rounding.
+#[test]
+fn pictures_of_every_kind_are_what_the_reference_sees() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pictures");
+    let (mut count, mut wrong) = (0, Vec::new());
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(name) = path.is_file().then(|| path.file_name().unwrap().to_str().unwrap()) else { continue };
+        count += 1;
+        let expected = image::open(dir.join(format!("expected/{name}.png"))).unwrap().to_rgb8();
+        let tolerance = match name.rsplit_once('.').unwrap() {
+            (_, "jpg") | ("jpeg", "tif") | ("lossy", "webp") => 4,
+            ("cmyk", "tif") => 1,
+            _ => 0,
+        };
+        match decode(&std::fs::read(&path).unwrap(), &ImageLimits::default()) {
+            Err(error) => wrong.push(format!("{name}: {error}")),
+            Ok(got) if got.dimensions() != expected.dimensions() => {
+                wrong.push(format!("{name}: {:?} instead of {:?}", got.dimensions(), expected.dimensions()));
+            }
+            Ok(got) => {
+                let pairs = got.as_raw().iter().zip(expected.as_raw());
+                let worst = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+                if worst > tolerance {
+                    wrong.push(format!("{name}: {worst} levels"));
+                }
+            }
+        }
+    }
+    assert_eq!((count, wrong), (62, Vec::new()));
 }
