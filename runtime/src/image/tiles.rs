@@ -226,14 +226,26 @@ impl Normaliser {
 
     fn apply(&self, channel: usize, bytes: &[u8], values: &mut [f32]) {
         let (scale, offset) = (self.scale[channel], self.offset[channel]);
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (value, byte) in values.iter_mut().zip(bytes) {
-                    *value = f32::from(*byte) * scale + offset;
-                }
-            },
-        );
+        pulp::Arch::new().dispatch(Normalise { scale, offset, bytes, values });
+    }
+}
+
+/// [`Normaliser::apply`], compiled for the instructions of this machine.
+struct Normalise<'a> {
+    scale: f32,
+    offset: f32,
+    bytes: &'a [u8],
+    values: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (value, byte) in self.values.iter_mut().zip(self.bytes) {
+            *value = f32::from(*byte) * self.scale + self.offset;
+        }
     }
 }
 

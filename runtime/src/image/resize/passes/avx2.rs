@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::__m256i;
 
+use pulp::NullaryFnOnce;
 use pulp::x86::V3;
 
 use super::super::taps::{FRACTION_BITS, LOW_BITS, Pair, Taps};
@@ -13,38 +14,79 @@ type Halves = [__m256i; 2];
 
 /// See [`super::Passes::across`].
 pub fn across(simd: V3, strip: &mut Strip, taps: &Taps, plane: usize, out: &mut [u8]) {
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            spread(simd, strip);
-            let (a, rest) = out.split_at_mut(3 * plane);
-            let (b, rest) = rest.split_at_mut(3 * plane);
-            let (c, d) = rest.split_at_mut(3 * plane);
-            let d = &mut d[..3 * plane];
-            for (x, tap) in taps.iter().enumerate() {
-                let couples = &strip.couples[tap.first_pair..][..tap.pairs.len()];
-                let bytes = four(simd, couples, tap.pairs);
-                // Packing works in halves of 16 bytes: rows 0 and 2 are in the first, 1 and 3 in the second.
-                for (row, at) in [(&mut *a, 0), (&mut *b, 16), (&mut *c, 4), (&mut *d, 20)] {
-                    row[x] = bytes[at];
-                    row[plane + x] = bytes[at + 1];
-                    row[2 * plane + x] = bytes[at + 2];
-                }
-            }
-        },
-    );
+    simd.vectorize(Across { simd, strip, taps, plane, out });
 }
+
+/// See [`super::Passes::down`].
+pub fn down(simd: V3, rows: &[u8], pairs: &[Pair], out: &mut [u8]) {
+    simd.vectorize(Down { simd, rows, pairs, out });
+}
+
+// Instructions are only inlined into what is itself inlined into `vectorize`, which closures are not.
+struct Across<'a> {
+    simd: V3,
+    strip: &'a mut Strip,
+    taps: &'a Taps,
+    plane: usize,
+    out: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Across<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { simd, strip, taps, plane, out } = self;
+        spread(simd, strip);
+        let (a, rest) = out.split_at_mut(3 * plane);
+        let (b, rest) = rest.split_at_mut(3 * plane);
+        let (c, d) = rest.split_at_mut(3 * plane);
+        let d = &mut d[..3 * plane];
+        for (x, tap) in taps.iter().enumerate() {
+            let couples = &strip.couples[tap.first_pair..][..tap.pairs.len()];
+            let bytes = four(simd, couples, tap.pairs);
+            // Packing works in halves of 16 bytes: rows 0 and 2 are in the first, 1 and 3 in the second.
+            for (row, at) in [(&mut *a, 0), (&mut *b, 16), (&mut *c, 4), (&mut *d, 20)] {
+                row[x] = bytes[at];
+                row[plane + x] = bytes[at + 1];
+                row[2 * plane + x] = bytes[at + 2];
+            }
+        }
+    }
+}
+
+struct Down<'a> {
+    simd: V3,
+    rows: &'a [u8],
+    pairs: &'a [Pair],
+    out: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Down<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (rows, _) = self.rows.as_chunks::<LANES>();
+        let (out, _) = self.out.as_chunks_mut::<LANES>();
+        let stride = out.len();
+        let rows = &rows[..2 * self.pairs.len() * stride];
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = sixteen(self.simd, &rows[x..], stride, self.pairs);
+        }
+    }
+}
+
+/// From the bytes of four pixels to two couples: the upper bytes become zero.
+const ORDER: [[i8; 16]; 2] = [
+    [0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1],
+    [6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1],
+];
 
 /// Turns the lines of `strip` into couples.
 #[inline(always)]
 fn spread(simd: V3, strip: &mut Strip) {
-    const NONE: i8 = -1;
-    let order: [[i8; 16]; 2] = [0, 6].map(|first| {
-        let mut order = [NONE; 16];
-        (0..6).for_each(|i| order[2 * i as usize] = first + i / 2 + 3 * (i % 2));
-        order
-    });
-    let order = order.map(pulp::cast);
+    let order = ORDER.map(pulp::cast);
     let Strip { lines, stride, couples } = strip;
     for row in 0..GROUP {
         let line = &lines[row * *stride..][..*stride];
@@ -73,29 +115,14 @@ fn four(simd: V3, couples: &[[Couple; GROUP]], pairs: &[Pair]) -> [u8; 32] {
     pulp::cast(simd.avx2._mm256_packus_epi16(sums, sums))
 }
 
-/// See [`super::Passes::down`].
-pub fn down(simd: V3, rows: &[u8], pairs: &[Pair], out: &mut [u8]) {
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            let (rows, _) = rows.as_chunks::<LANES>();
-            let (out, _) = out.as_chunks_mut::<LANES>();
-            let stride = out.len();
-            let rows = &rows[..2 * pairs.len() * stride];
-            for (x, out) in out.iter_mut().enumerate() {
-                *out = sixteen(simd, &rows[x..], stride, pairs);
-            }
-        },
-    );
-}
-
 /// Sixteen columns; each row is `stride` chunks after the one above.
 #[inline(always)]
 fn sixteen(simd: V3, rows: &[[u8; LANES]], stride: usize, pairs: &[Pair]) -> [u8; LANES] {
     let zero = simd.avx._mm256_setzero_si256();
     let (mut even, mut odd) = ([zero; 2], [zero; 2]);
     for (pair, two) in pairs.iter().zip(rows.chunks(2 * stride)) {
-        let [a, b] = [0, stride].map(|at| simd.avx2._mm256_cvtepu8_epi16(pulp::cast(two[at])));
+        let a = simd.avx2._mm256_cvtepu8_epi16(pulp::cast(two[0]));
+        let b = simd.avx2._mm256_cvtepu8_epi16(pulp::cast(two[stride]));
         let weights = weights(simd, pair);
         even = step(simd, even, simd.avx2._mm256_unpacklo_epi16(a, b), weights);
         odd = step(simd, odd, simd.avx2._mm256_unpackhi_epi16(a, b), weights);
@@ -107,12 +134,14 @@ fn sixteen(simd: V3, rows: &[[u8; LANES]], stride: usize, pairs: &[Pair]) -> [u8
 
 #[inline(always)]
 fn weights(simd: V3, pair: &Pair) -> Halves {
-    [pair.low, pair.high].map(|half| simd.avx._mm256_set1_epi32(pulp::cast(half)))
+    [simd.avx._mm256_set1_epi32(pulp::cast(pair.low)), simd.avx._mm256_set1_epi32(pulp::cast(pair.high))]
 }
 
 #[inline(always)]
 fn step(simd: V3, sums: Halves, pixels: __m256i, weights: Halves) -> Halves {
-    [0, 1].map(|i| simd.avx2._mm256_add_epi32(sums[i], simd.avx2._mm256_madd_epi16(pixels, weights[i])))
+    let low = simd.avx2._mm256_madd_epi16(pixels, weights[0]);
+    let high = simd.avx2._mm256_madd_epi16(pixels, weights[1]);
+    [simd.avx2._mm256_add_epi32(sums[0], low), simd.avx2._mm256_add_epi32(sums[1], high)]
 }
 
 #[inline(always)]
