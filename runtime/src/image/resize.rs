@@ -6,7 +6,7 @@ mod taps;
 
 use image::RgbImage;
 
-use passes::Passes;
+use passes::{Passes, Strip};
 use taps::Taps;
 
 /// Rows of the horizontal pass are computed in groups of this many.
@@ -86,48 +86,74 @@ fn resize_with(
     let across = Taps::new(source.width, width, crop.x, crop.width);
     let down = Taps::new(source.height, height, crop.y, crop.height);
     let plane = (crop.width as usize).next_multiple_of(LANES);
-    let middle = Middle::new(passes, source, &across, &down, plane);
+    let mut window = Window::new(passes, *source, &across, &down, plane);
     let mut row = vec![0; 3 * plane];
     for tap in down.iter() {
-        passes.down(&middle.rows, 3 * plane, tap.first_pair - middle.first / 2, tap.pairs, &mut row);
+        let rows = window.rows(2 * tap.first_pair, 2 * tap.pairs.len());
+        passes.down(rows, tap.pairs, &mut row);
         sink([0, 1, 2].map(|c| &row[c * plane..][..crop.width as usize]));
     }
 }
 
-/// The picture after the horizontal pass: rows of three planes.
-struct Middle {
+/// The rows between the passes, three planes each, of which only those are kept that the next outputs need.
+struct Window<'a> {
+    passes: Passes,
+    source: Source<'a>,
+    across: &'a Taps,
+    plane: usize,
+    strip: Strip,
     rows: Vec<u8>,
-    /// Row of the source that is the first here; even.
-    first: usize,
+    /// Row of the source that is the first in `rows`, and one past the last.
+    held: (usize, usize),
+    /// A group of rows of canvas only.
+    blank: Option<Vec<u8>>,
 }
 
-impl Middle {
-    fn new(passes: Passes, source: &Source, across: &Taps, down: &Taps, plane: usize) -> Self {
+impl<'a> Window<'a> {
+    /// More rows than one output needs, so that they are seldom moved.
+    const SPARE: usize = 64;
+
+    fn new(passes: Passes, source: Source<'a>, across: &'a Taps, down: &Taps, plane: usize) -> Self {
         let (first, last) = down.inputs();
-        let groups = (last - first).div_ceil(GROUP);
-        let group_bytes = GROUP * 3 * plane;
-        let mut rows = vec![0; groups * group_bytes];
-        let mut strip = passes.strip(source.width as usize);
-        let mut blank = None;
-        for group in 0..groups {
-            let (top, at) = (first + group * GROUP, group * group_bytes);
-            let within = top + GROUP <= source.height as usize;
-            if within && (top..top + GROUP).all(|y| source.is_blank(y)) {
-                if let Some(same) = blank {
-                    rows.copy_within(same..same + group_bytes, at);
-                    continue;
-                }
-                blank = Some(at);
+        let most = (2 * down.length() + Self::SPARE).min(last - first).next_multiple_of(GROUP) + GROUP;
+        let rows = vec![0; most * 3 * plane];
+        let strip = passes.strip(source.width as usize);
+        Self { passes, source, across, plane, strip, rows, held: (first, first), blank: None }
+    }
+
+    /// `count` rows from `first` on, which never decreases.
+    fn rows(&mut self, first: usize, count: usize) -> &[u8] {
+        let stride = 3 * self.plane;
+        while self.held.1 < first + count {
+            if (self.held.1 + GROUP - self.held.0) * stride > self.rows.len() {
+                let kept = (first - self.held.0) * stride..(self.held.1 - self.held.0) * stride;
+                self.rows.copy_within(kept, 0);
+                self.held.0 = first;
             }
-            for row in 0..GROUP {
-                // Rows below the last have no weight.
-                if top + row < source.height as usize {
-                    strip.fill(row, |line| source.read(top + row, line));
-                }
-            }
-            passes.across(&mut strip, across, plane, &mut rows[at..at + group_bytes]);
+            self.add();
         }
-        Self { rows, first }
+        &self.rows[(first - self.held.0) * stride..][..count * stride]
+    }
+
+    /// Computes the next group.
+    fn add(&mut self) {
+        let (top, height) = (self.held.1, self.source.height as usize);
+        let bytes = GROUP * 3 * self.plane;
+        let group = &mut self.rows[(top - self.held.0) * 3 * self.plane..][..bytes];
+        self.held.1 += GROUP;
+        let canvas = top + GROUP <= height && (top..top + GROUP).all(|y| self.source.is_blank(y));
+        if let Some(blank) = self.blank.as_ref().filter(|_| canvas) {
+            group.copy_from_slice(blank);
+            return;
+        }
+        // Rows below the last have no weight.
+        for row in (0..GROUP).filter(|row| top + row < height) {
+            self.strip.fill(row, |line| self.source.read(top + row, line));
+        }
+        self.passes.across(&mut self.strip, self.across, self.plane, group);
+        if canvas {
+            self.blank = Some(group.to_vec());
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 mod avx2;
 mod portable;
 
+use super::GROUP;
 use super::taps::{Pair, Taps};
-use super::{GROUP, LANES};
 
 /// Two neighbouring pixels of a row: red, red, green, green, blue, blue, nothing, nothing.
 type Couple = [i16; 8];
@@ -68,10 +68,8 @@ impl Passes {
         }
     }
 
-    /// Resamples rows of `out.len()` bytes vertically; `first` is half the index of the first of them.
-    pub fn down(self, rows: &[u8], stride: usize, first: usize, pairs: &[Pair], out: &mut [u8]) {
-        debug_assert!(stride % LANES == 0 && out.len() == stride);
-        let rows = &rows[2 * first * stride..];
+    /// Resamples rows of `out.len()` bytes vertically, two for every pair.
+    pub fn down(self, rows: &[u8], pairs: &[Pair], out: &mut [u8]) {
         match self {
             Self::Portable => portable::down(rows, pairs, out),
             #[cfg(target_arch = "x86_64")]

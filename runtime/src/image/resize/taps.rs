@@ -24,59 +24,75 @@ pub struct Tap<'a> {
     pub pairs: &'a [Pair],
 }
 
-/// The taps of one direction; those of an unchanged size copy.
+/// The taps of one direction; those of an unchanged size copy. All have as many pairs as the longest, some
+/// of them without weight, because a loop of always the same length is a fast one.
 #[derive(Debug)]
 pub struct Taps {
-    /// First pair, and where its weights begin and end in `pairs`.
-    spans: Vec<(usize, usize, usize)>,
+    /// First pair of each.
+    firsts: Vec<usize>,
     pairs: Vec<Pair>,
+    /// Pairs of each.
+    length: usize,
 }
 
 impl Taps {
     /// Of the outputs `from..from + count` of `output` ones, made from `input` ones.
     pub fn new(input: u32, output: u32, from: u32, count: u32) -> Self {
-        let (mut spans, mut pairs) = (Vec::with_capacity(count as usize), Vec::new());
         let mut weights = Vec::new();
+        let mut starts = Vec::with_capacity(count as usize + 1);
         for index in from..from + count {
-            let start = if input == output {
-                weights.clear();
+            let at = weights.len();
+            if input == output {
                 weights.push(1 << FRACTION_BITS);
-                index as usize
+                starts.push((index as usize, at));
             } else {
-                fill(input, output, index, &mut weights)
-            };
-            let begin = pairs.len();
-            push(&mut pairs, start % 2, &weights);
-            spans.push((start / 2, begin, pairs.len()));
+                starts.push((fill(input, output, index, &mut weights), at));
+            }
         }
-        Self { spans, pairs }
+        starts.push((0, weights.len()));
+        let spans = || starts.windows(2).map(|two| (two[0].0, &weights[two[0].1..two[1].1]));
+        let length = spans().map(|(start, weights)| (start % 2 + weights.len()).div_ceil(2)).max().unwrap_or(0);
+        let last = (input as usize).div_ceil(2) - length;
+        let mut taps = Self { firsts: Vec::new(), pairs: vec![Pair::default(); length * count as usize], length };
+        for ((start, weights), pairs) in spans().zip(taps.pairs.chunks_exact_mut(length)) {
+            let first = (start / 2).min(last);
+            place(pairs, start - 2 * first, weights);
+            taps.firsts.push(first);
+        }
+        taps
     }
 
     /// One after the other.
     pub fn iter(&self) -> impl Iterator<Item = Tap<'_>> {
-        self.spans.iter().map(|&(first_pair, begin, end)| Tap { first_pair, pairs: &self.pairs[begin..end] })
+        self.firsts
+            .iter()
+            .zip(self.pairs.chunks_exact(self.length))
+            .map(|(first, pairs)| Tap { first_pair: *first, pairs })
+    }
+
+    /// Pairs of each.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// First and one past the last input that any output reads, both even.
     pub fn inputs(&self) -> (usize, usize) {
-        let first = self.iter().map(|tap| tap.first_pair).min().unwrap_or(0);
-        let last = self.iter().map(|tap| tap.first_pair + tap.pairs.len()).max().unwrap_or(0);
+        let first = self.firsts.iter().min().copied().unwrap_or(0);
+        let last = self.firsts.iter().max().map_or(0, |last| last + self.length);
         (2 * first, 2 * last)
     }
 }
 
-/// Appends `weights`, shifted by `skip` inputs without weight.
-fn push(pairs: &mut Vec<Pair>, skip: usize, weights: &[i32]) {
-    let begin = pairs.len();
-    pairs.resize(begin + (skip + weights.len()).div_ceil(2), Pair::default());
+/// Puts `weights` behind `skip` inputs without weight.
+fn place(pairs: &mut [Pair], skip: usize, weights: &[i32]) {
     for (at, weight) in (skip..).zip(weights) {
-        let pair = &mut pairs[begin + at / 2];
+        let pair = &mut pairs[at / 2];
         pair.low[at % 2] = (weight & ((1 << LOW_BITS) - 1)) as i16;
         pair.high[at % 2] = (weight >> LOW_BITS) as i16;
     }
 }
 
-/// Puts the weights of output `index` into `weights` and returns the first input.
+/// Appends the weights of output `index` to `weights` and returns the first input.
 fn fill(input: u32, output: u32, index: u32, weights: &mut Vec<i32>) -> usize {
     let scale = f64::from(input) / f64::from(output);
     let filter_scale = scale.max(1.0);
@@ -86,7 +102,6 @@ fn fill(input: u32, output: u32, index: u32, weights: &mut Vec<i32>) -> usize {
     let end = ((centre + support + 0.5) as u32).min(input);
     let weight = |j: u32| cubic((f64::from(j) - centre + 0.5) / filter_scale);
     let sum: f64 = (start..end).map(weight).sum();
-    weights.clear();
     // `round` rounds halves away from zero, as the reference does.
     weights.extend((start..end).map(|j| (weight(j) / sum * f64::from(1 << FRACTION_BITS)).round() as i32));
     start as usize

@@ -37,20 +37,33 @@ impl NullaryFnOnce for Across<'_> {
     #[inline(always)]
     fn call(self) {
         let Self { simd, strip, taps, plane, out } = self;
-        spread(simd, strip);
-        let (a, rest) = out.split_at_mut(3 * plane);
-        let (b, rest) = rest.split_at_mut(3 * plane);
-        let (c, d) = rest.split_at_mut(3 * plane);
-        let d = &mut d[..3 * plane];
-        for (x, tap) in taps.iter().enumerate() {
-            let couples = &strip.couples[tap.first_pair..][..tap.pairs.len()];
-            let bytes = four(simd, couples, tap.pairs);
-            // Packing works in halves of 16 bytes: rows 0 and 2 are in the first, 1 and 3 in the second.
-            for (row, at) in [(&mut *a, 0), (&mut *b, 16), (&mut *c, 4), (&mut *d, 20)] {
-                row[x] = bytes[at];
-                row[plane + x] = bytes[at + 1];
-                row[2 * plane + x] = bytes[at + 2];
+        let Strip { lines, stride, couples } = strip;
+        let (mut ready, mut column) = (0, 0);
+        let mut taps = taps.iter();
+        loop {
+            // Sixteen pixels of four rows: two pixels of each row at a time.
+            let mut block = [simd.avx._mm256_setzero_si256(); 8];
+            let mut any = false;
+            for pair in &mut block {
+                let mut sums = [simd.avx._mm256_setzero_si256(); 2];
+                for (sums, tap) in sums.iter_mut().zip(&mut taps) {
+                    let end = tap.first_pair + tap.pairs.len();
+                    // As few at a time as are needed, so that they are still in the nearest cache.
+                    while ready < end {
+                        let Some(two) = couples[ready..].first_chunk_mut() else { break };
+                        spread(simd, &lines[6 * ready..], *stride, two);
+                        ready += 2;
+                    }
+                    *sums = four(simd, &couples[tap.first_pair..end], tap.pairs);
+                    any = true;
+                }
+                *pair = simd.avx2._mm256_packus_epi16(sums[0], sums[1]);
             }
+            if !any {
+                break;
+            }
+            store(simd, block, plane, &mut out[column..]);
+            column += LANES;
         }
     }
 }
@@ -77,32 +90,32 @@ impl NullaryFnOnce for Down<'_> {
     }
 }
 
-/// From the bytes of four pixels to two couples: the upper bytes become zero.
-const ORDER: [[i8; 16]; 2] = [
-    [0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1],
-    [6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1],
+/// From the bytes of four pixels of two rows to two couples: the upper bytes become zero.
+const ORDER: [[[i8; 16]; 2]; 2] = [
+    [[0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1]; 2],
+    [[6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1]; 2],
 ];
 
-/// Turns the lines of `strip` into couples.
+/// Turns the bytes of four pixels, the first ones of each line, into two couples.
 #[inline(always)]
-fn spread(simd: V3, strip: &mut Strip) {
-    let order = ORDER.map(pulp::cast);
-    let Strip { lines, stride, couples } = strip;
-    for row in 0..GROUP {
-        let line = &lines[row * *stride..][..*stride];
-        let pairs = couples.chunks_exact_mut(2);
-        for (at, two) in pairs.enumerate() {
-            let Some(bytes) = line[12 * at..].first_chunk::<16>() else { break };
-            let bytes = pulp::cast(*bytes);
-            two[0][row] = pulp::cast(simd.ssse3._mm_shuffle_epi8(bytes, order[0]));
-            two[1][row] = pulp::cast(simd.ssse3._mm_shuffle_epi8(bytes, order[1]));
-        }
-    }
+fn spread(simd: V3, lines: &[u8], stride: usize, two: &mut [[Couple; GROUP]; 2]) {
+    let (Some(w), Some(x)) = (lines.first_chunk::<16>(), lines[stride..].first_chunk::<16>()) else { return };
+    let (Some(y), Some(z)) = (lines[2 * stride..].first_chunk::<16>(), lines[3 * stride..].first_chunk::<16>()) else {
+        return;
+    };
+    // Stored as they will be loaded: narrower stores would have to reach the cache first.
+    let upper: __m256i = pulp::cast([*w, *x]);
+    let lower: __m256i = pulp::cast([*y, *z]);
+    let order = [pulp::cast(ORDER[0]), pulp::cast(ORDER[1])];
+    two[0] =
+        pulp::cast([simd.avx2._mm256_shuffle_epi8(upper, order[0]), simd.avx2._mm256_shuffle_epi8(lower, order[0])]);
+    two[1] =
+        pulp::cast([simd.avx2._mm256_shuffle_epi8(upper, order[1]), simd.avx2._mm256_shuffle_epi8(lower, order[1])]);
 }
 
-/// One pixel of each row of the group.
+/// One pixel of each row of the group, in 16 bits: rows 0 and 2, then 1 and 3.
 #[inline(always)]
-fn four(simd: V3, couples: &[[Couple; GROUP]], pairs: &[Pair]) -> [u8; 32] {
+fn four(simd: V3, couples: &[[Couple; GROUP]], pairs: &[Pair]) -> __m256i {
     let zero = simd.avx._mm256_setzero_si256();
     let (mut upper, mut lower) = ([zero; 2], [zero; 2]);
     for (couple, pair) in couples.iter().zip(pairs) {
@@ -111,8 +124,45 @@ fn four(simd: V3, couples: &[[Couple; GROUP]], pairs: &[Pair]) -> [u8; 32] {
         upper = step(simd, upper, two, weights);
         lower = step(simd, lower, other, weights);
     }
-    let sums = simd.avx2._mm256_packs_epi32(finish(simd, upper), finish(simd, lower));
-    pulp::cast(simd.avx2._mm256_packus_epi16(sums, sums))
+    simd.avx2._mm256_packs_epi32(finish(simd, upper), finish(simd, lower))
+}
+
+/// From red, green, blue and nothing of two pixels of two rows to two of each.
+const SORT: [[i8; 16]; 2] = [[0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15]; 2];
+
+/// Writes sixteen pixels of the rows of a group to their planes, the first of which `out` begins with.
+#[inline(always)]
+fn store(simd: V3, block: [__m256i; 8], plane: usize, out: &mut [u8]) {
+    let avx2 = simd.avx2;
+    let mut sorted = block;
+    for pixels in &mut sorted {
+        *pixels = avx2._mm256_shuffle_epi8(*pixels, pulp::cast(SORT));
+    }
+    for lower in [false, true] {
+        // Four pixels each: of rows 0 and 1, or of 2 and 3.
+        let mut fours = [simd.avx._mm256_setzero_si256(); 4];
+        for (four, two) in fours.iter_mut().zip(sorted.chunks_exact(2)) {
+            *four = if lower {
+                avx2._mm256_unpackhi_epi16(two[0], two[1])
+            } else {
+                avx2._mm256_unpacklo_epi16(two[0], two[1])
+            };
+        }
+        let [a, b, c, d] = fours;
+        let (ab, cd) = (avx2._mm256_unpacklo_epi32(a, b), avx2._mm256_unpacklo_epi32(c, d));
+        let (blue_ab, blue_cd) = (avx2._mm256_unpackhi_epi32(a, b), avx2._mm256_unpackhi_epi32(c, d));
+        let planes = [
+            avx2._mm256_unpacklo_epi64(ab, cd),
+            avx2._mm256_unpackhi_epi64(ab, cd),
+            avx2._mm256_unpacklo_epi64(blue_ab, blue_cd),
+        ];
+        for (channel, both) in planes.into_iter().enumerate() {
+            let [first, second]: [[u8; LANES]; 2] = pulp::cast(both);
+            let row = if lower { 2 } else { 0 };
+            out[(3 * row + channel) * plane..][..LANES].copy_from_slice(&first);
+            out[(3 * (row + 1) + channel) * plane..][..LANES].copy_from_slice(&second);
+        }
+    }
 }
 
 /// Sixteen columns; each row is `stride` chunks after the one above.
