@@ -90,15 +90,14 @@ def references():
 
 
 def timed(run):
-    """Middle of the repeats in milliseconds, by the clock and by this thread's processor time."""
+    """Middle of the repeats in milliseconds."""
     run()
-    clock, processor, begun = [], [], time.perf_counter()
-    while time.perf_counter() - begun < 1.5 or len(clock) < 15:
-        start, spent = time.perf_counter_ns(), time.thread_time_ns()
+    times, begun = [], time.perf_counter()
+    while time.perf_counter() - begun < 1.5 or len(times) < 15:
+        start = time.perf_counter_ns()
         run()
-        clock.append((time.perf_counter_ns() - start) / 1e6)
-        processor.append((time.thread_time_ns() - spent) / 1e6)
-    return {"clock_ms": statistics.median(clock), "processor_ms": statistics.median(processor)}
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    return statistics.median(times)
 
 
 def decoded(path):
@@ -111,15 +110,15 @@ def measure_references(directory):
         name = f"{width}x{height}"
         path = directory / f"{name}.jpg"
         image = decoded(path)
-        yield {"picture": name, "family": "decode", "from": "jpeg", "by": "pillow", **timed(lambda: decoded(path))}
+        yield {"picture": name, "family": "decode", "from": "jpeg", "by": "pillow", "ms": timed(lambda: decoded(path))}
         for family, processors in references().items():
             for by, process in zip(("pillow", "torchvision"), processors):
-                yield {"picture": name, "family": family, "from": "pixels", "by": by, **timed(lambda: process(image))}
-                yield {"picture": name, "family": family, "from": "jpeg", "by": by, **timed(lambda: process(decoded(path)))}
+                yield {"picture": name, "family": family, "from": "pixels", "by": by, "ms": timed(lambda: process(image))}
+                yield {"picture": name, "family": family, "from": "jpeg", "by": by, "ms": timed(lambda: process(decoded(path)))}
 
 
 def table(rows, names):
-    times = {(r["picture"], r["family"], r["from"], r["by"]): r["processor_ms"] for r in rows}
+    times = {(r["picture"], r["family"], r["from"], r["by"]): r["ms"] for r in rows}
     yield "| picture | family | from | reference | torchvision | ours | times faster |\n|---|---|---|---|---|---|---|"
     for (picture, family, source, by), ours in sorted(times.items(), key=lambda item: (names.index(item[0][0]), item[0][2] != "pixels", item[0][1])):
         if by == "ours":
@@ -145,7 +144,7 @@ def main():
 
 `taskset -c 0 python runtime/benches/images.py -- cargo bench -p vlm-runtime --bench images --`
 {processor}, one core; {versions}; load {about['load']:.1f}.
-Medians of the processor time of one thread; `images.json` has the clock's beside it. JPEG files have quality 90 and halved chroma. "decode" is the JPEG decoder alone.
+Medians of the time that one picture takes. JPEG files have quality 90 and halved chroma. "decode" is the JPEG decoder alone.
 
 """
     names = [f"{width}x{height}" for width, height in SIZES]

@@ -1,7 +1,7 @@
 //! Speed of preprocessing on one processor core: `images.py` makes the pictures, measures the reference beside
 //! this program and writes `results/images.md`. Prints one JSON object a line.
 //!
-//! `taskset -c 0 cargo bench -p vlm-runtime --bench images -- DIR` measures every `DIR/*.jpg`.
+//! `taskset -c 0 cargo bench -p vlm-runtime --bench images -- DIR [FAMILY]` measures every `DIR/*.jpg`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -16,10 +16,12 @@ const LEAST: (Duration, usize) = (Duration::from_millis(1500), 15);
 const PINPOINTS: [(u32, u32); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
 
 fn main() {
-    let Some(dir) = std::env::args().skip(1).find(|argument| argument != "--bench").map(PathBuf::from) else {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let Some(dir) = arguments.next().map(PathBuf::from) else {
         println!("name the directory of pictures that images.py made");
         return;
     };
+    let only = arguments.next();
     let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "jpg")) {
@@ -28,6 +30,9 @@ fn main() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         line(name, "decode", "jpeg", timed(|| drop(image::load_from_memory(&bytes).unwrap().to_rgb8())));
         for (family, preprocessing) in families() {
+            if only.as_ref().is_some_and(|only| only != family) {
+                continue;
+            }
             line(name, family, "pixels", timed(|| drop(preprocessing.cut(&image, TileBudget::default()))));
             let prepare = || preprocessing.prepare(&bytes, &ImageLimits::default(), TileBudget::default()).unwrap();
             line(name, family, "jpeg", timed(|| drop(prepare())));
@@ -53,32 +58,21 @@ fn families() -> Vec<(&'static str, Preprocessing)> {
     ]
 }
 
-/// Middle of the repeats in milliseconds, by the clock and by what the processor spent on this thread.
-fn timed(mut run: impl FnMut()) -> [f64; 2] {
+/// Middle of the repeats in milliseconds.
+fn timed(mut run: impl FnMut()) -> f64 {
     run();
     let begun = Instant::now();
-    let mut times = [Vec::new(), Vec::new()];
-    while begun.elapsed() < LEAST.0 || times[0].len() < LEAST.1 {
-        let (start, spent) = (Instant::now(), processor_time());
+    let mut times = Vec::new();
+    while begun.elapsed() < LEAST.0 || times.len() < LEAST.1 {
+        let start = Instant::now();
         run();
-        times[0].push(start.elapsed());
-        times[1].push(processor_time().saturating_sub(spent));
+        times.push(start.elapsed());
     }
-    times.map(|mut column| {
-        column.sort();
-        column[column.len() / 2].as_secs_f64() * 1e3
-    })
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-/// From the kernel's scheduler, in nanoseconds.
-fn processor_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
-}
-
-fn line(picture: &str, family: &str, from: &str, [clock, processor]: [f64; 2]) {
-    let value = serde_json::json!({
-        "picture": picture, "family": family, "from": from, "clock_ms": clock, "processor_ms": processor,
-    });
+fn line(picture: &str, family: &str, from: &str, milliseconds: f64) {
+    let value = serde_json::json!({ "picture": picture, "family": family, "from": from, "ms": milliseconds });
     println!("{value}");
 }

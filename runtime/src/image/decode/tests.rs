@@ -113,7 +113,29 @@ fn too_many_bytes_no_bytes_and_no_picture_are_told_apart() {
     }
 }
 
+/// Every picture of the folder.
+fn pictures() -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pictures");
+    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().filter(|path| path.is_file()).map(|path| std::fs::read(path).unwrap()).collect()
+}
+
 proptest! {
+    #[test]
+    fn pictures_with_wrong_bytes_never_panic(
+        picture in any::<prop::sample::Index>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        early in any::<bool>(),
+    ) {
+        let pictures = pictures();
+        let mut bytes = picture.get(&pictures).clone();
+        // Headers are where the numbers are.
+        let within = if early { bytes.len().min(120) } else { bytes.len() };
+        changes.iter().for_each(|(at, value)| bytes[at.index(within)] = *value);
+        let _ = decode_checked(&bytes, &ImageLimits { max_pixels: 1 << 20, max_bytes: 1 << 20 });
+    }
+
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), magic in 0usize..7) {
         let magics: [&[u8]; 7] = [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0", b"RIFF\0\0\0\0WEBP"];
