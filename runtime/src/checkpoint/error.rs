@@ -24,6 +24,15 @@ pub enum CheckpointError {
         /// The checkpoint directory.
         dir: PathBuf,
     },
+    /// Neither tokenizer file.
+    #[error(
+        "{} holds neither tokenizer.json nor tokenizer.model; put the one that the model was published with beside config.json",
+        dir.display()
+    )]
+    NoTokenizer {
+        /// The checkpoint directory.
+        dir: PathBuf,
+    },
     /// A small file does not parse.
     #[error("{} is malformed: {reason}", path.display())]
     Json {
@@ -113,7 +122,7 @@ impl CheckpointError {
     /// The row of the diagnosis table.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::NotFound { .. } | Self::NoWeights { .. } => Cause::ModelNotFound,
+            Self::NotFound { .. } | Self::NoWeights { .. } | Self::NoTokenizer { .. } => Cause::ModelNotFound,
             Self::Architecture(_) | Self::UnknownLayout | Self::Unsupported { .. } | Self::Dtype { .. } => {
                 Cause::UnsupportedArchitecture
             }

@@ -1,89 +1,69 @@
-//! Ids of one answer to text as they come, complete characters only.
+//! Ids of one answer to text as they come, complete characters only. Chooses the way that fits the
+//! tokenizer: bytes, pieces, or a window of the last tokens.
 
 use std::sync::Arc;
 
-use tokenizers::Tokenizer;
+use tokenizers::{DecoderWrapper, Tokenizer};
 
-const REPLACEMENT: char = '\u{FFFD}';
-/// Bytes that the last character can already have while it is incomplete.
-const INCOMPLETE: usize = 3;
-/// Replacement characters at the end above which they are what the model wrote. Not just [`INCOMPLETE`]:
-/// byte fallback shows every byte of a run so until the run is whole.
-const HOPELESS: usize = 16;
-/// Tokens kept at least, and from which on the window is made shorter.
-const MIN_WINDOW: usize = 4;
-const LONG_WINDOW: usize = 12;
+use super::byte_level::{ByteLevelDetokenizer, Strip};
+use super::sentencepiece::PieceDetokenizer;
+use super::window::WindowDetokenizer;
 
-/// Turns the ids of one answer into text, complete characters only.
-///
-/// Decodes a window of the last tokens each time, since a token's text can depend on the ones
-/// before it: bytes join to characters, and some decoders strip the first space of a text.
-pub struct Detokenizer {
-    tokenizer: Arc<Tokenizer>,
-    window: Vec<u32>,
-    /// The part of the window's text that was given already.
-    given: String,
+/// Turns the ids of one answer into text, complete characters only. What `push` and `finish` give together
+/// is what decoding all ids at once gives; the work for one id does not grow with the answer.
+pub struct Detokenizer(Way);
+
+enum Way {
+    ByteLevel(ByteLevelDetokenizer),
+    Pieces(Box<PieceDetokenizer>),
+    Window(WindowDetokenizer),
 }
 
 impl Detokenizer {
-    pub(super) fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, window: Vec::new(), given: String::new() }
+    pub(super) fn of_json(tokenizer: &Arc<Tokenizer>) -> Self {
+        let strip = tokenizer.get_decoder().and_then(byte_level);
+        let tokenizer = Arc::clone(tokenizer);
+        Self(match strip {
+            Some(strip) => Way::ByteLevel(ByteLevelDetokenizer::new(tokenizer, strip)),
+            None => Way::Window(WindowDetokenizer::new(tokenizer)),
+        })
+    }
+
+    pub(super) fn of_pieces(pieces: PieceDetokenizer) -> Self {
+        Self(Way::Pieces(Box::new(pieces)))
     }
 
     /// Text that became certain with `id`; empty while a character is incomplete. Special tokens give none.
     pub fn push(&mut self, id: u32) -> String {
-        self.window.push(id);
-        let text = self.decode(&self.window);
-        let doubtful = text.chars().rev().take_while(|c| *c == REPLACEMENT).count();
-        let Some(new) = text.strip_prefix(self.given.as_str()) else {
-            // Bytes that join to nothing can spoil the characters before them. When they end, go on from there.
-            return if doubtful > 0 { String::new() } else { self.give_difference(&text) };
-        };
-        let held = if doubtful > HOPELESS { INCOMPLETE } else { doubtful };
-        let held = held.min(new.chars().count()) * REPLACEMENT.len_utf8();
-        let out = new[..new.len() - held].to_owned();
-        self.given.push_str(&out);
-        if self.window.len() >= LONG_WINDOW {
-            self.shorten(&text);
+        match &mut self.0 {
+            Way::ByteLevel(way) => way.push(id),
+            Way::Pieces(way) => way.push(id),
+            Way::Window(way) => way.push(id),
         }
-        out
     }
 
     /// What was held back.
     pub fn finish(&mut self) -> String {
-        let text = self.decode(&self.window);
-        let out = self.give_difference(&text);
-        self.window.clear();
-        self.given.clear();
-        out
-    }
-
-    fn give_difference(&mut self, text: &str) -> String {
-        let same = self.given.chars().zip(text.chars()).take_while(|(a, b)| a == b);
-        let same: usize = same.map(|(c, _)| c.len_utf8()).sum();
-        text.clone_into(&mut self.given);
-        text[same..].to_owned()
-    }
-
-    /// Drops the oldest tokens, where the text of the others alone is what it is behind them.
-    fn shorten(&mut self, text: &str) {
-        for keep in MIN_WINDOW..self.window.len() {
-            let (head, tail) = self.window.split_at(self.window.len() - keep);
-            let (head, tail_text) = (self.decode(head), self.decode(tail));
-            let Some(rest) = text.strip_prefix(head.as_str()) else { continue };
-            let stripped = usize::from(rest.strip_prefix(' ') == Some(tail_text.as_str()));
-            if (stripped == 1 || rest == tail_text)
-                && let Some(given) = self.given.get(head.len() + stripped..)
-            {
-                self.given = given.to_owned();
-                self.window = tail.to_vec();
-                return;
-            }
+        match &mut self.0 {
+            Way::ByteLevel(way) => way.finish(),
+            Way::Pieces(way) => way.finish(),
+            Way::Window(way) => way.finish(),
         }
     }
+}
 
-    fn decode(&self, ids: &[u32]) -> String {
-        // Decoding fails for no id sequence of a loaded tokenizer; a failure would give no text.
-        self.tokenizer.decode(ids, true).unwrap_or_default()
+/// What is stripped behind a byte-level decoder, where `decoder` is one.
+fn byte_level(decoder: &DecoderWrapper) -> Option<Strip> {
+    let nothing = Strip { content: ' ', most: 0 };
+    match decoder {
+        DecoderWrapper::ByteLevel(_) => Some(nothing),
+        DecoderWrapper::Sequence(sequence) => match sequence.get_decoders() {
+            [DecoderWrapper::ByteLevel(_)] => Some(nothing),
+            [DecoderWrapper::ByteLevel(_), DecoderWrapper::Strip(strip)] => {
+                Some(Strip { content: strip.content, most: strip.start })
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
