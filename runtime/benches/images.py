@@ -93,7 +93,7 @@ def timed(run):
     """Middle of the repeats in milliseconds."""
     run()
     times, begun = [], time.perf_counter()
-    while time.perf_counter() - begun < 1.5 or len(times) < 15:
+    while time.perf_counter() - begun < 0.7 or len(times) < 15:
         start = time.perf_counter_ns()
         run()
         times.append((time.perf_counter_ns() - start) / 1e6)

@@ -12,7 +12,7 @@ use vlm_catalog::architecture::{Dialect, Family, ModelConfig, Tiling, describe};
 use vlm_runtime::image::{ImageLimits, Preprocessing, TileBudget};
 
 /// Least time and fewest repeats of one measurement.
-const LEAST: (Duration, usize) = (Duration::from_millis(1500), 15);
+const LEAST: (Duration, usize) = (Duration::from_millis(700), 15);
 const PINPOINTS: [(u32, u32); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
 
 fn main() {

@@ -117,7 +117,7 @@ impl<'a> Window<'a> {
         let (first, last) = down.inputs();
         let most = (2 * down.length() + Self::SPARE).min(last - first).next_multiple_of(GROUP) + GROUP;
         let rows = vec![0; most * 3 * plane];
-        let strip = passes.strip(source.width as usize);
+        let strip = Strip::new(source.width as usize);
         Self { passes, source, across, plane, strip, rows, held: (first, first), blank: None }
     }
 

@@ -62,9 +62,9 @@ struct View {
 impl View {
     /// Everything, squeezed into a grid of tiles.
     fn squeezed((columns, rows): (u32, u32), side: u32, first_tile: usize) -> Self {
-        let size = (columns * side, rows * side);
-        let crop = Crop { x: 0, y: 0, width: size.0, height: size.1 };
-        Self { squared: false, size, crop, at: (0, 0), tiles: (columns, rows), first_tile }
+        let (width, height) = (columns * side, rows * side);
+        let crop = Crop { x: 0, y: 0, width, height };
+        Self { squared: false, size: (width, height), crop, at: (0, 0), tiles: (columns, rows), first_tile }
     }
 }
 
@@ -241,7 +241,7 @@ struct Normalise<'a> {
 impl pulp::NullaryFnOnce for Normalise<'_> {
     type Output = ();
 
-    #[inline(always)]
+    #[inline]
     fn call(self) {
         for (value, byte) in self.values.iter_mut().zip(self.bytes) {
             *value = f32::from(*byte) * self.scale + self.offset;

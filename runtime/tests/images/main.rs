@@ -43,7 +43,9 @@ fn bombs() -> Vec<(String, Vec<u8>)> {
     let read = |name: &str| std::fs::read(fixtures().join("pictures").join(name)).unwrap();
     let patched = |name: &str, patches: &[(usize, &[u8])]| {
         let mut bytes = read(name);
-        patches.iter().for_each(|(at, patch)| bytes[*at..][..patch.len()].copy_from_slice(patch));
+        for (at, patch) in patches {
+            bytes[*at..][..patch.len()].copy_from_slice(patch);
+        }
         bytes
     };
     let tag = |bytes: &[u8], tag: u16| {

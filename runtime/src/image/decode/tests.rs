@@ -132,7 +132,9 @@ proptest! {
         let mut bytes = picture.get(&pictures).clone();
         // Headers are where the numbers are.
         let within = if early { bytes.len().min(120) } else { bytes.len() };
-        changes.iter().for_each(|(at, value)| bytes[at.index(within)] = *value);
+        for (at, value) in &changes {
+            bytes[at.index(within)] = *value;
+        }
         let _ = decode_checked(&bytes, &ImageLimits { max_pixels: 1 << 20, max_bytes: 1 << 20 });
     }
 

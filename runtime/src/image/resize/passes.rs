@@ -31,6 +31,14 @@ pub struct Strip {
 }
 
 impl Strip {
+    /// An empty group of rows of `width` pixels.
+    pub fn new(width: usize) -> Self {
+        // Two couples are read at a time, 16 bytes of which 12 count.
+        let couples = width.div_ceil(4) * 2;
+        let stride = couples * 6 + 16;
+        Self { lines: vec![0; GROUP * stride], stride, couples: vec![[[0; 8]; GROUP]; couples] }
+    }
+
     /// Has `read` write row `row` of the group.
     pub fn fill(&mut self, row: usize, read: impl FnOnce(&mut [u8])) {
         read(&mut self.lines[row * self.stride..][..self.stride]);
@@ -49,14 +57,6 @@ impl Passes {
             return Self::Avx2(simd);
         }
         Self::Portable
-    }
-
-    /// An empty group of rows of `width` pixels.
-    pub fn strip(self, width: usize) -> Strip {
-        // Two couples are read at a time, 16 bytes of which 12 count.
-        let couples = width.div_ceil(4) * 2;
-        let stride = couples * 6 + 16;
-        Strip { lines: vec![0; GROUP * stride], stride, couples: vec![[[0; 8]; GROUP]; couples] }
     }
 
     /// Resamples a group of rows horizontally into `out`: for each row three planes of `plane` bytes.

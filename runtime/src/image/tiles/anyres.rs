@@ -32,19 +32,19 @@ impl Rounding {
     }
 }
 
-/// The plan for a picture of `size`; a tile has `side` pixels and `grid` rows of features, `base` in all.
+/// The plan for a picture of `size`; a tile has `tile` pixels a side and `grid` rows of features, `base` in all.
 pub fn plan(
     size: (u32, u32),
     pinpoints: &[(u32, u32)],
     rounding: Rounding,
-    (side, grid, base): (u32, u32, usize),
+    (tile, grid, base): (u32, u32, usize),
 ) -> Plan {
     let canvas = select(size, pinpoints);
-    let tiles = (canvas.0 / side, canvas.1 / side);
+    let tiles = (canvas.0 / tile, canvas.1 / tile);
     let resized = fit(size, canvas);
     let crop = Crop { x: 0, y: 0, width: resized.0, height: resized.1 };
     let at = ((canvas.0 - resized.0) / 2, (canvas.1 - resized.1) / 2);
-    let whole = View::squeezed((1, 1), side, 0);
+    let whole = View::squeezed((1, 1), tile, 0);
     let parts = View { squared: false, size: resized, crop, at, tiles, first_tile: 1 };
     let kept = unpad(size, tiles, grid, rounding);
     Plan {

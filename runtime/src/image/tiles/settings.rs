@@ -89,8 +89,8 @@ impl Settings {
         }
         let crop = self.crop_size.filter(|_| clip);
         // Only LLaVA-1.5 resizes to another size than that of the tile.
-        let size = self.size.filter(|_| family != Family::Llava);
-        for (field, value) in [("crop_size", crop), ("size", size)] {
+        let resized = self.size.filter(|_| family != Family::Llava);
+        for (field, value) in [("crop_size", crop), ("size", resized)] {
             if let Some(other) = value.filter(|value| value.edge() != Some(side)) {
                 return Err(unsupported(format!("{field} {other:?}"), "the image_size of vision_config"));
             }
@@ -117,7 +117,7 @@ impl Settings {
     /// Sizes of grids as (height, width); those of the file before those of the configuration.
     pub fn pinpoints(&self, configured: &[(u32, u32)], side: u32) -> Result<Vec<(u32, u32)>, CheckpointError> {
         let pinpoints = self.image_grid_pinpoints.as_deref().unwrap_or(configured);
-        let whole = |edge: u32| edge > 0 && edge % side == 0;
+        let whole = |edge: u32| edge > 0 && edge.is_multiple_of(side);
         let fits = |&(h, w): &(u32, u32)| {
             whole(h) && whole(w) && u64::from(h / side) * u64::from(w / side) < u64::from(MOST_TILES)
         };

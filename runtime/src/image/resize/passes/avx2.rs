@@ -1,5 +1,8 @@
 //! Both passes with 256-bit instructions: sixteen products of 16 bits, added in pairs, at a time.
 
+#![expect(clippy::inline_always, reason = "instructions are only inlined into functions that are")]
+#![expect(clippy::cast_possible_wrap, reason = "shifts are by less than 32")]
+
 use std::arch::x86_64::__m256i;
 
 use pulp::NullaryFnOnce;

@@ -12,7 +12,7 @@ pub fn across(strip: &mut Strip, taps: &Taps, plane: usize, out: &mut [u8]) {
             let couples = line[tap.first_pair * 6..].chunks_exact(6);
             let mut sums = [1i32 << (FRACTION_BITS - 1); 3];
             for (pair, couple) in tap.pairs.iter().zip(couples) {
-                let weights = whole(pair);
+                let weights = whole(*pair);
                 for (c, sum) in sums.iter_mut().enumerate() {
                     *sum = step(*sum, weights, couple[c], couple[3 + c]);
                 }
@@ -28,7 +28,7 @@ pub fn across(strip: &mut Strip, taps: &Taps, plane: usize, out: &mut [u8]) {
 pub fn down(rows: &[u8], pairs: &[Pair], out: &mut [u8]) {
     let mut sums = vec![1i32 << (FRACTION_BITS - 1); out.len()];
     for (pair, two) in pairs.iter().zip(rows.chunks_exact(2 * out.len())) {
-        let weights = whole(pair);
+        let weights = whole(*pair);
         let (upper, lower) = two.split_at(out.len());
         for ((sum, a), b) in sums.iter_mut().zip(upper).zip(lower) {
             *sum = step(*sum, weights, *a, *b);
@@ -37,7 +37,7 @@ pub fn down(rows: &[u8], pairs: &[Pair], out: &mut [u8]) {
     out.iter_mut().zip(sums).for_each(|(out, sum)| *out = byte(sum));
 }
 
-fn whole(pair: &Pair) -> [i32; 2] {
+fn whole(pair: Pair) -> [i32; 2] {
     [0, 1].map(|i| (i32::from(pair.high[i]) << LOW_BITS) + i32::from(pair.low[i]))
 }
 
