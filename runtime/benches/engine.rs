@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{ImageLimits, PreparedImage};
-use vlm_runtime::models::Llava;
+use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment};
 use vlm_runtime::processor::{Processor, PromptMessage, PromptPart, PromptRole};
 
@@ -41,15 +41,15 @@ fn model_rows(checkpoint: &Checkpoint, processor: &Processor, image: &Arc<Prepar
     let prompt = processor.prompt(&[PromptMessage { role: PromptRole::User, parts }]).unwrap();
     let prefill = prompt.ids.len();
     let tokens = prefill + STEPS;
-    let model = Llava::load(checkpoint, tokens).unwrap();
+    let model = VisionLanguage::load(checkpoint, tokens).unwrap();
     let language = model.language();
     let encode = || model.project(&model.vision_features(image).unwrap()).unwrap();
     row("pixels to visual tokens", 1, timed(|| drop(encode())));
-    let embeds = model.embed(&prompt.ids, &[encode()]).unwrap();
+    let embeds = model.embed(&prompt.ids, prompt.image_token, &[encode()]).unwrap();
     for batch in [1, 8] {
         let cache = model.kv_cache(batch, tokens).unwrap();
         let read = |slot: usize| {
-            let batch = Batch::new(&[Segment { slot, start: 0, rows: prefill }]);
+            let batch = Batch::new(&[Segment { slot, start: 0, rows: prefill, long: false }]);
             let hidden = language.forward(&embeds, &batch, &cache).unwrap();
             language.logits(&hidden, batch.last_rows()).unwrap()
         };
@@ -60,7 +60,7 @@ fn model_rows(checkpoint: &Checkpoint, processor: &Processor, image: &Arc<Prepar
         let decode = timed(|| {
             for step in 0..STEPS {
                 let segments: Vec<Segment> =
-                    (0..batch).map(|slot| Segment { slot, start: prefill + step, rows: 1 }).collect();
+                    (0..batch).map(|slot| Segment { slot, start: prefill + step, rows: 1, long: false }).collect();
                 let rows = Batch::new(&segments);
                 let ids: Vec<u32> = (0..batch).map(|slot| 5 + (step * 31 + slot * 7) as u32 % 100).collect();
                 let hidden = language.forward(&language.embed(&ids).unwrap(), &rows, &cache).unwrap();

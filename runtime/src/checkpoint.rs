@@ -12,7 +12,9 @@ use vlm_catalog::architecture::raw::RawConfig;
 use vlm_catalog::architecture::{ModelConfig, describe};
 
 pub use error::CheckpointError;
-pub use layout::Layout;
+pub use layout::{
+    DecoderLayer, DecoderTensors, Layout, LinearTensors, NormTensors, ProjectorTensors, TowerLayer, TowerTensors,
+};
 pub use weights::{Tensors, Weights};
 
 /// An opened checkpoint. Weights are mapped and their names known, but not yet read.

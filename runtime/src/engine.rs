@@ -16,7 +16,7 @@ use std::sync::mpsc::{Sender, channel};
 pub use request::{EngineOptions, Event, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::models::Llava;
+use crate::models::VisionLanguage;
 use executor::{Executor, ModelExecutor};
 use scheduler::Limits;
 use shared::Shared;
@@ -45,7 +45,7 @@ impl Engine {
     pub fn start(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Self, CheckpointError> {
         let slots = slots(checkpoint, &options)?;
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
-        let model = Llava::load(checkpoint, options.max_tokens)?;
+        let model = VisionLanguage::load(checkpoint, options.max_tokens)?;
         // A broken model fails here and not in the first request.
         if !model.warm_up().map_err(start)? {
             return Err(CheckpointError::NotFinite);

@@ -1,28 +1,55 @@
 //! The models, written once over [`crate::ops`]: towers, projector, decoder, and how they join.
 
 mod clip;
+mod intern_vit;
 mod language;
-mod llava;
+mod packing;
 mod projector;
+mod vision;
+mod vision_language;
 
-pub use clip::ClipTower;
 pub use language::Language;
-pub use llava::Llava;
 pub use projector::Projector;
+pub use vision::VisionTower;
+pub use vision_language::VisionLanguage;
 
-use crate::checkpoint::{CheckpointError, Tensors};
-use crate::ops::{LayerNorm, Linear};
+use candle_core::{Result, Tensor};
 
-fn linear(at: &Tensors<'_>, input: usize, output: usize, bias: bool) -> Result<Linear, CheckpointError> {
-    let weight = at.get("weight", &[output, input])?;
-    let bias = if bias { Some(at.get("bias", &[output])?) } else { None };
-    Ok(Linear::new(weight, bias))
+use crate::checkpoint::{CheckpointError, LinearTensors, NormTensors};
+use crate::ops::{LayerNorm, Linear, RmsNorm};
+
+fn linear(tensors: &LinearTensors) -> std::result::Result<Linear, CheckpointError> {
+    let joined = |parts: &[Tensor]| match parts {
+        [one] => Ok(one.clone()),
+        parts => Tensor::cat(parts, 0).map_err(|e| start(&e)),
+    };
+    let bias = if tensors.biases.is_empty() { None } else { Some(joined(&tensors.biases)?) };
+    Ok(Linear::new(joined(&tensors.weights)?, bias))
 }
 
-fn layer_norm(at: &Tensors<'_>, width: usize, eps: f64) -> Result<LayerNorm, CheckpointError> {
-    Ok(LayerNorm::new(at.get("weight", &[width])?, at.get("bias", &[width])?, eps))
+fn start(error: &candle_core::Error) -> CheckpointError {
+    CheckpointError::Start(error.to_string())
 }
 
-fn stack(parts: &[Linear]) -> Result<Linear, CheckpointError> {
-    Linear::stack(parts).map_err(|e| CheckpointError::Start(e.to_string()))
+/// A norm of a tower or a projector.
+enum Norm {
+    Layer(LayerNorm),
+    Rms(RmsNorm),
+}
+
+impl Norm {
+    fn new(tensors: NormTensors, eps: f64) -> Self {
+        match tensors.bias {
+            Some(bias) => Self::Layer(LayerNorm::new(tensors.weight, bias, eps)),
+            None => Self::Rms(RmsNorm::new(tensors.weight, eps)),
+        }
+    }
+
+    /// `[…, width]` to the same.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => norm.forward(x),
+        }
+    }
 }

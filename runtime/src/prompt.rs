@@ -41,10 +41,12 @@ pub struct PromptMessage {
 }
 
 /// Input of the engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Prompt {
-    /// Token ids; a picture stands as its number of image tokens.
+    /// Token ids; a picture stands as its number of `image_token`s.
     pub ids: Vec<u32>,
+    /// The id that stands for rows of pictures.
+    pub image_token: u32,
     /// The pictures in the order of their tokens.
     pub images: Vec<Arc<PreparedImage>>,
 }
@@ -107,7 +109,7 @@ pub fn build(
     if places != images.len() {
         return Err(PromptError::ImageCount { images: images.len(), places });
     }
-    Ok(Prompt { ids: expand(&ids, image_token, &images), images })
+    Ok(Prompt { ids: expand(&ids, image_token, &images), image_token, images })
 }
 
 fn expand(ids: &[u32], image_token: u32, images: &[Arc<PreparedImage>]) -> Vec<u32> {

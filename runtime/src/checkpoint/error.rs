@@ -46,7 +46,9 @@ pub enum CheckpointError {
     Architecture(#[from] ArchitectureError),
     /// Tensor names follow no known layout.
     #[error(
-        "the weights have none of the known layouts (supported: llava-hf names, with multi_modal_projector.linear_1.weight)"
+        "the weights have none of the known layouts (supported: llava-hf and InternVL -hf names, with \
+         multi_modal_projector.linear_1.weight; original LLaVA names, with model.mm_projector.0.weight; InternVL chat \
+         names, with mlp1.0.weight)"
     )]
     UnknownLayout,
     /// A feature of tokenizer, template or preprocessing that is not served.

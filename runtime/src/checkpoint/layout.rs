@@ -1,72 +1,176 @@
-//! Where the parts of a model are among its tensor names. Chosen by looking for keys, never by the
-//! name of a repository.
+//! Where the parts of a model are among its tensor names, and how each part is stored. Chosen by looking
+//! for keys, never by the name of a repository; models read parts and know of no layout.
 
-/// Prefixes of the parts of a `LLaVA` checkpoint.
+mod decoder;
+mod projector;
+mod tower;
+
+use candle_core::Tensor;
+use vlm_catalog::architecture::ModelConfig;
+
+use super::{Checkpoint, CheckpointError, Tensors};
+use decoder::Decoder;
+pub use decoder::{DecoderLayer, DecoderTensors};
+use projector::ProjectorNames;
+pub use projector::ProjectorTensors;
+use tower::TowerNames;
+pub use tower::{NormTensors, TowerLayer, TowerTensors};
+
+/// Where everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Before `layers.0…`, `embed_tokens`, `norm`.
-    pub text: String,
-    /// Full name of the output head, if stored.
-    pub head: String,
+    name: &'static str,
+    /// Before `layers.0…`, `norm`.
+    text: String,
+    decoder: Decoder,
+    /// Full name of the output head; `None` when it is tied to the embedding.
+    head: Option<String>,
     /// Before `embeddings…`, `encoder…`.
-    pub vision: String,
-    /// Before `linear_1`, `linear_2`.
-    pub projector: String,
+    tower: String,
+    tower_names: TowerNames,
+    projector: ProjectorNames,
+    newline: &'static str,
 }
 
+/// What a layout calls its parts; where there are several candidates, the first that is there.
+struct Outline {
+    name: &'static str,
+    /// The key that tells it from the others.
+    key: &'static str,
+    text: &'static [&'static str],
+    heads: &'static [&'static str],
+    towers: &'static [(&'static str, TowerNames)],
+    projector: ProjectorNames,
+    newline: &'static str,
+}
+
+const OUTLINES: [Outline; 4] = [
+    Outline {
+        name: "transformers",
+        key: "multi_modal_projector.linear_1.weight",
+        text: &["language_model.model."],
+        heads: &["language_model.lm_head.weight", "lm_head.weight"],
+        towers: &[
+            ("vision_tower.vision_model.", TowerNames::Clip),
+            ("vision_tower.", TowerNames::Clip),
+            ("vision_tower.", TowerNames::InternVit),
+        ],
+        projector: ProjectorNames::named("multi_modal_projector."),
+        newline: "image_newline",
+    },
+    Outline {
+        name: "transformers 4.52 and later",
+        key: "model.multi_modal_projector.linear_1.weight",
+        text: &["model.language_model.", "model.language_model.model.", "language_model.model."],
+        heads: &["lm_head.weight", "language_model.lm_head.weight", "model.language_model.lm_head.weight"],
+        towers: &[
+            ("model.vision_tower.vision_model.", TowerNames::Clip),
+            ("model.vision_tower.", TowerNames::Clip),
+            ("model.vision_tower.", TowerNames::InternVit),
+        ],
+        projector: ProjectorNames::named("model.multi_modal_projector."),
+        newline: "model.image_newline",
+    },
+    Outline {
+        name: "original LLaVA",
+        key: "model.mm_projector.0.weight",
+        text: &["model."],
+        heads: &["lm_head.weight"],
+        towers: &[("model.vision_tower.vision_tower.vision_model.", TowerNames::Clip)],
+        projector: ProjectorNames::sequence("model.mm_projector.", ["0", "2"]),
+        newline: "model.image_newline",
+    },
+    Outline {
+        name: "InternVL chat",
+        key: "mlp1.0.weight",
+        text: &["language_model.model."],
+        heads: &["language_model.lm_head.weight", "language_model.output.weight"],
+        towers: &[("vision_model.", TowerNames::InternVitChat)],
+        projector: ProjectorNames::sequence("mlp1.", ["1", "3"]),
+        newline: "",
+    },
+];
+
 impl Layout {
-    /// Finds the layout of the tensors that `has` knows.
+    /// Finds the layout of the tensors that `has` knows. A part that is missing altogether is looked for under
+    /// its first name, so that loading it says which tensor that is.
     pub fn probe(has: impl Fn(&str) -> bool) -> Option<Self> {
-        let (outer, text, head) = if has("multi_modal_projector.linear_1.weight") {
-            ("", "language_model.model.", "language_model.lm_head.weight")
-        } else if has("model.multi_modal_projector.linear_1.weight") {
-            ("model.", "model.language_model.", "lm_head.weight")
-        } else {
-            return None;
-        };
-        let vision = ["vision_tower.vision_model.", "vision_tower."]
-            .map(|tower| format!("{outer}{tower}"))
-            .into_iter()
-            .find(|prefix| has(&format!("{prefix}embeddings.class_embedding")))?;
+        let outline = OUTLINES.iter().find(|outline| has(outline.key))?;
+        let text = outline.text.iter().find(|prefix| has(&format!("{prefix}norm.weight"))).or(outline.text.first())?;
+        let tower = outline.towers.iter().find(|(prefix, names)| has(&names.key(prefix))).or(outline.towers.first())?;
         Some(Self {
-            text: text.to_owned(),
-            head: head.to_owned(),
-            vision,
-            projector: format!("{outer}multi_modal_projector."),
+            name: outline.name,
+            text: (*text).to_owned(),
+            decoder: Decoder::probe(text, &has),
+            head: outline.heads.iter().find(|name| has(name)).map(|name| (*name).to_owned()),
+            tower: tower.0.to_owned(),
+            tower_names: tower.1,
+            projector: outline.projector,
+            newline: outline.newline,
         })
     }
+
+    /// Which layout it is, for people.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Before the tower's `embeddings…` and `encoder…`.
+    pub fn tower(&self) -> &str {
+        &self.tower
+    }
+}
+
+/// A linear layer as it is stored: weights `[out, in]` whose rows follow each other, and biases `[out]`, one
+/// for each of the weights or none.
+#[derive(Clone, Debug)]
+pub struct LinearTensors {
+    /// `[out, in]` each.
+    pub weights: Vec<Tensor>,
+    /// `[out]` each.
+    pub biases: Vec<Tensor>,
+}
+
+impl LinearTensors {
+    fn read(at: &Tensors<'_>, names: &[(&str, usize)], input: usize, bias: bool) -> Result<Self, CheckpointError> {
+        let weights = names.iter().map(|(name, output)| at.at(name).get("weight", &[*output, input]));
+        let biases = names.iter().filter(|_| bias).map(|(name, output)| at.at(name).get("bias", &[*output]));
+        Ok(Self { weights: weights.collect::<Result<_, _>>()?, biases: biases.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Checkpoint {
+    /// The decoder's tensors.
+    pub fn decoder(&self) -> DecoderTensors<'_> {
+        let layout = self.layout();
+        let head = layout.head.as_deref();
+        DecoderTensors::new(self.weights(), &layout.text, head, layout.decoder, &self.config().text)
+    }
+
+    /// The vision tower's tensors.
+    pub fn tower(&self) -> TowerTensors<'_> {
+        let layout = self.layout();
+        TowerTensors::new(self.weights().at(&layout.tower), layout.tower_names, &self.config().vision)
+    }
+
+    /// The projector's tensors.
+    pub fn projector(&self) -> ProjectorTensors<'_> {
+        ProjectorTensors::new(self.weights(), self.layout().projector, self.config())
+    }
+
+    /// The row that ends each row of a grid of tiles (LLaVA-1.6): `[width]`.
+    ///
+    /// # Errors
+    /// As [`super::Weights::tensor`].
+    pub fn newline(&self) -> Result<Tensor, CheckpointError> {
+        let config: &ModelConfig = self.config();
+        self.weights().at("").get(self.layout().newline, &[config.text.hidden_size])
+    }
+}
+
+fn start(error: &candle_core::Error) -> CheckpointError {
+    CheckpointError::Start(error.to_string())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn probe(keys: &[&str]) -> Option<Layout> {
-        Layout::probe(|name| keys.contains(&name))
-    }
-
-    #[test]
-    fn three_generations_of_names_are_told_apart() {
-        let hub =
-            probe(&["multi_modal_projector.linear_1.weight", "vision_tower.vision_model.embeddings.class_embedding"])
-                .unwrap();
-        assert_eq!((hub.text.as_str(), hub.vision.as_str()), ("language_model.model.", "vision_tower.vision_model."));
-        let saved =
-            probe(&["multi_modal_projector.linear_1.weight", "vision_tower.embeddings.class_embedding"]).unwrap();
-        assert_eq!(saved.vision, "vision_tower.");
-        let nested =
-            probe(&["model.multi_modal_projector.linear_1.weight", "model.vision_tower.embeddings.class_embedding"])
-                .unwrap();
-        assert_eq!((nested.text.as_str(), nested.head.as_str()), ("model.language_model.", "lm_head.weight"));
-        assert_eq!(
-            (nested.vision.as_str(), nested.projector.as_str()),
-            ("model.vision_tower.", "model.multi_modal_projector.")
-        );
-    }
-
-    #[test]
-    fn original_names_are_no_known_layout() {
-        assert_eq!(probe(&["model.mm_projector.0.weight"]), None);
-        assert_eq!(probe(&["multi_modal_projector.linear_1.weight"]), None);
-    }
-}
+mod tests;

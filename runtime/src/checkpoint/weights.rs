@@ -66,6 +66,12 @@ impl Weights {
         self.shard_of.contains_key(name)
     }
 
+    /// The shape of the tensor `name`; `None` when it is not stored.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let shard = self.shards.get(*self.shard_of.get(name)?)?;
+        Some(shard.tensors.get(name).ok()?.shape().to_vec())
+    }
+
     /// The tensor `name` as f32 on `device`.
     ///
     /// # Errors

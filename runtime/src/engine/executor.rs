@@ -1,19 +1,19 @@
 //! What the worker asks of a model, and the answer by the real one: slots of a KV cache, pictures
 //! and prompts on their way into it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use candle_core::{Result, Tensor};
 
 use super::scheduler::{Decode, SequenceId};
-use crate::models::Llava;
+use crate::models::VisionLanguage;
 use crate::ops::{Batch, KvCache, Segment};
 use crate::prompt::Prompt;
 
 /// Runs steps. Errors fail the sequences of the call, not the engine.
 pub trait Executor: Send {
-    /// A sequence was accepted.
-    fn begin(&mut self, id: SequenceId, prompt: Prompt);
+    /// A sequence was accepted, which will have up to `tokens` tokens, prompt and answer.
+    fn begin(&mut self, id: SequenceId, prompt: Prompt, tokens: usize);
     /// A sequence is gone.
     fn end(&mut self, id: SequenceId);
     /// Runs the vision tower on picture `image` of `id`.
@@ -33,9 +33,11 @@ pub trait Executor: Send {
 
 /// Model and KV cache.
 pub struct ModelExecutor {
-    model: Llava,
+    model: VisionLanguage,
     cache: KvCache,
     prompts: HashMap<SequenceId, Reading>,
+    /// Sequences that take the rotary angles of long ones.
+    long: HashSet<SequenceId>,
 }
 
 /// A prompt that is not wholly in the cache yet.
@@ -47,9 +49,9 @@ struct Reading {
 
 impl ModelExecutor {
     /// A model with a cache of `slots` sequences of `tokens` tokens.
-    pub fn new(model: Llava, slots: usize, tokens: usize) -> Result<Self> {
+    pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> Result<Self> {
         let cache = model.kv_cache(slots, tokens)?;
-        Ok(Self { model, cache, prompts: HashMap::new() })
+        Ok(Self { model, cache, prompts: HashMap::new(), long: HashSet::new() })
     }
 
     fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading> {
@@ -58,12 +60,16 @@ impl ModelExecutor {
 }
 
 impl Executor for ModelExecutor {
-    fn begin(&mut self, id: SequenceId, prompt: Prompt) {
+    fn begin(&mut self, id: SequenceId, prompt: Prompt, tokens: usize) {
+        if self.model.language().is_long(tokens) {
+            self.long.insert(id);
+        }
         self.prompts.insert(id, Reading { prompt, visual: Vec::new(), embeds: None });
     }
 
     fn end(&mut self, id: SequenceId) {
         self.prompts.remove(&id);
+        self.long.remove(&id);
     }
 
     fn encode(&mut self, id: SequenceId, image: usize) -> Result<()> {
@@ -71,8 +77,7 @@ impl Executor for ModelExecutor {
         let Some(image) = reading.prompt.images.get(image) else {
             candle_core::bail!("the prompt has no image {image}")
         };
-        let features = self.model.vision_features(image)?;
-        reading.visual.push(self.model.project(&features)?);
+        reading.visual.push(self.model.see(image)?);
         Ok(())
     }
 
@@ -87,10 +92,14 @@ impl Executor for ModelExecutor {
         let reading = Self::reading(&mut self.prompts, id)?;
         let embeds = match &reading.embeds {
             Some(embeds) => embeds,
-            None => reading.embeds.insert(self.model.embed(&reading.prompt.ids, &reading.visual)?),
+            None => reading.embeds.insert(self.model.embed(
+                &reading.prompt.ids,
+                reading.prompt.image_token,
+                &reading.visual,
+            )?),
         };
         let chunk = embeds.narrow(0, start, rows)?.contiguous()?;
-        let batch = Batch::new(&[Segment { slot, start, rows }]);
+        let batch = Batch::new(&[Segment { slot, start, rows, long: self.long.contains(&id) }]);
         let hidden = self.model.language().forward(&chunk, &batch, &self.cache)?;
         if !last {
             return Ok(None);
@@ -101,9 +110,11 @@ impl Executor for ModelExecutor {
     }
 
     fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>> {
-        let segments: Vec<Segment> =
-            rows.iter().map(|(row, _)| Segment { slot: row.slot, start: row.position, rows: 1 }).collect();
-        let batch = Batch::new(&segments);
+        let segment = |row: &Decode| {
+            let long = self.long.contains(&row.id);
+            Segment { slot: row.slot, start: row.position, rows: 1, long }
+        };
+        let batch = Batch::new(&rows.iter().map(|(row, _)| segment(row)).collect::<Vec<_>>());
         let ids: Vec<u32> = rows.iter().map(|(_, id)| *id).collect();
         let language = self.model.language();
         let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;

@@ -101,8 +101,8 @@ impl<E: Executor> Worker<E> {
             max_new_tokens: request.max_new_tokens,
             images: request.prompt.images.len(),
         });
-        let empty = crate::prompt::Prompt { ids: Vec::new(), images: Vec::new() };
-        self.executor.begin(id, std::mem::replace(&mut request.prompt, empty));
+        let tokens = request.prompt.ids.len().saturating_add(request.max_new_tokens);
+        self.executor.begin(id, std::mem::take(&mut request.prompt), tokens);
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         self.streams.insert(id, Stream { request, seed, events, generated: 0, last: 0 });
     }

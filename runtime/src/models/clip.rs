@@ -1,103 +1,71 @@
-//! The CLIP vision tower (Radford et al. 2021) up to the layer whose output is the features.
+//! The layers of the CLIP vision tower (Radford et al. 2021) up to the one whose output is the features.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Activation, VisionConfig};
 
-use super::{layer_norm, linear, stack};
-use crate::checkpoint::{CheckpointError, Tensors};
-use crate::ops::{LayerNorm, Linear, activate};
+use super::vision::{attend, thirds};
+use super::{Norm, linear};
+use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
+use crate::ops::{Linear, activate};
 
-/// Patches in, features out.
+/// The norm behind the stem, and the layers.
 pub struct ClipTower {
-    config: VisionConfig,
-    patches: Linear,
-    class: Tensor,
-    positions: Tensor,
-    pre_norm: LayerNorm,
+    pre_norm: Norm,
     layers: Vec<Layer>,
+    heads: usize,
+    activation: Activation,
 }
 
 struct Layer {
-    norm1: LayerNorm,
+    norm1: Norm,
     qkv: Linear,
     out: Linear,
-    norm2: LayerNorm,
+    norm2: Norm,
     fc1: Linear,
     fc2: Linear,
 }
 
 impl ClipTower {
-    /// Loads the stem and the layers that are used.
-    pub fn load(at: &Tensors<'_>, config: &VisionConfig) -> std::result::Result<Self, CheckpointError> {
-        let (width, patch) = (config.hidden_size, config.patch_size);
-        let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
-        let embeddings = at.at("embeddings");
-        let kernel = embeddings.get("patch_embedding.weight", &[width, 3, patch, patch])?;
-        let rows = config.grid() * config.grid() + 1;
-        let layers = at.at("encoder").at("layers");
+    /// Loads the layers that are used.
+    pub fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+        let config = tensors.config();
+        let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config));
         Ok(Self {
-            patches: Linear::new(kernel.reshape((width, 3 * patch * patch)).map_err(start)?, None),
-            class: embeddings.get("class_embedding", &[width])?.reshape((1, 1, width)).map_err(start)?,
-            positions: embeddings.get("position_embedding.weight", &[rows, width])?,
-            pre_norm: layer_norm(&at.at("pre_layrnorm"), width, config.layer_norm_eps)?,
-            layers: (0..config.layers_used)
-                .map(|n| Layer::load(&layers.at(n), config))
-                .collect::<std::result::Result<_, _>>()?,
-            config: config.clone(),
+            pre_norm: Norm::new(tensors.pre_norm()?, config.layer_norm_eps),
+            layers: layers.collect::<std::result::Result<_, _>>()?,
+            heads: config.heads,
+            activation: config.activation,
         })
     }
 
-    /// Pixels `[tiles, 3, side, side]` to features `[tiles, rows, width]`.
-    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (tiles, _, _, _) = pixels.dims4()?;
-        let (grid, patch, width) = (self.config.grid(), self.config.patch_size, self.config.hidden_size);
-        let patches = pixels
-            .reshape(&[tiles, 3, grid, patch, grid, patch][..])?
-            .permute(&[0, 2, 4, 1, 3, 5][..])?
-            .reshape((tiles * grid * grid, 3 * patch * patch))?;
-        let patches = self.patches.forward(&patches)?.reshape((tiles, grid * grid, width))?;
-        let class = self.class.broadcast_as((tiles, 1, width))?;
-        let x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)?;
-        let mut x = self.pre_norm.forward(&x)?;
+    /// The stem's rows `[tiles, rows, width]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (tiles, rows, width) = x.dims3()?;
+        let mut x = self.pre_norm.forward(&x.reshape((tiles * rows, width))?)?;
         for layer in &self.layers {
-            x = layer.forward(&x, self.config.heads, self.config.activation)?;
+            x = layer.forward(&x, tiles, self.heads, self.activation)?;
         }
-        if self.config.drop_class_token { x.narrow(1, 1, grid * grid)?.contiguous() } else { Ok(x) }
+        x.reshape((tiles, rows, width))
     }
 }
 
 impl Layer {
-    fn load(at: &Tensors<'_>, config: &VisionConfig) -> std::result::Result<Self, CheckpointError> {
-        let (width, eps) = (config.hidden_size, config.layer_norm_eps);
-        let attention = at.at("self_attn");
-        let projection = |name: &str| linear(&attention.at(name), width, width, true);
+    fn load(tensors: &TowerLayer<'_>, config: &VisionConfig) -> std::result::Result<Self, CheckpointError> {
+        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(norm, config.layer_norm_eps));
         Ok(Self {
-            norm1: layer_norm(&at.at("layer_norm1"), width, eps)?,
-            qkv: stack(&[projection("q_proj")?, projection("k_proj")?, projection("v_proj")?])?,
-            out: projection("out_proj")?,
-            norm2: layer_norm(&at.at("layer_norm2"), width, eps)?,
-            fc1: linear(&at.at("mlp").at("fc1"), width, config.intermediate_size, true)?,
-            fc2: linear(&at.at("mlp").at("fc2"), config.intermediate_size, width, true)?,
+            norm1,
+            qkv: linear(&tensors.qkv()?)?,
+            out: linear(&tensors.out()?)?,
+            norm2,
+            fc1: linear(&tensors.fc1()?)?,
+            fc2: linear(&tensors.fc2()?)?,
         })
     }
 
-    fn forward(&self, x: &Tensor, heads: usize, activation: Activation) -> Result<Tensor> {
-        let (tiles, rows, width) = x.dims3()?;
-        let qkv = self.qkv.forward(&self.norm1.forward(x)?.reshape((tiles * rows, width))?)?;
-        let mixed = attend(&qkv, tiles, heads)?;
-        let x = (x.reshape((tiles * rows, width))? + self.out.forward(&mixed)?)?;
+    fn forward(&self, x: &Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
+        let [q, k, v] = thirds(&self.qkv.forward(&self.norm1.forward(x)?)?)?;
+        let x = (x + self.out.forward(&attend([&q, &k, &v], tiles, heads)?)?)?;
         let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, activation)?;
-        (x + self.fc2.forward(&inner)?)?.reshape((tiles, rows, width))
+        x + self.fc2.forward(&inner)?
     }
-}
-
-/// Attention without a mask inside each tile: `[tiles · rows, 3 · width]` to `[tiles · rows, width]`.
-fn attend(qkv: &Tensor, tiles: usize, heads: usize) -> Result<Tensor> {
-    let (all, width3) = qkv.dims2()?;
-    let (rows, head_dim) = (all / tiles, width3 / 3 / heads);
-    let qkv = qkv.reshape((tiles, rows, 3, heads, head_dim))?.permute((2, 0, 3, 1, 4))?.contiguous()?;
-    let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
-    let scores = (q.matmul(&k.transpose(D::Minus1, D::Minus2)?)? * (head_dim as f64).sqrt().recip())?;
-    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)?;
-    mixed.transpose(1, 2)?.reshape((all, heads * head_dim))
 }

@@ -3,8 +3,8 @@
 use candle_core::{Device, Result, Tensor};
 use vlm_catalog::architecture::TextConfig;
 
-use super::{linear, stack};
-use crate::checkpoint::{CheckpointError, Tensors, Weights};
+use super::{linear, start};
+use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
 use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, attention, silu_mul};
 
 /// The decoder.
@@ -14,6 +14,8 @@ pub struct Language {
     norm: RmsNorm,
     head: Linear,
     rope: RopeTable,
+    /// Tokens up to which a sequence takes the rotary angles of short ones.
+    short: usize,
 }
 
 struct Layer {
@@ -26,30 +28,26 @@ struct Layer {
 }
 
 impl Language {
-    /// Loads the decoder at `prefix`; the head is the tensor named `head`, or else the embedding.
-    pub fn load(
-        weights: &Weights,
-        prefix: &str,
-        head: &str,
-        config: &TextConfig,
-        positions: usize,
-    ) -> std::result::Result<Self, CheckpointError> {
-        let at = weights.at(prefix);
-        let shape = [config.vocab_size, config.hidden_size];
-        let embedding = at.get("embed_tokens.weight", &shape)?;
-        let head = if weights.contains(head) { weights.tensor(head, &shape, &Device::Cpu)? } else { embedding.clone() };
-        let layers = at.at("layers");
-        let rope = RopeTable::new(positions, config.head_dim, config.rope_theta, &Device::Cpu)
-            .map_err(|e| CheckpointError::Start(e.to_string()))?;
+    /// Loads the decoder for sequences of up to `positions` tokens. A head that is not stored is the embedding.
+    pub fn load(tensors: &DecoderTensors<'_>, positions: usize) -> std::result::Result<Self, CheckpointError> {
+        let config = tensors.config();
+        let embedding = tensors.embedding()?;
+        let head = tensors.head()?.unwrap_or_else(|| embedding.clone());
+        let layers = (0..config.layers).map(|n| Layer::load(&tensors.layer(n), config));
         Ok(Self {
-            layers: (0..config.layers)
-                .map(|n| Layer::load(&layers.at(n), config))
-                .collect::<std::result::Result<_, _>>()?,
-            norm: norm(&at, "norm", config)?,
+            layers: layers.collect::<std::result::Result<_, _>>()?,
+            norm: RmsNorm::new(tensors.norm()?, config.rms_norm_eps),
             head: Linear::new(head, None),
             embedding,
-            rope,
+            rope: RopeTable::of(config, positions, &Device::Cpu).map_err(|e| start(&e))?,
+            short: config.long_rope.as_ref().map_or(usize::MAX, |rope| rope.original_positions),
         })
+    }
+
+    /// Whether a sequence that will have up to `tokens` tokens takes the rotary angles of long ones. To be
+    /// decided once, before its first step: cached keys keep their angles.
+    pub fn is_long(&self, tokens: usize) -> bool {
+        tokens > self.short
     }
 
     /// Embeddings `[ids, width]`. Ids outside of the vocabulary are an error.
@@ -74,21 +72,14 @@ impl Language {
 }
 
 impl Layer {
-    fn load(at: &Tensors<'_>, config: &TextConfig) -> std::result::Result<Self, CheckpointError> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let (attention, mlp) = (at.at("self_attn"), at.at("mlp"));
-        let part = |name: &str, output| linear(&attention.at(name), width, output, config.qkv_bias);
+    fn load(tensors: &DecoderLayer<'_>, config: &TextConfig) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            input_norm: norm(at, "input_layernorm", config)?,
-            qkv: stack(&[part("q_proj", q)?, part("k_proj", kv)?, part("v_proj", kv)?])?,
-            out: linear(&attention.at("o_proj"), q, width, false)?,
-            post_norm: norm(at, "post_attention_layernorm", config)?,
-            gate_up: stack(&[
-                linear(&mlp.at("gate_proj"), width, inner, false)?,
-                linear(&mlp.at("up_proj"), width, inner, false)?,
-            ])?,
-            down: linear(&mlp.at("down_proj"), inner, width, false)?,
+            input_norm: RmsNorm::new(tensors.input_norm()?, config.rms_norm_eps),
+            qkv: linear(&tensors.qkv()?)?,
+            out: linear(&tensors.out()?)?,
+            post_norm: RmsNorm::new(tensors.post_norm()?, config.rms_norm_eps),
+            gate_up: linear(&tensors.gate_up()?)?,
+            down: linear(&tensors.down()?)?,
         })
     }
 
@@ -99,8 +90,4 @@ impl Layer {
         let gated = silu_mul(&self.gate_up.forward(&self.post_norm.forward(&x)?)?)?;
         x + self.down.forward(&gated)?
     }
-}
-
-fn norm(at: &Tensors<'_>, name: &str, config: &TextConfig) -> std::result::Result<RmsNorm, CheckpointError> {
-    Ok(RmsNorm::new(at.at(name).get("weight", &[config.hidden_size])?, config.rms_norm_eps))
 }

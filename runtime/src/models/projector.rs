@@ -1,33 +1,40 @@
 //! From the tower's features to the decoder's width.
 
 use candle_core::{Result, Tensor};
-use vlm_catalog::architecture::{Activation, ModelConfig};
+use vlm_catalog::architecture::Activation;
 
-use super::linear;
-use crate::checkpoint::{CheckpointError, Tensors};
+use super::{Norm, linear};
+use crate::checkpoint::{CheckpointError, ProjectorTensors};
 use crate::ops::{Linear, activate};
 
-/// Linear, activation, linear.
+/// Epsilon of the norm; no configuration has it.
+const EPS: f64 = 1e-5;
+
+/// Norm (`InternVL`), linear, activation, linear.
 pub struct Projector {
+    norm: Option<Norm>,
     first: Linear,
     second: Linear,
     activation: Activation,
 }
 
 impl Projector {
-    /// Loads `linear_1` and `linear_2`.
-    pub fn load(at: &Tensors<'_>, config: &ModelConfig) -> std::result::Result<Self, CheckpointError> {
-        let (input, output) = (config.vision.hidden_size, config.text.hidden_size);
-        let bias = config.projector.bias;
+    /// Loads both layers, and the norm where there is one.
+    pub fn load(tensors: &ProjectorTensors<'_>) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            first: linear(&at.at("linear_1"), input, output, bias)?,
-            second: linear(&at.at("linear_2"), output, output, bias)?,
-            activation: config.projector.activation,
+            norm: tensors.norm()?.map(|norm| Norm::new(norm, EPS)),
+            first: linear(&tensors.first()?)?,
+            second: linear(&tensors.second()?)?,
+            activation: tensors.config().projector.activation,
         })
     }
 
-    /// `[rows, vision width]` to `[rows, text width]`.
+    /// `[rows, joined vision width]` to `[rows, text width]`.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        self.second.forward(&activate(&self.first.forward(features)?, self.activation)?)
+        let first = match &self.norm {
+            Some(norm) => self.first.forward(&norm.forward(features)?)?,
+            None => self.first.forward(features)?,
+        };
+        self.second.forward(&activate(&first, self.activation)?)
     }
 }

@@ -11,11 +11,12 @@ use super::{Batch, KvCache, RopeTable, cpu};
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`.
 pub fn attention(qkv: &Tensor, cache: &KvCache, layer: usize, rope: &RopeTable, batch: &Batch) -> Result<Tensor> {
-    qkv.apply_op3_no_bwd(cache.layer(layer), rope.tensor(), &Attention { batch })
+    qkv.apply_op3_no_bwd(cache.layer(layer), rope.tensor(), &Attention { batch, rope })
 }
 
 struct Attention<'a> {
     batch: &'a Batch,
+    rope: &'a RopeTable,
 }
 
 impl CustomOp3 for Attention<'_> {
@@ -49,7 +50,7 @@ impl CustomOp3 for Attention<'_> {
             let used = (position + 1) * hd;
             cpu::vectorised(Group {
                 queries: &qkv[row * width + head * group_width..][..group_width],
-                angles: &rope[position * hd..(position + 1) * hd],
+                angles: &rope[self.rope.row(position, self.batch.long(row)) * hd..][..hd],
                 keys: &cache[keys..keys + used],
                 values: &cache[values..values + used],
                 out,

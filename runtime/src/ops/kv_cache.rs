@@ -33,7 +33,8 @@ impl KvCache {
 
     /// Stores keys, rotated, and values of the rows of `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened).
     pub fn store(&self, layer: usize, qkv: &Tensor, rope: &RopeTable, batch: &Batch) -> Result<()> {
-        self.layers[layer].inplace_op3(qkv, rope.tensor(), &Store { batch })
+        rope.check(batch)?;
+        self.layers[layer].inplace_op3(qkv, rope.tensor(), &Store { batch, rope })
     }
 }
 
@@ -64,6 +65,7 @@ impl KvShape {
 
 struct Store<'a> {
     batch: &'a Batch,
+    rope: &'a RopeTable,
 }
 
 impl InplaceOp3 for Store<'_> {
@@ -86,12 +88,12 @@ impl InplaceOp3 for Store<'_> {
         let cache = cpu::slice_mut(cache, cache_layout)?;
         let hd = shape.head_dim;
         let kv_width = shape.kv_heads * hd;
-        for (row, &(slot, position)) in qkv.chunks_exact(width).zip(self.batch.rows()) {
+        for (i, (row, &(slot, position))) in qkv.chunks_exact(width).zip(self.batch.rows()).enumerate() {
             if slot >= shape.slots || position >= shape.tokens {
                 candle_core::bail!("slot {slot} or position {position} is outside of the KV cache")
             }
             let (keys, values) = row[width - 2 * kv_width..].split_at(kv_width);
-            let angles = &rope[position * hd..(position + 1) * hd];
+            let angles = &rope[self.rope.row(position, self.batch.long(i)) * hd..][..hd];
             for head in 0..shape.kv_heads {
                 let at = shape.keys(slot, head) + position * hd;
                 rotate(&keys[head * hd..(head + 1) * hd], angles, 1.0, &mut cache[at..at + hd]);

@@ -17,7 +17,7 @@ impl RmsNorm {
         Self { weight, eps: eps as f32 }
     }
 
-    /// `[rows, width]` to the same.
+    /// `[…, width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.apply_op2_no_bwd(&self.weight, self)
     }

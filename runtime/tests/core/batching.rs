@@ -21,14 +21,15 @@ fn prompts(fixture: &Fixture) -> Vec<Prompt> {
 
 /// Feeds `rows` of `embeds` from `start` and gives the logits after the last.
 fn read(fixture: &Fixture, cache: &KvCache, slot: usize, embeds: &Tensor, start: usize, rows: usize) -> Tensor {
-    let batch = Batch::new(&[Segment { slot, start, rows }]);
+    let batch = Batch::new(&[Segment { slot, start, rows, long: false }]);
     let chunk = embeds.narrow(0, start, rows).unwrap().contiguous().unwrap();
     let hidden = fixture.model.language().forward(&chunk, &batch, cache).unwrap();
     fixture.model.language().logits(&hidden, batch.last_rows()).unwrap()
 }
 
 fn next(fixture: &Fixture, cache: &KvCache, rows: &[(usize, usize, u32)]) -> Tensor {
-    let segments: Vec<Segment> = rows.iter().map(|&(slot, start, _)| Segment { slot, start, rows: 1 }).collect();
+    let segments: Vec<Segment> =
+        rows.iter().map(|&(slot, start, _)| Segment { slot, start, rows: 1, long: false }).collect();
     let ids: Vec<u32> = rows.iter().map(|(_, _, id)| *id).collect();
     let (batch, language) = (Batch::new(&segments), fixture.model.language());
     let hidden = language.forward(&language.embed(&ids).unwrap(), &batch, cache).unwrap();

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::checkpoint::{Checkpoint, CheckpointError};
 use vlm_runtime::engine::{Engine, EngineOptions};
-use vlm_runtime::models::Llava;
+use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::processor::Processor;
 
 use crate::fixture;
@@ -28,7 +28,7 @@ fn after(harm: impl FnOnce(&Path)) -> CheckpointError {
 fn start(dir: &Path) -> Result<(), CheckpointError> {
     let checkpoint = Checkpoint::open(dir)?;
     Processor::open(&checkpoint)?;
-    Llava::load(&checkpoint, 64)?;
+    VisionLanguage::load(&checkpoint, 64)?;
     Ok(())
 }
 
@@ -133,14 +133,12 @@ fn other_models_and_hostile_numbers_are_unsupported() {
     assert_says(&zero, Cause::UnsupportedArchitecture, &["num_attention_heads", "0"]);
     let image = with("/image_token_index", 319.into());
     assert_says(&image, Cause::UnsupportedArchitecture, &["image_token_index"]);
-    let original = after(|dir| {
+    let unknown = after(|dir| {
         std::fs::remove_file(dir.join("model.safetensors.index.json")).unwrap();
-        let renamed = tensors()
-            .into_iter()
-            .map(|(k, v)| (k.replace("multi_modal_projector.linear_1", "model.mm_projector.0"), v));
+        let renamed = tensors().into_iter().map(|(k, v)| (k.replace("multi_modal_projector", "connector"), v));
         write(dir, &renamed.collect());
     });
-    assert_says(&original, Cause::UnsupportedArchitecture, &["layout"]);
+    assert_says(&unknown, Cause::UnsupportedArchitecture, &["layout", "mlp1.0.weight"]);
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{ImageLimits, PreparedImage};
-use vlm_runtime::models::Llava;
+use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
 
-pub const POSITIONS: usize = 256;
+pub const POSITIONS: usize = 300;
 pub const QUESTION: &str = "What is shown in this image?";
 
 pub fn dir() -> PathBuf {
@@ -20,7 +20,7 @@ pub fn dir() -> PathBuf {
 pub struct Fixture {
     pub checkpoint: Checkpoint,
     pub processor: Processor,
-    pub model: Llava,
+    pub model: VisionLanguage,
     pub expected: HashMap<String, Tensor>,
     pub facts: serde_json::Value,
 }
@@ -35,7 +35,7 @@ impl Fixture {
         let reference = self::dir();
         Self {
             processor: Processor::open(&checkpoint).unwrap(),
-            model: Llava::load(&checkpoint, POSITIONS).unwrap(),
+            model: VisionLanguage::load(&checkpoint, POSITIONS).unwrap(),
             expected: candle_core::safetensors::load(reference.join("expected.safetensors"), &Device::Cpu).unwrap(),
             facts: serde_json::from_slice(&std::fs::read(reference.join("expected.json")).unwrap()).unwrap(),
             checkpoint,
@@ -55,20 +55,6 @@ impl Fixture {
         Arc::new(self.processor.prepare_image(&bytes, &ImageLimits::default()).unwrap())
     }
 
-    /// The reference's own pixels, so that the model is tested apart from the resizer.
-    pub fn reference_image(&self) -> PreparedImage {
-        let pixels = self.expected("pixel_values");
-        let (tiles, _, height, width) = pixels.dims4().unwrap();
-        PreparedImage {
-            tiles,
-            height,
-            width,
-            pixels: pixels.flatten_all().unwrap().to_vec1().unwrap(),
-            tokens: 16,
-            kept: None,
-        }
-    }
-
     pub fn prompt(&self) -> Prompt {
         self.ask(Some(self.image()), QUESTION)
     }
@@ -86,7 +72,7 @@ impl Fixture {
             .iter()
             .map(|image| self.model.project(&self.model.vision_features(image).unwrap()).unwrap())
             .collect();
-        self.model.embed(&prompt.ids, &visual).unwrap()
+        self.model.embed(&prompt.ids, prompt.image_token, &visual).unwrap()
     }
 }
 

@@ -29,7 +29,7 @@ fn logits(fixture: &Fixture) -> Tensor {
     let prompt = fixture.prompt();
     let embeds = fixture.embeds(&prompt);
     let cache = fixture.model.kv_cache(1, POSITIONS).unwrap();
-    let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: prompt.ids.len() }]);
+    let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: prompt.ids.len(), long: false }]);
     let hidden = fixture.model.language().forward(&embeds, &batch, &cache).unwrap();
     fixture.model.language().logits(&hidden, batch.last_rows()).unwrap()
 }

@@ -4,6 +4,7 @@
 
 mod batching;
 mod broken;
+mod cases;
 mod fixture;
 mod layouts;
 mod parity;

@@ -1,10 +1,14 @@
-//! Step by step from pixels to greedy tokens, each against the reference's own input.
+//! Step by step from pixels to greedy tokens in every case, each step against the reference's own input.
 
 use candle_core::Tensor;
 use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling};
 use vlm_runtime::ops::{Batch, Segment};
 
+use crate::cases::{CASES, Case, case};
 use crate::fixture::{Fixture, POSITIONS, difference};
+
+const FEATURES: f32 = 5e-4;
+const LOGITS: f32 = 2e-3;
 
 #[test]
 fn prompt_ids_equal_the_references() {
@@ -25,74 +29,114 @@ fn pixels_equal_the_references() {
 }
 
 #[test]
-fn features_and_projection_are_within_tolerance() {
-    let fixture = Fixture::open();
-    let features = fixture.model.vision_features(&fixture.reference_image()).unwrap();
-    assert!(difference(&features, fixture.expected("vision_features")) <= 5e-4);
-    let projected = fixture.model.project(fixture.expected("vision_features")).unwrap().unsqueeze(0).unwrap();
-    assert!(difference(&projected, fixture.expected("projected")) <= 5e-4);
+fn features_of_every_tower_are_within_tolerance() {
+    for case in &*CASES {
+        let features: Vec<_> = case.images().iter().map(|image| case.model.vision_features(image).unwrap()).collect();
+        let difference = difference(&Tensor::cat(&features, 0).unwrap(), case.expected("vision_features"));
+        assert!(difference <= FEATURES, "{}: {difference}", case.name);
+    }
+}
+
+#[test]
+fn projections_are_within_tolerance() {
+    for case in &*CASES {
+        let expected = case.expected("projected");
+        let projected = case.model.project(case.expected("vision_features")).unwrap();
+        let difference = difference(&projected.reshape(expected.dims()).unwrap(), expected);
+        assert!(difference <= FEATURES, "{}: {difference}", case.name);
+    }
+}
+
+/// The rows of each picture, from the reference's projections.
+fn packed(case: &Case) -> Vec<Tensor> {
+    let projected = case.expected("projected");
+    let mut first = 0;
+    let pack = |image: &vlm_runtime::image::PreparedImage| {
+        let rows = projected.narrow(0, first, image.tiles).unwrap().flatten(0, 1).unwrap();
+        first += image.tiles;
+        case.model.pack(&rows, image).unwrap()
+    };
+    case.images().iter().map(pack).collect()
 }
 
 #[test]
 fn image_rows_stand_where_the_image_tokens_are() {
-    let fixture = Fixture::open();
-    let projected = fixture.expected("projected").squeeze(0).unwrap();
-    let ids = fixture.ids("input_ids");
-    for wrong in [vec![], vec![projected.clone(), projected.clone()], vec![projected.narrow(0, 0, 15).unwrap()]] {
-        assert!(fixture.model.embed(&ids, &wrong).is_err(), "{} pictures fit", wrong.len());
+    for case in &*CASES {
+        let (ids, token) = (&case.facts.input_ids, case.facts.image_token_id);
+        let rows = packed(case);
+        let first = &rows[0];
+        let short = first.narrow(0, 0, first.dim(0).unwrap() - 1).unwrap();
+        for wrong in [vec![], [rows.clone(), rows.clone()].concat(), [vec![short], rows[1..].to_vec()].concat()] {
+            assert!(case.model.embed(ids, token, &wrong).is_err(), "{}: {} pictures fit", case.name, wrong.len());
+        }
+        let embeds = case.model.embed(ids, token, &rows).unwrap().unsqueeze(0).unwrap();
+        let difference = difference(&embeds, case.expected("inputs_embeds"));
+        assert!(difference <= FEATURES, "{}: {difference}", case.name);
     }
-    let embeds = fixture.model.embed(&ids, &[projected]).unwrap();
-    assert!(difference(&embeds.unsqueeze(0).unwrap(), fixture.expected("inputs_embeds")) <= 5e-4);
 }
 
 #[test]
 fn logits_of_prompt_and_steps_are_within_tolerance() {
-    let fixture = Fixture::open();
-    let language = fixture.model.language();
-    let cache = fixture.model.kv_cache(2, POSITIONS).unwrap();
-    let embeds = fixture.expected("inputs_embeds").squeeze(0).unwrap();
-    let total = embeds.dim(0).unwrap();
-    let batch = Batch::new(&[Segment { slot: 1, start: 0, rows: total }]);
-    let hidden = language.forward(&embeds, &batch, &cache).unwrap();
-    let tail: Vec<u32> = (total as u32 - 32..total as u32).collect();
-    let logits = language.logits(&hidden, &tail).unwrap();
-    assert!(difference(&logits, fixture.expected("logits_tail")) <= 2e-3);
-
-    let steps = fixture.expected("step_logits");
-    assert!(difference(&logits.narrow(0, 31, 1).unwrap(), &steps.narrow(0, 0, 1).unwrap()) <= 2e-3);
-    let forced = fixture.ids("greedy_ids");
-    for (step, id) in forced[..forced.len() - 1].iter().enumerate() {
-        let batch = Batch::new(&[Segment { slot: 1, start: total + step, rows: 1 }]);
-        let hidden = language.forward(&language.embed(&[*id]).unwrap(), &batch, &cache).unwrap();
-        let logits = language.logits(&hidden, batch.last_rows()).unwrap();
-        let difference = difference(&logits, &steps.narrow(0, step + 1, 1).unwrap());
-        assert!(difference <= 2e-3, "step {step}: {difference}");
+    for case in &*CASES {
+        let embeds = case.expected("inputs_embeds").squeeze(0).unwrap();
+        let (tail, steps) = logits(case, &embeds);
+        for (got, name) in [(tail, "logits_tail"), (steps, "step_logits")] {
+            let difference = difference(&got, case.expected(name));
+            assert!(difference <= LOGITS, "{}, {name}: {difference}", case.name);
+        }
     }
+}
+
+/// Logits of the prompt's last 32 positions, and of the reference's answer fed token by token.
+fn logits(case: &Case, embeds: &Tensor) -> (Tensor, Tensor) {
+    let (language, long) = (case.model.language(), case.long());
+    let cache = case.model.kv_cache(2, POSITIONS).unwrap();
+    let total = embeds.dim(0).unwrap();
+    let batch = Batch::new(&[Segment { slot: 1, start: 0, rows: total, long }]);
+    let hidden = language.forward(embeds, &batch, &cache).unwrap();
+    let tail: Vec<u32> = (total as u32 - 32..total as u32).collect();
+    let tail = language.logits(&hidden, &tail).unwrap();
+    let mut steps = vec![tail.narrow(0, 31, 1).unwrap()];
+    let forced = &case.facts.greedy_ids;
+    for (step, id) in forced[..forced.len() - 1].iter().enumerate() {
+        let batch = Batch::new(&[Segment { slot: 1, start: total + step, rows: 1, long }]);
+        let hidden = language.forward(&language.embed(&[*id]).unwrap(), &batch, &cache).unwrap();
+        steps.push(language.logits(&hidden, batch.last_rows()).unwrap());
+    }
+    (tail, Tensor::cat(&steps, 0).unwrap())
+}
+
+#[test]
+fn pairs_of_namings_give_the_same_logits_from_pixels_on() {
+    let (a, b) = ("llava15_llama_hub", "llava15_llama_v5names");
+    let [(tail_a, steps_a), (tail_b, steps_b)] =
+        [a, b].map(|name| logits(case(name), &case(name).embeds(&case(name).prompt())));
+    assert!(difference(&tail_a, &tail_b) <= 1e-5 && difference(&steps_a, &steps_b) <= 1e-5, "{a} and {b}");
 }
 
 #[tokio::test]
 async fn greedy_tokens_equal_the_references() {
-    let fixture = Fixture::open();
-    let options = EngineOptions { max_tokens: POSITIONS, max_concurrency: 2, max_queue: 0, kv_bytes: None };
-    let engine = Engine::start(&fixture.checkpoint, options).unwrap();
-    let expected = fixture.ids("greedy_ids");
-    let request = Request {
-        prompt: fixture.prompt(),
-        sampling: Sampling::default(),
-        max_new_tokens: expected.len(),
-        stop_ids: Vec::new(),
-    };
-    let mut stream = engine.submit(request).unwrap();
-    let mut got = Vec::new();
-    loop {
-        match stream.next().await.unwrap() {
-            Event::Token { id } => got.push(id),
-            end => {
-                assert_eq!(end, Event::Finished(FinishReason::Length));
-                break;
+    for case in &*CASES {
+        let options = EngineOptions { max_tokens: 300, max_concurrency: 2, max_queue: 0, kv_bytes: None };
+        let engine = Engine::start(&case.checkpoint, options).unwrap();
+        let request = Request {
+            prompt: case.prompt(),
+            sampling: Sampling::default(),
+            max_new_tokens: case.facts.greedy_ids.len(),
+            stop_ids: Vec::new(),
+        };
+        let mut stream = engine.submit(request).unwrap();
+        let mut got = Vec::new();
+        loop {
+            match stream.next().await.unwrap() {
+                Event::Token { id } => got.push(id),
+                end => {
+                    assert_eq!(end, Event::Finished(FinishReason::Length), "{}", case.name);
+                    break;
+                }
             }
         }
+        assert_eq!(got, case.facts.greedy_ids, "{}", case.name);
+        assert_eq!(stream.next().await, None);
     }
-    assert_eq!(got, expected);
-    assert_eq!(stream.next().await, None);
 }

@@ -111,7 +111,7 @@ async fn what_can_never_run_is_refused_at_once() {
     let tokens = prompt.ids.len() + POSITIONS;
     let refused = engine.submit(request(prompt, POSITIONS)).unwrap_err();
     assert_eq!(refused, SubmitError::TooLong { tokens, limit: POSITIONS });
-    let empty = Prompt { ids: Vec::new(), images: Vec::new() };
+    let empty = Prompt { ids: Vec::new(), ..Prompt::default() };
     assert_eq!(engine.submit(request(empty, 1)).unwrap_err(), SubmitError::Empty);
 }
 
@@ -119,7 +119,7 @@ async fn what_can_never_run_is_refused_at_once() {
 async fn a_prompt_that_the_model_refuses_fails_alone() {
     let fixture = Fixture::open();
     let engine = engine(&fixture, 2, 4);
-    let foreign = Prompt { ids: vec![1, 100_000], images: Vec::new() };
+    let foreign = Prompt { ids: vec![1, 100_000], ..Prompt::default() };
     let missing = Prompt { images: Vec::new(), ..fixture.prompt() };
     let good = engine.submit(request(fixture.prompt(), 12)).unwrap();
     for bad in [foreign, missing] {

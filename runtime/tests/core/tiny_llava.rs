@@ -8,7 +8,7 @@ use serde::Deserialize;
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling, TokenStream};
 use vlm_runtime::image::{ImageLimits, PreparedImage};
-use vlm_runtime::models::Llava;
+use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment};
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
 
@@ -42,7 +42,7 @@ struct Example {
     dir: PathBuf,
     checkpoint: Checkpoint,
     processor: Processor,
-    model: Llava,
+    model: VisionLanguage,
     cases: Vec<Case>,
     tensors: std::collections::HashMap<String, Tensor>,
 }
@@ -55,7 +55,7 @@ static EXAMPLE: LazyLock<Example> = LazyLock::new(|| {
     assert!(references.cases.len() >= 10);
     Example {
         processor: Processor::open(&checkpoint).unwrap(),
-        model: Llava::load(&checkpoint, POSITIONS).unwrap(),
+        model: VisionLanguage::load(&checkpoint, POSITIONS).unwrap(),
         tensors: candle_core::safetensors::load(dir.join("references.safetensors"), &Device::Cpu).unwrap(),
         cases: references.cases,
         checkpoint,
@@ -148,8 +148,11 @@ fn tensors_are_within_tolerance() {
             assert!(difference(&projected.unsqueeze(0).unwrap(), expected) <= 5e-4, "{}", case.name);
             compared[2] += 1;
         }
-        let embeds = EXAMPLE.model.embed(&case.input_ids, &[projected]).unwrap();
-        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: case.input_ids.len() }]);
+        let embeds = EXAMPLE
+            .model
+            .embed(&case.input_ids, EXAMPLE.checkpoint.config().image_token_id.unwrap(), &[projected])
+            .unwrap();
+        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: case.input_ids.len(), long: false }]);
         let cache = EXAMPLE.model.kv_cache(1, POSITIONS).unwrap();
         let hidden = EXAMPLE.model.language().forward(&embeds, &batch, &cache).unwrap();
         let logits = EXAMPLE.model.language().logits(&hidden, batch.last_rows()).unwrap();

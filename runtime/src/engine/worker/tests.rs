@@ -37,7 +37,7 @@ impl Scripted {
 }
 
 impl Executor for Scripted {
-    fn begin(&mut self, id: SequenceId, prompt: Prompt) {
+    fn begin(&mut self, id: SequenceId, prompt: Prompt, _: usize) {
         self.prompts.insert(id, prompt.ids[0]);
     }
 
@@ -74,7 +74,7 @@ fn engine(max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<St
 }
 
 fn ask(engine: &Engine, what: u32, prompt_tokens: usize, max_new_tokens: usize) -> TokenStream {
-    let prompt = Prompt { ids: vec![what; prompt_tokens], images: Vec::new() };
+    let prompt = Prompt { ids: vec![what; prompt_tokens], ..Prompt::default() };
     let request = Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() };
     engine.submit(request).unwrap()
 }
@@ -119,7 +119,7 @@ async fn a_panic_ends_every_stream_and_refuses_the_next() {
     tokio::time::timeout(Duration::from_secs(5), engine.idle()).await.expect("idle hangs");
     let snapshot = engine.snapshot();
     assert!(snapshot.stopped && snapshot.running == 0 && snapshot.waiting == 0);
-    let prompt = Prompt { ids: vec![WELL], images: Vec::new() };
+    let prompt = Prompt { ids: vec![WELL], ..Prompt::default() };
     let request = Request { prompt, sampling: Sampling::default(), max_new_tokens: 1, stop_ids: Vec::new() };
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::Stopped);
 }
@@ -140,7 +140,7 @@ async fn a_long_prompt_does_not_stall_a_running_stream() {
 async fn the_queue_is_bounded_and_counted() {
     let (engine, _) = engine(2, 3);
     let mut streams: Vec<_> = (0..5).map(|_| ask(&engine, WELL, 4, 100)).collect();
-    let prompt = Prompt { ids: vec![WELL], images: Vec::new() };
+    let prompt = Prompt { ids: vec![WELL], ..Prompt::default() };
     let request = Request { prompt, sampling: Sampling::default(), max_new_tokens: 1, stop_ids: Vec::new() };
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::QueueFull { retry_after_seconds: 1 });
     assert!(matches!(streams[0].next().await, Some(Event::Token { .. })));

@@ -1,0 +1,87 @@
+//! The layers of `InternViT` (Chen et al. 2023): layer or root-mean-square norms, norms of queries and keys
+//! over all heads in the large one, and a learned scale on everything that a layer adds.
+
+use candle_core::{Result, Tensor};
+use vlm_catalog::architecture::{Activation, Tower, VisionConfig};
+
+use super::vision::{attend, thirds};
+use super::{Norm, linear};
+use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
+use crate::ops::{Linear, RmsNorm, activate};
+
+/// The layers.
+pub struct InternVit {
+    layers: Vec<Layer>,
+    heads: usize,
+    activation: Activation,
+}
+
+struct Layer {
+    norm1: Norm,
+    qkv: Linear,
+    qk_norms: Option<[RmsNorm; 2]>,
+    out: Linear,
+    scale1: Tensor,
+    norm2: Norm,
+    fc1: Linear,
+    fc2: Linear,
+    scale2: Tensor,
+}
+
+impl InternVit {
+    /// Loads the layers that are used.
+    pub fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+        let config = tensors.config();
+        let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config));
+        Ok(Self {
+            layers: layers.collect::<std::result::Result<_, _>>()?,
+            heads: config.heads,
+            activation: config.activation,
+        })
+    }
+
+    /// The stem's rows `[tiles, rows, width]` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (tiles, rows, width) = x.dims3()?;
+        let mut x = x.reshape((tiles * rows, width))?;
+        for layer in &self.layers {
+            x = layer.forward(&x, tiles, self.heads, self.activation)?;
+        }
+        x.reshape((tiles, rows, width))
+    }
+}
+
+impl Layer {
+    fn load(tensors: &TowerLayer<'_>, config: &VisionConfig) -> std::result::Result<Self, CheckpointError> {
+        let eps = config.layer_norm_eps;
+        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(norm, eps));
+        let [scale1, scale2] = tensors.scales()?;
+        let qk_norms = if matches!(config.tower, Tower::InternVit { qk_norm: true, .. }) {
+            Some(tensors.qk_norms()?.map(|weight| RmsNorm::new(weight, eps)))
+        } else {
+            None
+        };
+        Ok(Self {
+            norm1,
+            qkv: linear(&tensors.qkv()?)?,
+            qk_norms,
+            out: linear(&tensors.out()?)?,
+            scale1,
+            norm2,
+            fc1: linear(&tensors.fc1()?)?,
+            fc2: linear(&tensors.fc2()?)?,
+            scale2,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
+        let [mut q, mut k, v] = thirds(&self.qkv.forward(&self.norm1.forward(x)?)?)?;
+        if let Some([of_q, of_k]) = &self.qk_norms {
+            (q, k) = (of_q.forward(&q)?, of_k.forward(&k)?);
+        }
+        let mixed = self.out.forward(&attend([&q, &k, &v], tiles, heads)?)?;
+        let x = (x + mixed.broadcast_mul(&self.scale1)?)?;
+        let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, activation)?;
+        x + self.fc2.forward(&inner)?.broadcast_mul(&self.scale2)?
+    }
+}

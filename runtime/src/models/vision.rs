@@ -1,0 +1,141 @@
+//! What the vision towers share: the stem that makes rows of patches, attention within a tile, and the
+//! squares of patches that are joined behind the tower.
+
+use candle_core::{D, Result, Tensor};
+use vlm_catalog::architecture::{Tower, VisionConfig};
+
+use super::clip::ClipTower;
+use super::intern_vit::InternVit;
+use super::linear;
+use crate::checkpoint::{CheckpointError, TowerTensors};
+use crate::ops::Linear;
+
+/// Tiles that go through a tower at a time: attention's scores are the largest tensors of a request.
+const TILES: usize = 4;
+
+/// A vision tower and the joining of its rows.
+pub struct VisionTower {
+    config: VisionConfig,
+    stem: Stem,
+    layers: Layers,
+}
+
+enum Layers {
+    Clip(ClipTower),
+    InternVit(InternVit),
+}
+
+impl VisionTower {
+    /// Loads the stem and the layers that are used.
+    pub fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+        let layers = match tensors.config().tower {
+            Tower::Clip => Layers::Clip(ClipTower::load(tensors)?),
+            Tower::InternVit { .. } => Layers::InternVit(InternVit::load(tensors)?),
+        };
+        Ok(Self { config: tensors.config().clone(), stem: Stem::load(tensors)?, layers })
+    }
+
+    /// Pixels `[tiles, 3, side, side]` to features `[tiles, rows, width · shuffle²]`, the projector's input.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let tiles = pixels.dim(0)?;
+        let parts = (0..tiles)
+            .step_by(TILES)
+            .map(|first| self.some(&pixels.narrow(0, first, TILES.min(tiles - first))?))
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&parts, 0)
+    }
+
+    fn some(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = self.stem.forward(pixels)?;
+        let x = match &self.layers {
+            Layers::Clip(tower) => tower.forward(&x)?,
+            Layers::InternVit(tower) => tower.forward(&x)?,
+        };
+        let patches = self.config.grid() * self.config.grid();
+        let x = if self.config.drop_class_token { x.narrow(1, 1, patches)?.contiguous()? } else { x };
+        if self.config.shuffle == 1 { Ok(x) } else { join_squares(&x, self.config.grid(), self.config.shuffle) }
+    }
+}
+
+/// From pixels to the first layer's input.
+struct Stem {
+    patches: Linear,
+    class: Tensor,
+    positions: Tensor,
+    grid: usize,
+    patch: usize,
+}
+
+impl Stem {
+    fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+        Ok(Self {
+            patches: linear(&tensors.patches()?)?,
+            class: tensors.class()?,
+            positions: tensors.positions()?,
+            grid: tensors.config().grid(),
+            patch: tensors.config().patch_size,
+        })
+    }
+
+    /// Pixels `[tiles, 3, side, side]` to `[tiles, 1 + patches, width]`, the class token first.
+    fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (tiles, channels, _, _) = pixels.dims4()?;
+        let (grid, patch) = (self.grid, self.patch);
+        let patches = pixels
+            .reshape(&[tiles, channels, grid, patch, grid, patch][..])?
+            .permute(&[0, 2, 4, 1, 3, 5][..])?
+            .reshape((tiles * grid * grid, channels * patch * patch))?;
+        let patches = self.patches.forward(&patches)?;
+        let width = patches.dim(1)?;
+        let patches = patches.reshape((tiles, grid * grid, width))?;
+        let class = self.class.broadcast_as((tiles, 1, width))?;
+        Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)
+    }
+}
+
+/// Attention without a mask inside each tile: queries, keys and values `[tiles · rows, width]` each, to the same.
+pub(super) fn attend(qkv: [&Tensor; 3], tiles: usize, heads: usize) -> Result<Tensor> {
+    let (all, width) = qkv[0].dims2()?;
+    let (rows, head_dim) = (all / tiles, width / heads);
+    let split = |x: &Tensor| x.reshape((tiles, rows, heads, head_dim))?.transpose(1, 2)?.contiguous();
+    let [q, k, v] = [split(qkv[0])?, split(qkv[1])?, split(qkv[2])?];
+    let scores = (q.matmul(&k.transpose(D::Minus1, D::Minus2)?)? * (head_dim as f64).sqrt().recip())?;
+    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)?;
+    mixed.transpose(1, 2)?.reshape((all, width))
+}
+
+/// The three parts of `[rows, 3 · width]`.
+pub(super) fn thirds(qkv: &Tensor) -> Result<[Tensor; 3]> {
+    let width = qkv.dim(1)? / 3;
+    let part = |n| qkv.narrow(1, n * width, width)?.contiguous();
+    Ok([part(0)?, part(1)?, part(2)?])
+}
+
+/// Squares of `side` patches as one row each, its channels ordered by row, column, channel of the square:
+/// `[tiles, grid², width]` to `[tiles, (grid ÷ side)², side² · width]`.
+fn join_squares(x: &Tensor, grid: usize, side: usize) -> Result<Tensor> {
+    let (tiles, _, width) = x.dims3()?;
+    let half = grid / side;
+    x.reshape(&[tiles, half, side, half, side, width][..])?.permute(&[0, 1, 3, 2, 4, 5][..])?.reshape((
+        tiles,
+        half * half,
+        side * side * width,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn squares_are_joined_row_by_row() {
+        // 4 × 4 patches of 2 channels; the number is 10 · patch + channel.
+        let values: Vec<f32> = (0..16).flat_map(|patch| [10.0 * patch as f32, 10.0 * patch as f32 + 1.0]).collect();
+        let x = Tensor::from_vec(values, (1, 16, 2), &Device::Cpu).unwrap();
+        let joined: Vec<Vec<Vec<f32>>> = join_squares(&x, 4, 2).unwrap().to_vec3().unwrap();
+        assert_eq!(joined[0][0], [0.0, 1.0, 10.0, 11.0, 40.0, 41.0, 50.0, 51.0]);
+        assert_eq!(joined[0][1], [20.0, 21.0, 30.0, 31.0, 60.0, 61.0, 70.0, 71.0]);
+        assert_eq!(joined[0][2][..2], [80.0, 81.0]);
+    }
+}

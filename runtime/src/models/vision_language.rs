@@ -1,0 +1,134 @@
+//! A vision-language model of any family: visual rows stand where the prompt has image tokens.
+
+use candle_core::{Device, Result, Tensor, bail};
+use vlm_catalog::architecture::{Family, ModelConfig};
+
+use super::packing::pack;
+use super::{Language, Projector, VisionTower};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::image::PreparedImage;
+use crate::ops::{Batch, KvCache, Segment};
+
+/// Tower, projector and decoder.
+pub struct VisionLanguage {
+    config: ModelConfig,
+    vision: VisionTower,
+    projector: Projector,
+    /// Ends each line of a grid of tiles (LLaVA-1.6).
+    newline: Option<Tensor>,
+    language: Language,
+}
+
+impl VisionLanguage {
+    /// Loads all weights; `positions` is the longest sequence that will be asked for.
+    pub fn load(checkpoint: &Checkpoint, positions: usize) -> std::result::Result<Self, CheckpointError> {
+        let config = checkpoint.config();
+        let newline = if config.family == Family::LlavaNext { Some(checkpoint.newline()?) } else { None };
+        Ok(Self {
+            vision: VisionTower::load(&checkpoint.tower())?,
+            projector: Projector::load(&checkpoint.projector())?,
+            newline,
+            language: Language::load(&checkpoint.decoder(), positions)?,
+            config: config.clone(),
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The decoder.
+    pub fn language(&self) -> &Language {
+        &self.language
+    }
+
+    /// A KV cache of `slots` sequences of `tokens` tokens.
+    pub fn kv_cache(&self, slots: usize, tokens: usize) -> Result<KvCache> {
+        let text = &self.config.text;
+        KvCache::new(text.layers, slots, text.kv_heads, tokens, text.head_dim, &Device::Cpu)
+    }
+
+    /// The features of normalised pixels, the projector's input: `[tiles, rows, joined vision width]`.
+    ///
+    /// # Errors
+    /// Tiles of another size than the tower's.
+    pub fn vision_features(&self, image: &PreparedImage) -> Result<Tensor> {
+        let side = self.config.vision.image_size;
+        if (image.height, image.width) != (side, side) || image.tiles == 0 {
+            let PreparedImage { tiles, height, width, .. } = image;
+            bail!("{tiles} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}")
+        }
+        self.vision.forward(&Tensor::from_slice(&image.pixels, (image.tiles, 3, side, side), &Device::Cpu)?)
+    }
+
+    /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
+    pub fn project(&self, features: &Tensor) -> Result<Tensor> {
+        self.projector.forward(&features.flatten(0, 1)?)
+    }
+
+    /// The rows that stand in the prompt: those of `projected`, or what LLaVA-1.6 makes of them.
+    pub fn pack(&self, projected: &Tensor, image: &PreparedImage) -> Result<Tensor> {
+        match (&self.newline, &image.kept) {
+            (Some(newline), Some(kept)) => pack(projected, kept, newline, self.config.vision.grid()),
+            _ => Ok(projected.clone()),
+        }
+    }
+
+    /// From a picture to its rows in the prompt: `[tokens, width]`.
+    ///
+    /// # Errors
+    /// Features that are not finite.
+    pub fn see(&self, image: &PreparedImage) -> Result<Tensor> {
+        let rows = self.pack(&self.project(&self.vision_features(image)?)?, image)?;
+        if !finite(&rows)? {
+            bail!("the vision tower produced numbers that are not finite; the picture cannot be used")
+        }
+        Ok(rows)
+    }
+
+    /// Embeddings of a prompt: text rows from the vocabulary, the rows of `image_token` from `images` in order.
+    pub fn embed(&self, ids: &[u32], image_token: u32, images: &[Tensor]) -> Result<Tensor> {
+        let places = ids.iter().filter(|id| **id == image_token).count();
+        let rows = images.iter().map(|image| image.dim(0)).sum::<Result<usize>>()?;
+        if places != rows {
+            bail!("the prompt has {places} image tokens, but its images have {rows} rows")
+        }
+        if images.is_empty() {
+            return self.language.embed(ids);
+        }
+        let visual = Tensor::cat(images, 0)?;
+        let (mut parts, mut used) = (Vec::new(), 0);
+        for run in ids.chunk_by(|a, b| (*a == image_token) == (*b == image_token)) {
+            if run.first() == Some(&image_token) {
+                parts.push(visual.narrow(0, used, run.len())?);
+                used += run.len();
+            } else {
+                parts.push(self.language.embed(run)?);
+            }
+        }
+        Tensor::cat(&parts, 0)
+    }
+
+    /// Runs a blank tile and one token through everything. Whether all numbers were finite.
+    pub fn warm_up(&self) -> Result<bool> {
+        let side = self.config.vision.image_size;
+        let blank = PreparedImage {
+            tiles: 1,
+            height: side,
+            width: side,
+            pixels: vec![0.0; 3 * side * side],
+            tokens: 0,
+            kept: None,
+        };
+        let visual = self.project(&self.vision_features(&blank)?)?;
+        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: 1, long: false }]);
+        let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &self.kv_cache(1, 1)?)?;
+        let logits = self.language.logits(&hidden, batch.last_rows())?;
+        Ok(finite(&visual)? && finite(&logits)?)
+    }
+}
+
+fn finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
+}
