@@ -84,10 +84,10 @@ def bring_up():
 
 
 def manifest(name):
-    """A file of examples/, with this demo's images and, locally, without a DNS name."""
+    """A file of examples/, with this demo's images, and an address in place of a DNS name: not every cluster has DNS."""
     text = (ROOT / "examples" / name).read_text()
     text = text.replace("localhost/vlm-", f"{PREFIX}/vlm-").replace(":0.1.0", f":{TAG}")
-    if LOCAL and "vlm-operator.vlm-system.svc" in text:
+    if "vlm-operator.vlm-system.svc" in text:
         service = k8s.get("service", "vlm-operator", NAMESPACE)
         address = service["spec"]["clusterIP"] if service else "127.0.0.1"
         text = text.replace("vlm-operator.vlm-system.svc", address)

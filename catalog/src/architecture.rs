@@ -50,7 +50,7 @@ pub enum Family {
 pub enum Dialect {
     /// The transformers library's own classes (llava-hf, InternVL "-hf").
     Transformers,
-    /// The original repositories: liuhaotian's LLaVA, OpenGVLab's InternVL chat.
+    /// The original repositories: those of LLaVA and of InternVL chat.
     Original,
 }
 
