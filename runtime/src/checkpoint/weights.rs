@@ -72,7 +72,7 @@ impl Weights {
         Some(shard.tensors.get(name).ok()?.shape().to_vec())
     }
 
-    /// The tensor `name` as f32 on `device`.
+    /// The tensor `name` in the number format in which it is stored, on `device`.
     ///
     /// # Errors
     /// When it is missing, or has another shape or an unknown number format.
@@ -91,8 +91,7 @@ impl Weights {
         if !matches!(DType::try_from(dtype), Ok(DType::F16 | DType::BF16 | DType::F32)) {
             return Err(CheckpointError::Dtype { name: name.to_owned(), dtype: format!("{dtype:?}") });
         }
-        let read = || shard.tensors.load(name, device)?.to_dtype(DType::F32);
-        read().map_err(|e| malformed(&shard.path, &e))
+        shard.tensors.load(name, device).map_err(|e| malformed(&shard.path, &e))
     }
 
     /// Tensors whose names start with `prefix`.
@@ -137,6 +136,14 @@ impl Tensors<'_> {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
+        self.stored(name, shape)?.to_dtype(DType::F32).map_err(|e| CheckpointError::Start(e.to_string()))
+    }
+
+    /// The tensor `name` of `shape` in the number format in which it is stored.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
         self.weights.tensor(&format!("{}{name}", self.prefix), shape, &self.device)
     }
 }
