@@ -13,6 +13,7 @@ use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{ImageLimits, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, PromptMessage, PromptPart, PromptRole};
 
 const STEPS: usize = 64;
@@ -41,7 +42,7 @@ fn model_rows(checkpoint: &Checkpoint, processor: &Processor, image: &Arc<Prepar
     let prompt = processor.prompt(&[PromptMessage { role: PromptRole::User, parts }]).unwrap();
     let prefill = prompt.ids.len();
     let tokens = prefill + STEPS;
-    let model = VisionLanguage::load(checkpoint, tokens).unwrap();
+    let model = VisionLanguage::load(checkpoint, tokens, Precision::F32).unwrap();
     let language = model.language();
     let encode = || model.project(&model.vision_features(image).unwrap()).unwrap();
     row("pixels to visual tokens", 1, timed(|| drop(encode())));

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
 
 use crate::image::ImageAspect;
+use crate::precision::PrecisionArgs;
 
 /// `vlm-runtime`.
 #[derive(Debug, Parser)]
@@ -69,6 +70,9 @@ pub struct ServeArgs {
     /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
     #[arg(long, value_name = "HOW")]
     pub image_aspect: Option<ImageAspect>,
+    /// In which number formats the model is held.
+    #[command(flatten)]
+    pub precision: PrecisionArgs,
     /// Pictures in one request.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub max_images_per_request: u32,

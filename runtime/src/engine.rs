@@ -45,7 +45,7 @@ impl Engine {
     pub fn start(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Self, CheckpointError> {
         let slots = slots(checkpoint, &options)?;
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
-        let model = VisionLanguage::load(checkpoint, options.max_tokens)?;
+        let model = VisionLanguage::load(checkpoint, options.max_tokens, options.precision)?;
         // A broken model fails here and not in the first request.
         if !model.warm_up().map_err(start)? {
             return Err(CheckpointError::NotFinite);

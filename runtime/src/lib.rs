@@ -16,6 +16,7 @@ pub mod image;
 pub mod metrics;
 pub mod models;
 pub mod ops;
+pub mod precision;
 pub mod processor;
 pub mod prompt;
 pub mod server;

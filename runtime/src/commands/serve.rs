@@ -104,6 +104,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
         max_concurrency: args.max_concurrency as usize,
         max_queue: args.queue(),
         kv_bytes: None,
+        precision: args.precision.on_cpu(),
     };
     let engine = Engine::start(&checkpoint, options)?;
     let defaults = SamplingDefaults::read(&args.model);

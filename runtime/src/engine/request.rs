@@ -3,6 +3,7 @@
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use crate::precision::Precision;
 use crate::prompt::Prompt;
 
 /// Sizes fixed at start.
@@ -16,6 +17,8 @@ pub struct EngineOptions {
     pub max_queue: usize,
     /// Bytes of the KV cache; by default room for `max_concurrency` sequences of full length.
     pub kv_bytes: Option<u64>,
+    /// In which number formats the model is held.
+    pub precision: Precision,
 }
 
 /// How a token is chosen.

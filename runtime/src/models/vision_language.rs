@@ -8,6 +8,7 @@ use super::{Language, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::PreparedImage;
 use crate::ops::{Batch, KvCache, Segment};
+use crate::precision::Precision;
 
 /// Tower, projector and decoder.
 pub struct VisionLanguage {
@@ -21,7 +22,11 @@ pub struct VisionLanguage {
 
 impl VisionLanguage {
     /// Loads all weights; `positions` is the longest sequence that will be asked for.
-    pub fn load(checkpoint: &Checkpoint, positions: usize) -> std::result::Result<Self, CheckpointError> {
+    pub fn load(
+        checkpoint: &Checkpoint,
+        positions: usize,
+        _precision: Precision,
+    ) -> std::result::Result<Self, CheckpointError> {
         let config = checkpoint.config();
         let newline = if config.family == Family::LlavaNext { Some(checkpoint.newline()?) } else { None };
         Ok(Self {

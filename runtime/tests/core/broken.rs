@@ -7,6 +7,7 @@ use vlm_contract::diagnosis::Cause;
 use vlm_runtime::checkpoint::{Checkpoint, CheckpointError};
 use vlm_runtime::engine::{Engine, EngineOptions};
 use vlm_runtime::models::VisionLanguage;
+use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::Processor;
 
 use crate::fixture;
@@ -28,7 +29,7 @@ fn after(harm: impl FnOnce(&Path)) -> CheckpointError {
 fn start(dir: &Path) -> Result<(), CheckpointError> {
     let checkpoint = Checkpoint::open(dir)?;
     Processor::open(&checkpoint)?;
-    VisionLanguage::load(&checkpoint, 64)?;
+    VisionLanguage::load(&checkpoint, 64, Precision::F32)?;
     Ok(())
 }
 
@@ -111,7 +112,13 @@ fn weights_that_compute_nonsense_do_not_start() {
         all.insert(name.to_owned(), broken);
         write(dir.path(), &all);
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let options = EngineOptions { max_tokens: 64, max_concurrency: 2, max_queue: 1, kv_bytes: None };
+        let options = EngineOptions {
+            max_tokens: 64,
+            max_concurrency: 2,
+            max_queue: 1,
+            kv_bytes: None,
+            precision: Precision::F32,
+        };
         let Err(error) = Engine::start(&checkpoint, options) else { panic!("{name} was accepted") };
         assert_says(&error, Cause::WeightsCorrupt, &["finite"]);
     }
@@ -144,7 +151,8 @@ fn other_models_and_hostile_numbers_are_unsupported() {
 #[test]
 fn options_that_do_not_fit_the_model_are_refused() {
     let checkpoint = Checkpoint::open(&fixture::dir()).unwrap();
-    let base = EngineOptions { max_tokens: 64, max_concurrency: 2, max_queue: 1, kv_bytes: None };
+    let base =
+        EngineOptions { max_tokens: 64, max_concurrency: 2, max_queue: 1, kv_bytes: None, precision: Precision::F32 };
     for (options, word) in [
         (EngineOptions { max_tokens: 1025, ..base }, "1024"),
         (EngineOptions { max_concurrency: 0, ..base }, "at least 1"),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{KeptGrid, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
+use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::Prompt;
 
 use crate::fixture::POSITIONS;
@@ -52,7 +53,7 @@ impl Case {
         let checkpoint = Checkpoint::open(&dir).unwrap();
         Self {
             name,
-            model: VisionLanguage::load(&checkpoint, POSITIONS).unwrap(),
+            model: VisionLanguage::load(&checkpoint, POSITIONS, Precision::F32).unwrap(),
             facts: serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap(),
             expected: candle_core::safetensors::load(dir.join("expected.safetensors"), &Device::Cpu).unwrap(),
             checkpoint,

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{ImageLimits, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
+use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
 
 pub const POSITIONS: usize = 300;
@@ -35,7 +36,7 @@ impl Fixture {
         let reference = self::dir();
         Self {
             processor: Processor::open(&checkpoint).unwrap(),
-            model: VisionLanguage::load(&checkpoint, POSITIONS).unwrap(),
+            model: VisionLanguage::load(&checkpoint, POSITIONS, Precision::F32).unwrap(),
             expected: candle_core::safetensors::load(reference.join("expected.safetensors"), &Device::Cpu).unwrap(),
             facts: serde_json::from_slice(&std::fs::read(reference.join("expected.json")).unwrap()).unwrap(),
             checkpoint,

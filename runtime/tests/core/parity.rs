@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling};
 use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::precision::Precision;
 
 use crate::cases::{CASES, Case, case};
 use crate::fixture::{Fixture, POSITIONS, difference};
@@ -117,7 +118,13 @@ fn pairs_of_namings_give_the_same_logits_from_pixels_on() {
 #[tokio::test]
 async fn greedy_tokens_equal_the_references() {
     for case in &*CASES {
-        let options = EngineOptions { max_tokens: 300, max_concurrency: 2, max_queue: 0, kv_bytes: None };
+        let options = EngineOptions {
+            max_tokens: 300,
+            max_concurrency: 2,
+            max_queue: 0,
+            kv_bytes: None,
+            precision: Precision::F32,
+        };
         let engine = Engine::start(&case.checkpoint, options).unwrap();
         let request = Request {
             prompt: case.prompt(),

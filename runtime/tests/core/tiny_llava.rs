@@ -10,6 +10,7 @@ use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, S
 use vlm_runtime::image::{ImageLimits, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
 
 use crate::fixture::difference;
@@ -55,7 +56,7 @@ static EXAMPLE: LazyLock<Example> = LazyLock::new(|| {
     assert!(references.cases.len() >= 10);
     Example {
         processor: Processor::open(&checkpoint).unwrap(),
-        model: VisionLanguage::load(&checkpoint, POSITIONS).unwrap(),
+        model: VisionLanguage::load(&checkpoint, POSITIONS, Precision::F32).unwrap(),
         tensors: candle_core::safetensors::load(dir.join("references.safetensors"), &Device::Cpu).unwrap(),
         cases: references.cases,
         checkpoint,
@@ -85,7 +86,13 @@ impl Example {
     }
 
     fn engine(&self, max_concurrency: usize) -> Engine {
-        let options = EngineOptions { max_tokens: POSITIONS, max_concurrency, max_queue: 64, kv_bytes: None };
+        let options = EngineOptions {
+            max_tokens: POSITIONS,
+            max_concurrency,
+            max_queue: 64,
+            kv_bytes: None,
+            precision: Precision::F32,
+        };
         Engine::start(&self.checkpoint, options).unwrap()
     }
 

@@ -8,6 +8,7 @@ use candle_core::Result;
 use super::super::executor::Executor;
 use super::super::{Engine, EngineOptions, Sampling, SubmitError, TokenStream};
 use super::*;
+use crate::precision::Precision;
 use crate::prompt::Prompt;
 
 const VOCABULARY: usize = 8;
@@ -69,7 +70,8 @@ impl Executor for Scripted {
 fn engine(max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
     let executor = Scripted::default();
     let log = Arc::clone(&executor.log);
-    let options = EngineOptions { max_tokens: 4000, max_concurrency, max_queue, kv_bytes: None };
+    let options =
+        EngineOptions { max_tokens: 4000, max_concurrency, max_queue, kv_bytes: None, precision: Precision::F32 };
     (Engine::spawn(executor, max_concurrency, &options).unwrap(), log)
 }
 
