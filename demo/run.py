@@ -123,12 +123,9 @@ def fill_volume():
 def serve():
     """kubectl apply to Ready; returns the seconds between them."""
     say("kubectl apply -f examples/tiny-llava.yaml")
-    watch = k8s.Watch("visionmodel", MODEL, lambda thing: (
-        k8s.condition(thing, "Ready").get("status"), k8s.condition(thing, "Ready").get("reason")))
     started = time.monotonic()
     kubectl("apply", "-f", str(ROOT / "examples/tiny-llava.yaml"))
     # Watching an object that does not exist yet ends at once: begin when it does.
-    watch.stop()
     watch = k8s.Watch("visionmodel", MODEL, lambda thing: (
         k8s.condition(thing, "Ready").get("status"), k8s.condition(thing, "Ready").get("reason")))
     ready = watch.await_value("the VisionModel is Ready", lambda value: value[0] == "True", 180)
