@@ -35,6 +35,8 @@ pub struct RawConfig {
     pub quantization_config: Option<IgnoredAny>,
     /// Ids that end a text.
     pub eos_token_id: Option<OneOrMany>,
+    /// Name of the vision tower's own repository (original LLaVA).
+    pub mm_vision_tower: Option<String>,
 }
 
 /// The decoder's part.
