@@ -6,9 +6,9 @@ mod error;
 mod files;
 mod index;
 mod layout;
+mod original_tower;
 mod pickle;
 mod safetensors;
-mod separate_tower;
 mod shard;
 mod stored;
 mod torch;
@@ -27,7 +27,7 @@ use files::{read, read_json};
 pub use layout::{
     DecoderLayer, DecoderTensors, Layout, LinearTensors, NormTensors, ProjectorTensors, TowerLayer, TowerTensors,
 };
-use separate_tower::Search;
+use original_tower::Search;
 pub use weights::{Tensors, Weights};
 
 /// How to open a checkpoint.
@@ -64,12 +64,15 @@ impl Checkpoint {
         let path = dir.join("config.json");
         let raw: RawConfig =
             read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
-        let config = describe(&raw)?;
+        let mut config = describe(&raw)?;
         let mut weights = Weights::open(dir)?;
         let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;
         if config.dialect == Dialect::Original && config.family != Family::InternVl {
             let (given, tower) = (options.vision_tower.as_deref(), raw.mm_vision_tower.as_deref());
-            separate_tower::attach(&mut weights, layout.tower(), &Search { dir, given, tower })?;
+            let search = Search { dir, given, tower };
+            if let Some(vision) = original_tower::find(&mut weights, layout.tower(), &raw, &search)? {
+                config.vision = vision;
+            }
         } else if options.vision_tower.is_some() {
             let reason = "--vision-tower is only for the original LLaVA, whose weights may lack the tower";
             return Err(CheckpointError::Options(reason.to_owned()));

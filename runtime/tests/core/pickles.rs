@@ -1,19 +1,25 @@
 //! Checkpoints whose weights torch pickled: the same numbers as in safetensors, in one file, in shards, and with
 //! the vision tower in a folder of its own.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use vlm_contract::diagnosis::Cause;
-use vlm_runtime::checkpoint::{Checkpoint, CheckpointError};
+use vlm_runtime::checkpoint::{Checkpoint, CheckpointError, OpenOptions};
+use vlm_runtime::image::PreparedImage;
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::precision::Precision;
 
 use crate::fixture::{Fixture, difference};
 use crate::layouts::{logits, tensors, write};
 
-pub fn pickles() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pickles")
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
+}
+
+fn pickles() -> PathBuf {
+    fixtures().join("pickles")
 }
 
 /// Everything but the weights of the first checkpoint, and the pickled file as its weights.
@@ -104,4 +110,88 @@ fn sharded_pickles_follow_their_index() {
     let error = index(&wrong).err().unwrap();
     assert_eq!(error.cause(), Cause::ModelNotFound);
     assert!(error.to_string().contains("b.bin"), "{error}");
+}
+
+/// The original LLaVA-1.5 as it was published: pickled shards without the vision tower.
+fn original(dir: &Path) {
+    for (from, file) in [
+        ("llava15_llama_orig", "config.json"),
+        ("llava15_llama_orig", "tokenizer.json"),
+        ("pickles/sharded", "pytorch_model.bin.index.json"),
+        ("pickles/sharded", "pytorch_model-00001-of-00002.bin"),
+        ("pickles/sharded", "pytorch_model-00002-of-00002.bin"),
+    ] {
+        std::fs::copy(fixtures().join(from).join(file), dir.join(file)).unwrap();
+    }
+}
+
+fn tower(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    for file in ["config.json", "pytorch_model.bin"] {
+        std::fs::copy(pickles().join("clip").join(file), dir.join(file)).unwrap();
+    }
+}
+
+fn load(dir: &Path, vision_tower: Option<&Path>) -> Result<VisionLanguage, CheckpointError> {
+    let options = OpenOptions { vision_tower: vision_tower.map(Path::to_owned) };
+    VisionLanguage::load(&Checkpoint::open_with(dir, &options)?, 300, Precision::F32)
+}
+
+/// What a picture of one colour ramp becomes.
+fn seen(model: &VisionLanguage) -> Tensor {
+    let side = model.config().vision.image_size;
+    let pixels: Vec<f32> = (0..3 * side * side).map(|n| (n % 97) as f32 / 48.0 - 1.0).collect();
+    model.see(&PreparedImage { tiles: 1, height: side, width: side, pixels, tokens: 16, kept: None }).unwrap()
+}
+
+#[test]
+fn the_tower_of_the_original_llava_is_found_in_its_own_folder() {
+    // The same numbers in one file, tower included.
+    let whole = tempfile::tempdir().unwrap();
+    original(whole.path());
+    for file in std::fs::read_dir(pickles().join("sharded")).unwrap() {
+        std::fs::remove_file(whole.path().join(file.unwrap().file_name())).unwrap();
+    }
+    let all = candle_core::safetensors::load(fixtures().join("llava15_llama_orig/model.safetensors"), &Device::Cpu);
+    let half = all.unwrap().into_iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F16).unwrap()));
+    let half: HashMap<String, Tensor> = half.collect();
+    candle_core::safetensors::save(&half, whole.path().join("model.safetensors")).unwrap();
+    let expected = seen(&load(whole.path(), None).unwrap());
+
+    let models = tempfile::tempdir().unwrap();
+    let dir = models.path().join("llava");
+    std::fs::create_dir(&dir).unwrap();
+    original(&dir);
+    let name = "clip-vit-large-patch14-336";
+    for folder in [dir.join(name), dir.join("vision_tower"), models.path().join(name)] {
+        tower(&folder);
+        assert!(difference(&seen(&load(&dir, None).unwrap()), &expected) == 0.0, "{}", folder.display());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    tower(elsewhere.path());
+    assert!(difference(&seen(&load(&dir, Some(elsewhere.path())).unwrap()), &expected) == 0.0);
+    std::fs::remove_file(elsewhere.path().join("config.json")).unwrap();
+    assert!(difference(&seen(&load(&dir, Some(elsewhere.path())).unwrap()), &expected) == 0.0);
+
+    let error = load(whole.path(), Some(elsewhere.path())).err().unwrap();
+    assert_eq!(error.cause(), Cause::InvalidArguments);
+    assert!(error.to_string().contains("--vision-tower"), "{error}");
+}
+
+#[test]
+fn a_missing_tower_is_told_with_its_name_and_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    original(dir.path());
+    let error = load(dir.path(), None).err().unwrap();
+    assert_eq!(error.cause(), Cause::ModelNotFound);
+    let place = dir.path().join("clip-vit-large-patch14-336").display().to_string();
+    for word in ["openai/clip-vit-large-patch14-336", "--vision-tower", "vision_tower", &place] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let nowhere = load(dir.path(), Some(Path::new("/nonexistent/clip"))).err().unwrap();
+    assert_eq!((nowhere.cause(), nowhere.to_string().contains("/nonexistent/clip")), (Cause::ModelNotFound, true));
+    let other = load(dir.path(), Some(dir.path())).err().unwrap();
+    assert_eq!(other.cause(), Cause::UnsupportedArchitecture);
+    assert!(other.to_string().contains("no CLIP vision tower"), "{other}");
 }

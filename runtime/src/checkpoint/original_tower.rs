@@ -1,9 +1,13 @@
-//! The vision tower of the original LLaVA-1.5, which was published without it: found in a folder of its own (as
-//! openai/clip-vit-large-patch14-336 is) and taken in under the names that the checkpoint would have.
+//! The vision tower of the original LLaVA, of which the configuration says nothing but the name. LLaVA-1.5 was
+//! published without it: it is found in a folder of its own (as openai/clip-vit-large-patch14-336 is) and taken in
+//! under the names that the checkpoint would have.
 
 use std::path::{Path, PathBuf};
 
-use super::{CheckpointError, Weights};
+use vlm_catalog::architecture::raw::{RawConfig, RawTower};
+use vlm_catalog::architecture::{TowerShapes, VisionConfig, tower_from_tensors};
+
+use super::{CheckpointError, Weights, read_json};
 
 /// A tensor that every CLIP tower has, behind what may stand before its names.
 const KEY: &str = "embeddings.class_embedding";
@@ -21,16 +25,48 @@ pub(super) struct Search<'a> {
     pub tower: Option<&'a str>,
 }
 
+/// What the tower is whose tensors have `prefix` before their names, after [`attach`].
+///
+/// # Errors
+/// As [`attach`], and shapes that make no CLIP tower.
+pub(super) fn find(
+    weights: &mut Weights,
+    prefix: &str,
+    raw: &RawConfig,
+    search: &Search<'_>,
+) -> Result<Option<VisionConfig>, CheckpointError> {
+    let described = match attach(weights, prefix, search)? {
+        Some(folder) => read_json::<RawTower>(&folder.join("config.json"))?,
+        None => None,
+    };
+    let Some(shapes) = shapes(weights, prefix) else { return Ok(None) };
+    let found = tower_from_tensors(raw, &shapes, described.as_ref())?;
+    if found.heads_guessed {
+        let heads = found.config.heads;
+        tracing::warn!(heads, "no file gives the vision tower's attention heads: taken from the decoder");
+    }
+    Ok(Some(found.config))
+}
+
+/// Shapes of the tower; `None` when a tensor is missing that loading will name.
+fn shapes(weights: &Weights, prefix: &str) -> Option<TowerShapes> {
+    let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
+    let stored = |n: &usize| weights.contains(&format!("{prefix}encoder.layers.{n}.mlp.fc1.weight"));
+    Some(TowerShapes {
+        class: shape(KEY)?,
+        patches: shape("embeddings.patch_embedding.weight")?,
+        positions: shape("embeddings.position_embedding.weight")?,
+        fc1: shape("encoder.layers.0.mlp.fc1.weight")?,
+        layers: (0..).take_while(stored).count(),
+    })
+}
+
 /// Puts the tower into `weights` with `prefix` before its names, unless it is there already. The folder that it
 /// came from.
 ///
 /// # Errors
 /// When there is none, it is no CLIP tower, or the user named one beside that of the checkpoint.
-pub(super) fn attach(
-    weights: &mut Weights,
-    prefix: &str,
-    search: &Search<'_>,
-) -> Result<Option<PathBuf>, CheckpointError> {
+fn attach(weights: &mut Weights, prefix: &str, search: &Search<'_>) -> Result<Option<PathBuf>, CheckpointError> {
     if weights.names().any(|name| name.starts_with(prefix)) {
         return match search.given {
             Some(given) => Err(CheckpointError::Options(format!(
