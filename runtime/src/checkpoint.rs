@@ -1,21 +1,42 @@
 //! A checkpoint directory: configuration, layout of the weights, typed tensors. Reads files and
 //! says precisely what is wrong with them; computes nothing.
 
+mod cursor;
 mod error;
+mod files;
+mod index;
 mod layout;
+mod original_tower;
+mod pickle;
+mod safetensors;
+mod shard;
+mod stored;
+mod torch;
+mod unread;
 mod weights;
+mod zip;
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use vlm_catalog::architecture::raw::RawConfig;
-use vlm_catalog::architecture::{ModelConfig, describe};
+use vlm_catalog::architecture::{Dialect, Family, ModelConfig, describe};
 
 pub use error::CheckpointError;
+use files::{read, read_json};
 pub use layout::{
     DecoderLayer, DecoderTensors, Layout, LinearTensors, NormTensors, ProjectorTensors, TowerLayer, TowerTensors,
 };
+use original_tower::Search;
 pub use weights::{Tensors, Weights};
+
+/// How to open a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The folder of the vision tower, for weights of the original LLaVA that lack it. `None` looks for it beside
+    /// the weights.
+    pub vision_tower: Option<PathBuf>,
+}
 
 /// An opened checkpoint. Weights are mapped and their names known, but not yet read.
 pub struct Checkpoint {
@@ -31,13 +52,31 @@ impl Checkpoint {
     /// # Errors
     /// A missing directory or file, a malformed file, or a model that is not served.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        Self::open_with(dir, &OpenOptions::default())
+    }
+
+    /// Opens the checkpoint in `dir` as `options` say.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and options that contradict the checkpoint.
+    pub fn open_with(dir: &Path, options: &OpenOptions) -> Result<Self, CheckpointError> {
         std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
         let path = dir.join("config.json");
         let raw: RawConfig =
             read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
-        let config = describe(&raw)?;
-        let weights = Weights::open(dir)?;
+        let mut config = describe(&raw)?;
+        let mut weights = Weights::open(dir)?;
         let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;
+        if config.dialect == Dialect::Original && config.family != Family::InternVl {
+            let (given, tower) = (options.vision_tower.as_deref(), raw.mm_vision_tower.as_deref());
+            let search = Search { dir, given, tower };
+            if let Some(vision) = original_tower::find(&mut weights, layout.tower(), &raw, &search)? {
+                config.vision = vision;
+            }
+        } else if options.vision_tower.is_some() {
+            let reason = "--vision-tower is only for the original LLaVA, whose weights may lack the tower";
+            return Err(CheckpointError::Options(reason.to_owned()));
+        }
         Ok(Self { dir: dir.to_owned(), config, weights, layout })
     }
 
@@ -79,22 +118,6 @@ impl Checkpoint {
         let text = String::from_utf8(bytes).map_err(|e| CheckpointError::json(&path, &e))?;
         Ok(Some(text))
     }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CheckpointError::not_found(path, error)),
-    }
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CheckpointError> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
-    let mut json = serde_json::Deserializer::from_slice(&bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| CheckpointError::json(path, &e))?;
-    json.end().map_err(|e| CheckpointError::json(path, &e))?;
-    Ok(Some(value))
 }
 
 #[cfg(test)]

@@ -19,7 +19,11 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// No file that could hold weights.
-    #[error("{} holds neither model.safetensors.index.json nor model.safetensors", dir.display())]
+    #[error(
+        "{} holds none of model.safetensors.index.json, model.safetensors, pytorch_model.bin.index.json and \
+         pytorch_model.bin",
+        dir.display()
+    )]
     NoWeights {
         /// The checkpoint directory.
         dir: PathBuf,
@@ -78,19 +82,86 @@ pub enum CheckpointError {
         /// What the reader said.
         reason: String,
     },
+    /// A weight file is of a kind that is not read.
+    #[error(
+        "{} is not read: {what} (supported: safetensors, and what torch.save makes of a state dict since torch 1.6)",
+        path.display()
+    )]
+    WeightFormat {
+        /// The file.
+        path: PathBuf,
+        /// What about it.
+        what: String,
+    },
     /// The index sends a tensor to a file outside the checkpoint.
-    #[error("model.safetensors.index.json sends {tensor} to {file:?}, which is not a plain file name")]
+    #[error("{index} sends {tensor} to {file:?}, which is not a plain file name")]
     UnsafePath {
+        /// The index.
+        index: &'static str,
         /// The tensor.
         tensor: String,
         /// The value.
         file: String,
     },
+    /// The index sends a tensor to a file that does not have it.
+    #[error("{index} says that {tensor} is in {file}, but it is not")]
+    IndexMismatch {
+        /// The index.
+        index: &'static str,
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: String,
+    },
+    /// Two places for one tensor.
+    #[error("the tensor {name} is stored twice, in {} and {}", files[0], files[1])]
+    TwiceStored {
+        /// Its name.
+        name: String,
+        /// The files.
+        files: [String; 2],
+    },
     /// A tensor that the model needs is missing.
-    #[error("the weights lack the tensor {name}")]
+    #[error("the weights lack the tensor {name} of shape {expected:?}")]
     MissingTensor {
         /// Its name.
         name: String,
+        /// From the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor that the model does not have.
+    #[error(
+        "the weights hold the tensor {name} of shape {shape:?}{}, of which the model that config.json describes has \
+         none; the weights are of another model, for example of one with more layers",
+        if *others == 0 { String::new() } else { format!(" and {others} others") }
+    )]
+    ExtraTensor {
+        /// Its name.
+        name: String,
+        /// From the file.
+        shape: Vec<usize>,
+        /// How many more there are.
+        others: usize,
+    },
+    /// The vision tower is neither in the weights nor beside them.
+    #[error(
+        "the weights hold no vision tower, and there is none in {}; fetch {tower} (config.json and weights) and put it \
+         into the first of these folders, or name its folder with --vision-tower",
+        tried.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    NoVisionTower {
+        /// What the configuration calls it.
+        tower: String,
+        /// Where it was looked for.
+        tried: Vec<PathBuf>,
+    },
+    /// The folder of a vision tower holds something else.
+    #[error("{} holds no CLIP vision tower: {what}", dir.display())]
+    VisionTower {
+        /// The folder.
+        dir: PathBuf,
+        /// What about it.
+        what: String,
     },
     /// A tensor has another shape than the configuration says.
     #[error("the tensor {name} has the shape {actual:?}, but config.json makes it {expected:?}")]
@@ -127,26 +198,46 @@ impl CheckpointError {
     }
 
     pub(crate) fn json(path: &Path, reason: &impl Display) -> Self {
-        Self::Json { path: path.to_owned(), reason: reason.to_string() }
+        Self::Json { path: path.to_owned(), reason: shorten(&reason.to_string()) }
+    }
+
+    pub(crate) fn weights(path: &Path, reason: &impl Display) -> Self {
+        Self::Weights { path: path.to_owned(), reason: shorten(&reason.to_string()) }
     }
 
     /// The row of the diagnosis table.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::NotFound { .. } | Self::NoWeights { .. } | Self::NoTokenizer { .. } => Cause::ModelNotFound,
+            Self::NotFound { .. } | Self::NoWeights { .. } | Self::NoTokenizer { .. } | Self::NoVisionTower { .. } => {
+                Cause::ModelNotFound
+            }
             Self::Architecture(_)
             | Self::UnknownLayout
             | Self::NoImageTokens { .. }
             | Self::Unsupported { .. }
-            | Self::Dtype { .. } => Cause::UnsupportedArchitecture,
+            | Self::Dtype { .. }
+            | Self::WeightFormat { .. }
+            | Self::VisionTower { .. } => Cause::UnsupportedArchitecture,
             Self::Json { .. }
             | Self::Weights { .. }
             | Self::UnsafePath { .. }
+            | Self::IndexMismatch { .. }
+            | Self::TwiceStored { .. }
             | Self::MissingTensor { .. }
+            | Self::ExtraTensor { .. }
             | Self::Shape { .. }
             | Self::NotFinite => Cause::WeightsCorrupt,
             Self::Options(_) => Cause::InvalidArguments,
             Self::Start(_) => Cause::StartFailed,
         }
+    }
+}
+
+/// What a parser says may quote the file at any length.
+fn shorten(reason: &str) -> String {
+    const CHARACTERS: usize = 400;
+    match reason.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{} …", &reason[..end]),
+        None => reason.to_owned(),
     }
 }

@@ -1,119 +1,148 @@
-//! Weight files: one `model.safetensors` or the shards of an index, mapped, and tensors out of
-//! them by name and expected shape.
+//! All weight files of a checkpoint as one set of names: tensors out of them by name and expected shape, and
+//! which of them nobody asked for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
-use serde::Deserialize;
 
-use super::{CheckpointError, read_json};
+use super::CheckpointError;
+use super::index::{self, Found};
+use super::shard::{Kind, Shard};
+use super::stored::Stored;
 
-/// The mapped files and which of them holds a tensor.
+/// The mapped files and where in them each tensor is.
+#[derive(Default)]
 pub struct Weights {
     shards: Vec<Shard>,
-    shard_of: HashMap<String, usize>,
+    places: HashMap<String, Place>,
 }
 
-struct Shard {
-    path: PathBuf,
-    tensors: MmapedSafetensors,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+struct Place {
+    shard: usize,
+    stored: Stored,
+    read: AtomicBool,
 }
 
 impl Weights {
     /// Maps the weight files of `dir`.
     pub(super) fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        if let Some(index) = read_json::<Index>(&dir.join("model.safetensors.index.json"))? {
-            return Self::open_shards(dir, &index);
-        }
-        let path = dir.join("model.safetensors");
-        if !path.exists() {
-            return Err(CheckpointError::NoWeights { dir: dir.to_owned() });
-        }
-        let shard = Shard::open(path)?;
-        let shard_of = shard.tensors.tensors().into_iter().map(|(name, _)| (name, 0)).collect();
-        Ok(Self { shards: vec![shard], shard_of })
-    }
-
-    fn open_shards(dir: &Path, index: &Index) -> Result<Self, CheckpointError> {
-        let mut weights = Self { shards: Vec::new(), shard_of: HashMap::new() };
-        let mut opened: HashMap<&str, usize> = HashMap::new();
-        for (tensor, file) in &index.weight_map {
-            if file.is_empty() || file.contains(['/', '\\', '\0']) || file.contains("..") {
-                return Err(CheckpointError::UnsafePath { tensor: tensor.clone(), file: file.clone() });
+        let mut weights = Self::default();
+        let (name, index, kind) = match index::find(dir)? {
+            Found::Single(file, kind) => {
+                weights.add(dir, file, kind)?;
+                return Ok(weights);
             }
-            let shard = if let Some(shard) = opened.get(file.as_str()) {
-                *shard
-            } else {
-                weights.shards.push(Shard::open(dir.join(file))?);
-                opened.insert(file, weights.shards.len() - 1);
-                weights.shards.len() - 1
-            };
-            weights.shard_of.insert(tensor.clone(), shard);
+            Found::Index(name, index, kind) => (name, index, kind),
+        };
+        for file in index.files() {
+            weights.add(dir, file, kind)?;
+        }
+        for (tensor, file) in index.weight_map {
+            let shard = weights.places.get(&tensor).and_then(|place| weights.shards.get(place.shard));
+            if shard.is_none_or(|shard| shard.name() != file) {
+                return Err(CheckpointError::IndexMismatch { index: name, tensor, file });
+            }
         }
         Ok(weights)
     }
 
+    fn add(&mut self, dir: &Path, file: &str, kind: Kind) -> Result<(), CheckpointError> {
+        let (shard, tensors) = Shard::open(dir.join(file), kind)?;
+        self.shards.push(shard);
+        let shard = self.shards.len() - 1;
+        for (name, stored) in tensors {
+            self.put(name, Place { shard, stored, read: AtomicBool::new(false) })?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: String, place: Place) -> Result<(), CheckpointError> {
+        match self.places.entry(name) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(place);
+                Ok(())
+            }
+            Entry::Occupied(taken) => {
+                let file = |place: &Place| self.shards.get(place.shard).map(Shard::name).unwrap_or_default();
+                let files = [file(taken.get()), file(&place)];
+                Err(CheckpointError::TwiceStored { name: taken.key().clone(), files })
+            }
+        }
+    }
+
+    /// Takes in the tensors of `other` under the names that `rename` gives them; those without one are left out.
+    pub(super) fn join(&mut self, other: Self, rename: impl Fn(&str) -> Option<String>) -> Result<(), CheckpointError> {
+        let first = self.shards.len();
+        self.shards.extend(other.shards);
+        for (name, place) in other.places {
+            if let Some(name) = rename(&name) {
+                self.put(name, Place { shard: first + place.shard, ..place })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
     /// Whether a tensor of this name is stored.
     pub fn contains(&self, name: &str) -> bool {
-        self.shard_of.contains_key(name)
+        self.places.contains_key(name)
     }
 
     /// The shape of the tensor `name`; `None` when it is not stored.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let shard = self.shards.get(*self.shard_of.get(name)?)?;
-        Some(shard.tensors.get(name).ok()?.shape().to_vec())
+        self.places.get(name).map(|place| place.stored.shape.clone())
+    }
+
+    /// The number format of the tensor `name`; `None` when it is not stored or not in a format that is read.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        let dtype = DType::try_from(self.places.get(name)?.stored.dtype).ok()?;
+        matches!(dtype, DType::F16 | DType::BF16 | DType::F32).then_some(dtype)
     }
 
     /// The tensor `name` in the number format in which it is stored, on `device`.
     ///
     /// # Errors
-    /// When it is missing, or has another shape or an unknown number format.
+    /// When it is missing, or has another shape or a number format that is not read.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, CheckpointError> {
-        let missing = || CheckpointError::MissingTensor { name: name.to_owned() };
-        let shard = self.shard_of.get(name).and_then(|i| self.shards.get(*i)).ok_or_else(missing)?;
-        let view = shard.tensors.get(name).map_err(|_| missing())?;
-        if view.shape() != shape {
+        let found = self.places.get(name).and_then(|place| Some((place, self.shards.get(place.shard)?)));
+        let Some((place, shard)) = found else {
+            return Err(CheckpointError::MissingTensor { name: name.to_owned(), expected: shape.to_vec() });
+        };
+        let Stored { shape: actual, dtype, .. } = &place.stored;
+        if actual != shape {
             return Err(CheckpointError::Shape {
                 name: name.to_owned(),
                 expected: shape.to_vec(),
-                actual: view.shape().to_vec(),
+                actual: actual.clone(),
             });
         }
-        let dtype = view.dtype();
-        if !matches!(DType::try_from(dtype), Ok(DType::F16 | DType::BF16 | DType::F32)) {
-            return Err(CheckpointError::Dtype { name: name.to_owned(), dtype: format!("{dtype:?}") });
-        }
-        shard.tensors.load(name, device).map_err(|e| malformed(&shard.path, &e))
+        let Some(dtype) = self.dtype(name) else {
+            return Err(CheckpointError::Dtype { name: name.to_owned(), dtype: dtype.to_string() });
+        };
+        place.read.store(true, Ordering::Relaxed);
+        shard.tensor(&place.stored, dtype, device)
+    }
+
+    /// Names and shapes of the tensors that [`Self::tensor`] has not given yet, in the order of their names.
+    pub fn unread(&self) -> Vec<(&str, &[usize])> {
+        let unread = self.places.iter().filter(|(_, place)| !place.read.load(Ordering::Relaxed));
+        let mut unread: Vec<_> = unread.map(|(name, place)| (name.as_str(), place.stored.shape.as_slice())).collect();
+        unread.sort_unstable();
+        unread
     }
 
     /// Tensors whose names start with `prefix`.
     pub fn at(&self, prefix: &str) -> Tensors<'_> {
         Tensors { weights: self, prefix: prefix.to_owned(), device: Device::Cpu }
     }
-}
-
-impl Shard {
-    #[expect(unsafe_code, reason = "maps the weight file; it must not be truncated while the server runs")]
-    fn open(path: PathBuf) -> Result<Self, CheckpointError> {
-        let file = std::fs::metadata(&path).map_err(|e| CheckpointError::not_found(&path, e))?;
-        if !file.is_file() || file.len() == 0 {
-            return Err(malformed(&path, &"it is empty or not a file"));
-        }
-        let tensors = unsafe { MmapedSafetensors::new(&path) }.map_err(|e| malformed(&path, &e))?;
-        Ok(Self { path, tensors })
-    }
-}
-
-fn malformed(path: &Path, reason: &impl Display) -> CheckpointError {
-    CheckpointError::Weights { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// A place among the tensor names, so that a model's code reads like its checkpoint.

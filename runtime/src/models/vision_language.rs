@@ -29,13 +29,15 @@ impl VisionLanguage {
     ) -> std::result::Result<Self, CheckpointError> {
         let config = checkpoint.config();
         let newline = if config.family == Family::LlavaNext { Some(checkpoint.newline()?) } else { None };
-        Ok(Self {
+        let model = Self {
             vision: VisionTower::load(&checkpoint.tower())?,
             projector: Projector::load(&checkpoint.projector())?,
             newline,
             language: Language::load(&checkpoint.decoder(), positions)?,
             config: config.clone(),
-        })
+        };
+        checkpoint.check_all_read()?;
+        Ok(model)
     }
 
     /// What the model is.

@@ -96,11 +96,120 @@ fn missing_and_misshaped_tensors_are_named() {
             write(dir, &all);
         })
     };
-    assert_says(&harmed(None), Cause::WeightsCorrupt, &[name]);
+    assert_says(&harmed(None), Cause::WeightsCorrupt, &[name, "[112, 64]"]);
     let shape = Tensor::zeros((112, 63), DType::F32, &Device::Cpu).unwrap();
     assert_says(&harmed(Some(shape)), Cause::WeightsCorrupt, &[name, "[112, 64]", "[112, 63]"]);
     let integers = Tensor::zeros((112, 64), DType::I64, &Device::Cpu).unwrap();
     assert_says(&harmed(Some(integers)), Cause::UnsupportedArchitecture, &[name, "I64"]);
+}
+
+#[test]
+fn tensors_of_another_model_are_named_and_harmless_ones_are_not() {
+    let with = |extra: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all = tensors();
+        for name in extra {
+            all.insert((*name).to_owned(), Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap());
+        }
+        write(dir.path(), &all);
+        start(dir.path())
+    };
+    let harmless = [
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq",
+        "vision_tower.vision_model.embeddings.position_ids",
+        "vision_tower.vision_model.post_layernorm.other",
+        "vision_tower.vision_model.encoder.layers.2.mlp.fc3.weight",
+    ];
+    with(&harmless).unwrap();
+    for name in [
+        "language_model.model.layers.2.mlp.up_proj.weight",
+        "language_model.model.layers.0.self_attn.q_proj.bias",
+        "vision_tower.vision_model.encoder.layers.3.mlp.fc1.weight",
+        "vision_tower.vision_model.encoder.layers.1.mlp.fc3.weight",
+        "image_newline",
+        "position_ids",
+    ] {
+        assert_says(&with(&[name]).unwrap_err(), Cause::WeightsCorrupt, &[name, "[2, 3]", "config.json"]);
+    }
+    let error = with(&["b", "a", "c"]).unwrap_err();
+    assert_says(&error, Cause::WeightsCorrupt, &["the tensor a ", "2 others"]);
+}
+
+#[test]
+fn an_index_says_what_is_true() {
+    let with = |index: &str| after(|dir| std::fs::write(dir.join("model.safetensors.index.json"), index).unwrap());
+    let index = std::fs::read_to_string(fixture::dir().join("model.safetensors.index.json")).unwrap();
+    let name = "vision_tower.vision_model.post_layernorm.bias";
+    let file = "model-00003-of-00003.safetensors";
+    let entry = format!("\"{name}\": \"{file}\"");
+    assert!(index.contains(&entry));
+    let elsewhere = with(&index.replace(&entry, &format!("\"{name}\": \"{SHARD}\"")));
+    assert_says(&elsewhere, Cause::WeightsCorrupt, &[name, SHARD, "model.safetensors.index.json"]);
+    let nowhere = with(&index.replace(&entry, &format!("{entry}, \"{name}s\": \"{file}\"")));
+    assert_says(&nowhere, Cause::WeightsCorrupt, &[&format!("{name}s"), file]);
+    let twice = with(&index.replace(&entry, &format!("{entry}, \"{name}\": \"{SHARD}\"")));
+    assert_says(&twice, Cause::WeightsCorrupt, &[name, "twice", file, SHARD]);
+    assert_says(&with(r#"{"weight_map": {}}"#), Cause::WeightsCorrupt, &["model.safetensors.index.json", "no tensors"]);
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_refused() {
+    let error = after(|dir| {
+        let path = dir.join("model-00003-of-00003.safetensors");
+        let mut shard = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        shard.insert("language_model.lm_head.weight".to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap());
+        candle_core::safetensors::save(&shard, path).unwrap();
+    });
+    assert_says(&error, Cause::WeightsCorrupt, &["language_model.lm_head.weight", "00001", "00003"]);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    for file in ["config.json", "model.safetensors.index.json", SHARD] {
+        let error = after(|dir| {
+            std::fs::remove_file(dir.join(file)).unwrap();
+            std::fs::create_dir(dir.join(file)).unwrap();
+        });
+        assert_says(&error, Cause::WeightsCorrupt, &[file, "regular file"]);
+    }
+    let error = after(|dir| {
+        std::fs::remove_file(dir.join("config.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.join("config.json")).unwrap();
+    });
+    assert_says(&error, Cause::WeightsCorrupt, &["config.json", "regular file"]);
+    let error = after(|dir| std::fs::File::create(dir.join("config.json")).unwrap().set_len(1 << 40).unwrap());
+    assert_says(&error, Cause::WeightsCorrupt, &["config.json", "bytes"]);
+    let file = fixture::dir().join("config.json");
+    assert_says(&start(&file).unwrap_err(), Cause::ModelNotFound, &["config.json"]);
+}
+
+#[test]
+fn a_header_that_does_not_fit_its_file_is_said_in_numbers() {
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        after(|dir| {
+            let mut bytes = std::fs::read(dir.join(SHARD)).unwrap();
+            change(&mut bytes);
+            std::fs::write(dir.join(SHARD), bytes).unwrap();
+        })
+    };
+    let size = std::fs::metadata(fixture::dir().join(SHARD)).unwrap().len();
+    let length = |length: u64| with(&move |bytes| bytes[..8].copy_from_slice(&length.to_le_bytes()));
+    let too_long = length(u64::MAX);
+    assert_says(&too_long, Cause::WeightsCorrupt, &[SHARD, &u64::MAX.to_string(), &(size - 8).to_string()]);
+    assert_says(&length(5), Cause::WeightsCorrupt, &[SHARD, "header"]);
+    assert_says(&with(&|bytes| bytes.truncate(3)), Cause::WeightsCorrupt, &[SHARD, "3 bytes"]);
+    assert_says(&with(&|bytes| bytes.extend([0; 5])), Cause::WeightsCorrupt, &[SHARD, "describes"]);
+    assert_says(&with(&|bytes| bytes.truncate(size as usize - 5)), Cause::WeightsCorrupt, &[SHARD, "cut short"]);
+    let twice = with(&|bytes| {
+        let json = br#"{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+        *bytes = [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat();
+    });
+    assert_says(&twice, Cause::WeightsCorrupt, &["the tensor a ", "twice"]);
+    let dtype = with(&|bytes| {
+        let json = br#"{"a":{"dtype":"Q4","shape":[0],"data_offsets":[0,0]}}"#;
+        *bytes = [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat();
+    });
+    assert_says(&dtype, Cause::WeightsCorrupt, &[SHARD, "Q4"]);
 }
 
 #[test]

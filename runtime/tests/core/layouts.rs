@@ -25,7 +25,7 @@ pub fn write(dir: &Path, tensors: &HashMap<String, Tensor>) {
     candle_core::safetensors::save(tensors, dir.join("model.safetensors")).unwrap();
 }
 
-fn logits(fixture: &Fixture) -> Tensor {
+pub fn logits(fixture: &Fixture) -> Tensor {
     let prompt = fixture.prompt();
     let embeds = fixture.embeds(&prompt);
     let cache = fixture.model.kv_cache(1, POSITIONS).unwrap();
