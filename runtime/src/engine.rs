@@ -26,8 +26,6 @@ use worker::{Submission, Worker};
 const CHUNK_WHILE_DECODING: usize = 128;
 /// Prompt tokens read in one step otherwise.
 const CHUNK: usize = 512;
-/// Bytes of one cached number on the CPU.
-const KV_ELEMENT_BYTES: usize = 4;
 
 /// Handle of the engine thread. The thread ends after the last handle is dropped.
 #[derive(Clone)]
@@ -128,7 +126,8 @@ fn slots(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<usize, Chec
             options.max_tokens, text.max_positions
         ));
     }
-    let sequence = text.kv_bytes_per_token(KV_ELEMENT_BYTES).saturating_mul(options.max_tokens as u64);
+    let sequence =
+        text.kv_bytes_per_token(options.precision.dtype.size_in_bytes()).saturating_mul(options.max_tokens as u64);
     let bytes = sequence.saturating_mul(options.max_concurrency as u64);
     if bytes > isize::MAX as u64 {
         return refuse(format!(

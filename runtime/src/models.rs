@@ -3,29 +3,23 @@
 mod clip;
 mod intern_vit;
 mod language;
+mod loading;
 mod packing;
 mod projector;
 mod vision;
 mod vision_language;
 
 pub use language::Language;
+pub use loading::HeldWeights;
 pub use projector::Projector;
 pub use vision::VisionTower;
 pub use vision_language::{VisionLanguage, finite};
 
 use candle_core::{Result, Tensor};
 
-use crate::checkpoint::{CheckpointError, LinearTensors, NormTensors};
-use crate::ops::{LayerNorm, Linear, RmsNorm};
-
-fn linear(tensors: &LinearTensors) -> std::result::Result<Linear, CheckpointError> {
-    let joined = |parts: &[Tensor]| match parts {
-        [one] => Ok(one.clone()),
-        parts => Tensor::cat(parts, 0).map_err(|e| start(&e)),
-    };
-    let bias = if tensors.biases.is_empty() { None } else { Some(joined(&tensors.biases)?) };
-    Ok(Linear::new(joined(&tensors.weights)?, bias))
-}
+use crate::checkpoint::{CheckpointError, NormTensors};
+use crate::ops::{LayerNorm, RmsNorm};
+use loading::Loading;
 
 fn start(error: &candle_core::Error) -> CheckpointError {
     CheckpointError::Start(error.to_string())

@@ -181,6 +181,26 @@ pub enum CheckpointError {
         /// Its format.
         dtype: String,
     },
+    /// A tensor holds infinities or no numbers.
+    #[error("the tensor {name} holds numbers that are not finite")]
+    NotFiniteTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has a number that the chosen number format cannot hold.
+    #[error("the tensor {name} holds the number {value}, but {format} ends at {limit}; {mend}")]
+    Range {
+        /// Its name.
+        name: String,
+        /// The largest number.
+        value: f32,
+        /// The number format.
+        format: String,
+        /// The largest number of the format.
+        limit: f32,
+        /// What to choose instead.
+        mend: &'static str,
+    },
     /// The weights make the model compute nonsense.
     #[error("the weights make numbers that are not finite")]
     NotFinite,
@@ -226,8 +246,9 @@ impl CheckpointError {
             | Self::MissingTensor { .. }
             | Self::ExtraTensor { .. }
             | Self::Shape { .. }
+            | Self::NotFiniteTensor { .. }
             | Self::NotFinite => Cause::WeightsCorrupt,
-            Self::Options(_) => Cause::InvalidArguments,
+            Self::Options(_) | Self::Range { .. } => Cause::InvalidArguments,
             Self::Start(_) => Cause::StartFailed,
         }
     }

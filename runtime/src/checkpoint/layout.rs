@@ -121,21 +121,78 @@ impl Layout {
     }
 }
 
-/// A linear layer as it is stored: weights `[out, in]` whose rows follow each other, and biases `[out]`, one
-/// for each of the weights or none.
-#[derive(Clone, Debug)]
-pub struct LinearTensors {
-    /// `[out, in]` each.
-    pub weights: Vec<Tensor>,
-    /// `[out]` each.
-    pub biases: Vec<Tensor>,
+/// A linear layer as it is stored: weights `[out, in]` whose rows follow each other, in one tensor or several, and
+/// a bias `[out]` for each of the weights or for none. Nothing is read before it is asked for.
+pub struct LinearTensors<'a> {
+    at: Tensors<'a>,
+    /// Name of each tensor's place, and its rows.
+    parts: Vec<(String, usize)>,
+    input: usize,
+    bias: bool,
+    /// Side of a convolution's kernel, whose stored shape is `[out, in ÷ side², side, side]`.
+    kernel: Option<usize>,
+    /// Where each row is among the stored ones, when that is elsewhere.
+    order: Option<Vec<u32>>,
 }
 
-impl LinearTensors {
-    fn read(at: &Tensors<'_>, names: &[(&str, usize)], input: usize, bias: bool) -> Result<Self, CheckpointError> {
-        let weights = names.iter().map(|(name, output)| at.at(name).get("weight", &[*output, input]));
-        let biases = names.iter().filter(|_| bias).map(|(name, output)| at.at(name).get("bias", &[*output]));
-        Ok(Self { weights: weights.collect::<Result<_, _>>()?, biases: biases.collect::<Result<_, _>>()? })
+impl<'a> LinearTensors<'a> {
+    fn new(at: Tensors<'a>, parts: &[(&str, usize)], input: usize, bias: bool) -> Self {
+        let parts = parts.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
+        Self { at, parts, input, bias, kernel: None, order: None }
+    }
+
+    /// Rows of all parts together.
+    pub fn output(&self) -> usize {
+        self.parts.iter().map(|(_, rows)| rows).sum()
+    }
+
+    /// Length of a row.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
+    /// Full names of the weights.
+    pub fn names(&self) -> Vec<String> {
+        self.parts.iter().map(|(name, _)| self.at.at(name).name("weight")).collect()
+    }
+
+    /// The weights in the number format in which they are stored, `[rows, in]` each, one after another: each is
+    /// read when the iterator reaches it.
+    ///
+    /// # Errors
+    /// As [`super::Weights::tensor`].
+    pub fn weights(&self) -> impl Iterator<Item = Result<Tensor, CheckpointError>> {
+        self.parts.iter().map(|(name, rows)| {
+            let stored = match self.kernel {
+                None => self.at.at(name).stored("weight", &[*rows, self.input])?,
+                Some(side) => self
+                    .at
+                    .at(name)
+                    .stored("weight", &[*rows, self.input / (side * side), side, side])?
+                    .reshape((*rows, self.input))
+                    .map_err(|e| start(&e))?,
+            };
+            self.ordered(stored)
+        })
+    }
+
+    /// The biases as one, in f32: `[out]`; `None` when there are none.
+    ///
+    /// # Errors
+    /// As [`super::Weights::tensor`].
+    pub fn bias(&self) -> Result<Option<Tensor>, CheckpointError> {
+        if !self.bias {
+            return Ok(None);
+        }
+        let read = |(name, rows): &(String, usize)| self.ordered(self.at.at(name).get("bias", &[*rows])?);
+        let biases = self.parts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Tensor::cat(&biases, 0).map(Some).map_err(|e| start(&e))
+    }
+
+    fn ordered(&self, stored: Tensor) -> Result<Tensor, CheckpointError> {
+        let Some(order) = &self.order else { return Ok(stored) };
+        let order = Tensor::new(order.as_slice(), stored.device()).map_err(|e| start(&e))?;
+        stored.index_select(&order, 0).map_err(|e| start(&e))
     }
 }
 

@@ -173,6 +173,11 @@ impl Tensors<'_> {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
-        self.weights.tensor(&format!("{}{name}", self.prefix), shape, &self.device)
+        self.weights.tensor(&self.name(name), shape, &self.device)
+    }
+
+    /// The full name of the tensor `name`.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Activation, VisionConfig};
 
 use super::vision::{attend, thirds};
-use super::{Norm, linear};
+use super::{Loading, Norm};
 use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
 use crate::ops::{Linear, activate};
 
@@ -27,11 +27,12 @@ struct Layer {
 
 impl ClipTower {
     /// Loads the layers that are used.
-    pub fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+    pub fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         let config = tensors.config();
-        let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config));
+        let pre_norm = Norm::new(loading.norm(tensors.pre_norm()?), config.layer_norm_eps);
+        let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config, loading));
         Ok(Self {
-            pre_norm: Norm::new(tensors.pre_norm()?, config.layer_norm_eps),
+            pre_norm,
             layers: layers.collect::<std::result::Result<_, _>>()?,
             heads: config.heads,
             activation: config.activation,
@@ -50,15 +51,19 @@ impl ClipTower {
 }
 
 impl Layer {
-    fn load(tensors: &TowerLayer<'_>, config: &VisionConfig) -> std::result::Result<Self, CheckpointError> {
-        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(norm, config.layer_norm_eps));
+    fn load(
+        tensors: &TowerLayer<'_>,
+        config: &VisionConfig,
+        loading: &mut Loading,
+    ) -> std::result::Result<Self, CheckpointError> {
+        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(loading.norm(norm), config.layer_norm_eps));
         Ok(Self {
             norm1,
-            qkv: linear(&tensors.qkv()?)?,
-            out: linear(&tensors.out()?)?,
+            qkv: loading.linear(&tensors.qkv())?,
+            out: loading.linear(&tensors.out())?,
             norm2,
-            fc1: linear(&tensors.fc1()?)?,
-            fc2: linear(&tensors.fc2()?)?,
+            fc1: loading.linear(&tensors.fc1())?,
+            fc2: loading.linear(&tensors.fc2())?,
         })
     }
 

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Activation, Tower, VisionConfig};
 
 use super::vision::{attend, thirds};
-use super::{Norm, linear};
+use super::{Loading, Norm};
 use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
 use crate::ops::{Linear, RmsNorm, activate};
 
@@ -30,9 +30,9 @@ struct Layer {
 
 impl InternVit {
     /// Loads the layers that are used.
-    pub fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+    pub fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         let config = tensors.config();
-        let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config));
+        let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config, loading));
         Ok(Self {
             layers: layers.collect::<std::result::Result<_, _>>()?,
             heads: config.heads,
@@ -52,24 +52,28 @@ impl InternVit {
 }
 
 impl Layer {
-    fn load(tensors: &TowerLayer<'_>, config: &VisionConfig) -> std::result::Result<Self, CheckpointError> {
+    fn load(
+        tensors: &TowerLayer<'_>,
+        config: &VisionConfig,
+        loading: &mut Loading,
+    ) -> std::result::Result<Self, CheckpointError> {
         let eps = config.layer_norm_eps;
-        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(norm, eps));
-        let [scale1, scale2] = tensors.scales()?;
+        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(loading.norm(norm), eps));
+        let [scale1, scale2] = tensors.scales()?.map(|scale| loading.vector(scale));
         let qk_norms = if matches!(config.tower, Tower::InternVit { qk_norm: true, .. }) {
-            Some(tensors.qk_norms()?.map(|weight| RmsNorm::new(weight, eps)))
+            Some(tensors.qk_norms()?.map(|weight| RmsNorm::new(loading.vector(weight), eps)))
         } else {
             None
         };
         Ok(Self {
             norm1,
-            qkv: linear(&tensors.qkv()?)?,
+            qkv: loading.linear(&tensors.qkv())?,
             qk_norms,
-            out: linear(&tensors.out()?)?,
+            out: loading.linear(&tensors.out())?,
             scale1,
             norm2,
-            fc1: linear(&tensors.fc1()?)?,
-            fc2: linear(&tensors.fc2()?)?,
+            fc1: loading.linear(&tensors.fc1())?,
+            fc2: loading.linear(&tensors.fc2())?,
             scale2,
         })
     }

@@ -1,9 +1,10 @@
 //! One decoder for the Llama kind: embeddings in, hidden states out, logits of chosen rows.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use vlm_catalog::architecture::TextConfig;
+use vlm_catalog::quantization::LinearRole;
 
-use super::{linear, start};
+use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
 use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, attention, silu_mul};
 
@@ -29,15 +30,23 @@ struct Layer {
 
 impl Language {
     /// Loads the decoder for sequences of up to `positions` tokens. A head that is not stored is the embedding.
-    pub fn load(tensors: &DecoderTensors<'_>, positions: usize) -> std::result::Result<Self, CheckpointError> {
+    pub fn load(
+        tensors: &DecoderTensors<'_>,
+        positions: usize,
+        loading: &mut Loading,
+    ) -> std::result::Result<Self, CheckpointError> {
         let config = tensors.config();
-        let embedding = tensors.embedding()?;
-        let head = tensors.head()?.unwrap_or_else(|| embedding.clone());
-        let layers = (0..config.layers).map(|n| Layer::load(&tensors.layer(n), config));
+        let embedding = loading.table(&tensors.embedding())?;
+        let head = match tensors.head() {
+            Some(head) => loading.quantised(&head, LinearRole::Head)?,
+            None => loading.tied(&tensors.embedding(), &embedding)?,
+        };
+        let layers = (0..config.layers).map(|n| Layer::load(&tensors.layer(n), config, loading));
+        let layers = layers.collect::<std::result::Result<_, _>>()?;
         Ok(Self {
-            layers: layers.collect::<std::result::Result<_, _>>()?,
-            norm: RmsNorm::new(tensors.norm()?, config.rms_norm_eps),
-            head: Linear::new(head, None),
+            layers,
+            norm: RmsNorm::new(loading.vector(tensors.norm()?), config.rms_norm_eps),
+            head,
             embedding,
             rope: RopeTable::of(config, positions, &Device::Cpu).map_err(|e| start(&e))?,
             short: config.long_rope.as_ref().map_or(usize::MAX, |rope| rope.original_positions),
@@ -50,9 +59,9 @@ impl Language {
         tokens > self.short
     }
 
-    /// Embeddings `[ids, width]`. Ids outside of the vocabulary are an error.
+    /// Embeddings `[ids, width]` in f32. Ids outside of the vocabulary are an error.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        self.embedding.index_select(&Tensor::new(ids, self.embedding.device())?, 0)
+        self.embedding.index_select(&Tensor::new(ids, self.embedding.device())?, 0)?.to_dtype(DType::F32)
     }
 
     /// Runs `[rows, width]` through the layers, extending the caches of the rows' sequences.
@@ -72,14 +81,18 @@ impl Language {
 }
 
 impl Layer {
-    fn load(tensors: &DecoderLayer<'_>, config: &TextConfig) -> std::result::Result<Self, CheckpointError> {
+    fn load(
+        tensors: &DecoderLayer<'_>,
+        config: &TextConfig,
+        loading: &mut Loading,
+    ) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            input_norm: RmsNorm::new(tensors.input_norm()?, config.rms_norm_eps),
-            qkv: linear(&tensors.qkv()?)?,
-            out: linear(&tensors.out()?)?,
-            post_norm: RmsNorm::new(tensors.post_norm()?, config.rms_norm_eps),
-            gate_up: linear(&tensors.gate_up()?)?,
-            down: linear(&tensors.down()?)?,
+            input_norm: RmsNorm::new(loading.vector(tensors.input_norm()?), config.rms_norm_eps),
+            qkv: loading.quantised(&tensors.qkv(), LinearRole::Decoder)?,
+            out: loading.quantised(&tensors.out(), LinearRole::Decoder)?,
+            post_norm: RmsNorm::new(loading.vector(tensors.post_norm()?), config.rms_norm_eps),
+            gate_up: loading.quantised(&tensors.gate_up(), LinearRole::Decoder)?,
+            down: loading.quantised(&tensors.down(), LinearRole::Decoder)?,
         })
     }
 

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::Activation;
 
-use super::{Norm, linear};
+use super::{Loading, Norm};
 use crate::checkpoint::{CheckpointError, ProjectorTensors};
 use crate::ops::{Linear, activate};
 
@@ -20,11 +20,11 @@ pub struct Projector {
 
 impl Projector {
     /// Loads both layers, and the norm where there is one.
-    pub fn load(tensors: &ProjectorTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+    pub fn load(tensors: &ProjectorTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            norm: tensors.norm()?.map(|norm| Norm::new(norm, EPS)),
-            first: linear(&tensors.first()?)?,
-            second: linear(&tensors.second()?)?,
+            norm: tensors.norm()?.map(|norm| Norm::new(loading.norm(norm), EPS)),
+            first: loading.linear(&tensors.first())?,
+            second: loading.linear(&tensors.second())?,
             activation: tensors.config().projector.activation,
         })
     }

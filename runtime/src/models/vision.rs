@@ -4,9 +4,9 @@
 use candle_core::{D, Result, Tensor};
 use vlm_catalog::architecture::{Tower, VisionConfig};
 
+use super::Loading;
 use super::clip::ClipTower;
 use super::intern_vit::InternVit;
-use super::linear;
 use crate::checkpoint::{CheckpointError, TowerTensors};
 use crate::ops::Linear;
 
@@ -27,12 +27,12 @@ enum Layers {
 
 impl VisionTower {
     /// Loads the stem and the layers that are used.
-    pub fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+    pub fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         let layers = match tensors.config().tower {
-            Tower::Clip => Layers::Clip(ClipTower::load(tensors)?),
-            Tower::InternVit { .. } => Layers::InternVit(InternVit::load(tensors)?),
+            Tower::Clip => Layers::Clip(ClipTower::load(tensors, loading)?),
+            Tower::InternVit { .. } => Layers::InternVit(InternVit::load(tensors, loading)?),
         };
-        Ok(Self { config: tensors.config().clone(), stem: Stem::load(tensors)?, layers })
+        Ok(Self { config: tensors.config().clone(), stem: Stem::load(tensors, loading)?, layers })
     }
 
     /// Pixels `[tiles, 3, side, side]` to features `[tiles, rows, width · shuffle²]`, the projector's input.
@@ -67,11 +67,11 @@ struct Stem {
 }
 
 impl Stem {
-    fn load(tensors: &TowerTensors<'_>) -> std::result::Result<Self, CheckpointError> {
+    fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            patches: linear(&tensors.patches()?)?,
-            class: tensors.class()?,
-            positions: tensors.positions()?,
+            patches: loading.linear(&tensors.patches())?,
+            class: loading.vector(tensors.class()?),
+            positions: loading.vector(tensors.positions()?),
             grid: tensors.config().grid(),
             patch: tensors.config().patch_size,
         })

@@ -1,10 +1,10 @@
 //! A vision-language model of any family: visual rows stand where the prompt has image tokens.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
 
 use super::packing::pack;
-use super::{Language, Projector, VisionTower};
+use super::{HeldWeights, Language, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::PreparedImage;
 use crate::ops::{Batch, KvCache, Segment};
@@ -18,31 +18,38 @@ pub struct VisionLanguage {
     /// Ends each line of a grid of tiles (LLaVA-1.6).
     newline: Option<Tensor>,
     language: Language,
+    dtype: DType,
+    weights: HeldWeights,
 }
 
 impl VisionLanguage {
-    /// Loads all weights; `positions` is the longest sequence that will be asked for.
+    /// Loads all weights, held as `precision` says; `positions` is the longest sequence that will be asked for.
     pub fn load(
         checkpoint: &Checkpoint,
         positions: usize,
-        _precision: Precision,
+        precision: Precision,
     ) -> std::result::Result<Self, CheckpointError> {
         let config = checkpoint.config();
+        let mut loading = Loading::new(precision);
         let newline = if config.family == Family::LlavaNext { Some(checkpoint.newline()?) } else { None };
-        let model = Self {
-            vision: VisionTower::load(&checkpoint.tower())?,
-            projector: Projector::load(&checkpoint.projector())?,
-            newline,
-            language: Language::load(&checkpoint.decoder(), positions)?,
-            config: config.clone(),
-        };
+        let newline = newline.map(|newline| loading.vector(newline));
+        let vision = VisionTower::load(&checkpoint.tower(), &mut loading)?;
+        let projector = Projector::load(&checkpoint.projector(), &mut loading)?;
+        let language = Language::load(&checkpoint.decoder(), positions, &mut loading)?;
         checkpoint.check_all_read()?;
-        Ok(model)
+        let weights = loading.finish();
+        weights.report(precision);
+        Ok(Self { config: config.clone(), vision, projector, newline, language, dtype: precision.dtype, weights })
     }
 
     /// What the model is.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The number formats and bytes of all weights.
+    pub fn weights(&self) -> &HeldWeights {
+        &self.weights
     }
 
     /// The decoder.
@@ -53,7 +60,7 @@ impl VisionLanguage {
     /// A KV cache of `slots` sequences of `tokens` tokens.
     pub fn kv_cache(&self, slots: usize, tokens: usize) -> Result<KvCache> {
         let text = &self.config.text;
-        KvCache::new(text.layers, slots, text.kv_heads, tokens, text.head_dim, &Device::Cpu)
+        KvCache::new(text.layers, slots, text.kv_heads, tokens, text.head_dim, self.dtype, &Device::Cpu)
     }
 
     /// The features of normalised pixels, the projector's input: `[tiles, rows, joined vision width]`.

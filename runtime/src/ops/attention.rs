@@ -2,11 +2,16 @@
 //! heads in groups (Ainslie et al. 2023), softmax in f32.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
+use super::element::Element;
 use super::kv_cache::KvShape;
 use super::rope::rotate;
 use super::{Batch, KvCache, RopeTable, cpu};
+
+/// Cached tokens that are widened to f32 at a time.
+const TILE: usize = 64;
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`.
@@ -33,13 +38,29 @@ impl CustomOp3 for Attention<'_> {
         rope: &CpuStorage,
         rope_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let shape = KvShape::of(cache_layout)?;
-        let (rows, width) = qkv_layout.shape().dims2()?;
+        let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
+        match cache {
+            CpuStorage::F16(_) => self.attend::<f16>(qkv, (cache, cache_layout), rope),
+            CpuStorage::BF16(_) => self.attend::<bf16>(qkv, (cache, cache_layout), rope),
+            _ => self.attend::<f32>(qkv, (cache, cache_layout), rope),
+        }
+    }
+}
+
+impl Attention<'_> {
+    fn attend<E: Element>(
+        &self,
+        qkv: (&CpuStorage, &Layout),
+        cache: (&CpuStorage, &Layout),
+        rope: (&CpuStorage, &Layout),
+    ) -> Result<(CpuStorage, Shape)> {
+        let shape = KvShape::of(cache.1)?;
+        let (rows, width) = qkv.1.shape().dims2()?;
         let (hd, kv_heads) = (shape.head_dim, shape.kv_heads);
         let q_width = width - 2 * kv_heads * hd;
         let group_width = q_width / kv_heads;
-        let (qkv, rope) = (cpu::slice(qkv, qkv_layout)?, cpu::slice(rope, rope_layout)?);
-        let cache = cpu::slice(cache, cache_layout)?;
+        let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
+        let cache = cpu::stored::<E>(cache.0, cache.1)?;
         let seen: usize = self.batch.rows().iter().map(|(_, position)| position + 1).sum();
         let mut out = vec![0f32; rows * q_width];
         cpu::for_each_chunk(&mut out, group_width, 2 * seen * q_width, |i, out| {
@@ -61,36 +82,111 @@ impl CustomOp3 for Attention<'_> {
 }
 
 /// One position's query heads that share a key head.
-struct Group<'a> {
+struct Group<'a, E> {
     queries: &'a [f32],
     angles: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: &'a [E],
+    values: &'a [E],
     out: &'a mut [f32],
 }
 
-impl WithSimd for Group<'_> {
+impl<E: Element> WithSimd for Group<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let hd = self.angles.len();
-        let mut query = vec![0f32; hd];
-        let mut weights = vec![0f32; self.keys.len() / hd];
-        for (q, out) in self.queries.chunks_exact(hd).zip(self.out.chunks_exact_mut(hd)) {
-            rotate(q, self.angles, (hd as f32).sqrt().recip(), &mut query);
-            let mut highest = f32::NEG_INFINITY;
-            for (weight, key) in weights.iter_mut().zip(self.keys.chunks_exact(hd)) {
-                *weight = cpu::dot(simd, &query, key);
-                highest = highest.max(*weight);
+        let tokens = self.keys.len() / hd;
+        let mut queries = vec![0f32; self.queries.len()];
+        for (query, rotated) in self.queries.chunks_exact(hd).zip(queries.chunks_exact_mut(hd)) {
+            rotate(query, self.angles, (hd as f32).sqrt().recip(), rotated);
+        }
+        let mut weights = vec![0f32; tokens * (queries.len() / hd)];
+        let mut wide = Vec::new();
+        for (tile, keys) in self.keys.chunks(TILE * hd).enumerate() {
+            let keys = E::widen_all(keys, &mut wide);
+            for (query, weights) in queries.chunks_exact(hd).zip(weights.chunks_exact_mut(tokens)) {
+                for (weight, key) in weights[tile * TILE..].iter_mut().zip(keys.chunks_exact(hd)) {
+                    *weight = cpu::dot(simd, query, key);
+                }
             }
-            let mut sum = 0.0;
-            for weight in &mut weights {
-                *weight = (*weight - highest).exp();
-                sum += *weight;
+        }
+        weights.chunks_exact_mut(tokens).for_each(softmax);
+        for (tile, values) in self.values.chunks(TILE * hd).enumerate() {
+            let values = E::widen_all(values, &mut wide);
+            for (out, weights) in self.out.chunks_exact_mut(hd).zip(weights.chunks_exact(tokens)) {
+                for (weight, value) in weights[tile * TILE..].iter().zip(values.chunks_exact(hd)) {
+                    cpu::add_scaled(simd, out, *weight, value);
+                }
             }
-            for (weight, value) in weights.iter().zip(self.values.chunks_exact(hd)) {
-                cpu::add_scaled(simd, out, weight / sum, value);
+        }
+    }
+}
+
+#[inline(always)]
+fn softmax(weights: &mut [f32]) {
+    let highest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for weight in &mut *weights {
+        *weight = (*weight - highest).exp();
+        sum += *weight;
+    }
+    for weight in weights {
+        *weight /= sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Segment;
+    use super::*;
+    use candle_core::{DType, Device};
+
+    const HEADS: usize = 4;
+    const KV_HEADS: usize = 2;
+    const WIDTH: usize = 16;
+
+    /// The last of `rows` rows, and what f64 makes of the cached numbers: both `[heads · width]`.
+    fn last_row(dtype: DType, rows: usize, scale: f64) -> (Vec<f32>, Vec<f64>) {
+        let device = Device::Cpu;
+        let rope = RopeTable::new(rows, WIDTH, 10_000.0, &device).unwrap();
+        let cache = KvCache::new(1, 2, KV_HEADS, rows, WIDTH, dtype, &device).unwrap();
+        let qkv = (Tensor::randn(0f32, 1.0, (rows, (HEADS + 2 * KV_HEADS) * WIDTH), &device).unwrap() * scale).unwrap();
+        let batch = Batch::new(&[Segment { slot: 1, start: 0, rows, long: false }]);
+        cache.store(0, &qkv, &rope, &batch).unwrap();
+        let out: Vec<Vec<f32>> = attention(&qkv, &cache, 0, &rope, &batch).unwrap().to_vec2().unwrap();
+        let cached: Vec<f64> =
+            cache.layer(0).get(1).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let queries: Vec<Vec<f32>> = qkv.to_vec2().unwrap();
+        let angles: Vec<Vec<f32>> = rope.tensor().to_vec2().unwrap();
+        let mut want = Vec::new();
+        for head in 0..HEADS {
+            let mut query = [0f32; WIDTH];
+            rotate(&queries[rows - 1][head * WIDTH..][..WIDTH], &angles[rows - 1], 1.0, &mut query);
+            let keys = &cached[head / 2 * rows * WIDTH..][..rows * WIDTH];
+            let values = &cached[(KV_HEADS + head / 2) * rows * WIDTH..][..rows * WIDTH];
+            let score = |key: &[f64]| key.iter().zip(query).map(|(k, q)| k * f64::from(q)).sum::<f64>() / 4.0;
+            let scores: Vec<f64> = keys.chunks_exact(WIDTH).map(score).collect();
+            let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let mix = |i: usize| values.chunks_exact(WIDTH).zip(&weights).map(|(v, w)| w / sum * v[i]).sum::<f64>();
+            want.extend((0..WIDTH).map(mix));
+        }
+        (out[rows - 1].clone(), want)
+    }
+
+    #[test]
+    fn long_rows_are_what_f64_makes_of_the_cached_numbers() {
+        // Rows longer than 256, where sums in 16 bits go wrong, and no whole number of tiles.
+        for (dtype, rows) in [(DType::F32, 130), (DType::F16, 700), (DType::BF16, 700), (DType::BF16, 1)] {
+            // Products of numbers around 300 are beyond f16.
+            for scale in [0.5, 300.0] {
+                let (got, want) = last_row(dtype, rows, scale);
+                for (got, want) in got.iter().zip(&want) {
+                    let near = (f64::from(*got) - want).abs() < 2e-4 * scale;
+                    assert!(near, "{dtype:?}, {rows} rows times {scale}: {got} vs {want}");
+                }
             }
         }
     }

@@ -1,24 +1,33 @@
 //! What the CPU references share: slices of tensors, and when work is worth several threads.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Layout, Result, bail};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+
+use super::element::Element;
 
 /// Multiplications below which handing work to the pool costs more than it saves.
 const WORTH_THREADS: usize = 1 << 20;
 
 /// The elements of a contiguous f32 tensor.
 pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-        bail!("expected a contiguous f32 tensor, got {layout:?}")
+    stored(storage, layout)
+}
+
+/// The elements of a contiguous tensor of `E`.
+pub fn stored<'a, E: Element>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [E]> {
+    let (Some(data), Some((start, end))) = (E::slice(storage), layout.contiguous_offsets()) else {
+        bail!("expected a contiguous tensor of {:?}, got {:?}, {layout:?}", E::DTYPE, storage.dtype())
     };
     Ok(&data[start..end])
 }
 
-/// As [`slice`], to write.
-pub fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    let (CpuStorage::F32(data), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-        bail!("expected a contiguous f32 tensor, got {layout:?}")
+/// As [`stored`], to write.
+pub fn stored_mut<'a, E: Element>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [E]> {
+    let dtype = storage.dtype();
+    let (Some(data), Some((start, end))) = (E::slice_mut(storage), layout.contiguous_offsets()) else {
+        bail!("expected a contiguous tensor of {:?}, got {dtype:?}, {layout:?}", E::DTYPE)
     };
     Ok(&mut data[start..end])
 }
@@ -37,6 +46,19 @@ pub fn for_each_chunk(out: &mut [f32], chunk: usize, work: usize, compute: impl 
 pub fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let [sum] = dots::<S, 1, 4>(simd, a, [b]);
     sum
+}
+
+/// Sum of all of `sums`, which it uses up: halves are added to halves, as vectors.
+#[inline(always)]
+pub fn sum<const LANES: usize>(sums: &mut [f32; LANES]) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+    }
+    sums[0]
 }
 
 /// Products of `a` with `ROWS` rows of its length, `a` loaded once. `CHAINS` sums of each row grow side

@@ -1,7 +1,10 @@
-//! Keys and values of every sequence, allocated once, and the op that writes them.
+//! Keys and values of every sequence, allocated once, in 32 or 16 bits, and the op that writes them.
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp3, Layout, Result, Tensor};
 
+use half::{bf16, f16};
+
+use super::element::Element;
 use super::rope::rotate;
 use super::{Batch, RopeTable, cpu};
 
@@ -12,17 +15,18 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `slots` sequences of `tokens` tokens.
+    /// Room for `slots` sequences of `tokens` tokens, in f32, f16 or bf16.
     pub fn new(
         layers: usize,
         slots: usize,
         kv_heads: usize,
         tokens: usize,
         head_dim: usize,
+        dtype: DType,
         device: &Device,
     ) -> Result<Self> {
         let shape = (slots, 2, kv_heads, tokens, head_dim);
-        let layers = (0..layers).map(|_| Tensor::zeros(shape, DType::F32, device)).collect::<Result<_>>()?;
+        let layers = (0..layers).map(|_| Tensor::zeros(shape, dtype, device)).collect::<Result<_>>()?;
         Ok(Self { layers })
     }
 
@@ -82,12 +86,29 @@ impl InplaceOp3 for Store<'_> {
         rope: &CpuStorage,
         rope_layout: &Layout,
     ) -> Result<()> {
+        match cache {
+            CpuStorage::F16(_) => self.write::<f16>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
+            CpuStorage::BF16(_) => self.write::<bf16>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
+            _ => self.write::<f32>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
+        }
+    }
+}
+
+impl Store<'_> {
+    fn write<E: Element>(
+        &self,
+        cache: &mut CpuStorage,
+        cache_layout: &Layout,
+        qkv: (&CpuStorage, &Layout),
+        rope: (&CpuStorage, &Layout),
+    ) -> Result<()> {
         let shape = KvShape::of(cache_layout)?;
-        let (_, width) = qkv_layout.shape().dims2()?;
-        let (qkv, rope) = (cpu::slice(qkv, qkv_layout)?, cpu::slice(rope, rope_layout)?);
-        let cache = cpu::slice_mut(cache, cache_layout)?;
+        let (_, width) = qkv.1.shape().dims2()?;
+        let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
+        let cache = cpu::stored_mut::<E>(cache, cache_layout)?;
         let hd = shape.head_dim;
         let kv_width = shape.kv_heads * hd;
+        let mut key = vec![0f32; hd];
         for (i, (row, &(slot, position))) in qkv.chunks_exact(width).zip(self.batch.rows()).enumerate() {
             if slot >= shape.slots || position >= shape.tokens {
                 candle_core::bail!("slot {slot} or position {position} is outside of the KV cache")
@@ -96,11 +117,18 @@ impl InplaceOp3 for Store<'_> {
             let angles = &rope[self.rope.row(position, self.batch.long(i)) * hd..][..hd];
             for head in 0..shape.kv_heads {
                 let at = shape.keys(slot, head) + position * hd;
-                rotate(&keys[head * hd..(head + 1) * hd], angles, 1.0, &mut cache[at..at + hd]);
+                rotate(&keys[head * hd..(head + 1) * hd], angles, 1.0, &mut key);
+                narrow(&key, &mut cache[at..at + hd]);
                 let at = at + shape.value_offset();
-                cache[at..at + hd].copy_from_slice(&values[head * hd..(head + 1) * hd]);
+                narrow(&values[head * hd..(head + 1) * hd], &mut cache[at..at + hd]);
             }
         }
         Ok(())
+    }
+}
+
+fn narrow<E: Element>(values: &[f32], out: &mut [E]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = E::narrow(*value);
     }
 }

@@ -9,5 +9,6 @@ mod fixture;
 mod layouts;
 mod parity;
 mod pickles;
+mod precision;
 mod streams;
 mod tiny_llava;

@@ -45,25 +45,25 @@ impl<'a> ProjectorTensors<'a> {
     /// The norm before the layers; `None` when there is none.
     ///
     /// # Errors
-    /// As [`Weights::tensor`]; so have all the others.
+    /// As [`Weights::tensor`].
     pub fn norm(&self) -> Result<Option<NormTensors>, CheckpointError> {
         let read = || NormTensors::read(&self.at.at(self.names.norm), self.input(), true);
         self.config.projector.norm.then(read).transpose()
     }
 
     /// The first layer: `[text width, joined vision width]`.
-    pub fn first(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn first(&self) -> LinearTensors<'a> {
         self.linear(0, self.input())
     }
 
     /// The second layer: `[text width, text width]`.
-    pub fn second(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn second(&self) -> LinearTensors<'a> {
         self.linear(1, self.config.text.hidden_size)
     }
 
-    fn linear(&self, which: usize, input: usize) -> Result<LinearTensors, CheckpointError> {
-        let names = [(self.names.linear[which], self.config.text.hidden_size)];
-        LinearTensors::read(&self.at, &names, input, self.config.projector.bias)
+    fn linear(&self, which: usize, input: usize) -> LinearTensors<'a> {
+        let parts = [(self.names.linear[which], self.config.text.hidden_size)];
+        LinearTensors::new(self.at.clone(), &parts, input, self.config.projector.bias)
     }
 
     fn input(&self) -> usize {

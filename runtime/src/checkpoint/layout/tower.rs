@@ -65,20 +65,21 @@ impl<'a> TowerTensors<'a> {
     }
 
     /// From the pixels of a patch, channel by channel, to its row: `[width, 3 · patch · patch]`.
-    ///
-    /// # Errors
-    /// As [`super::super::Weights::tensor`]; so have all the others.
-    pub fn patches(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn patches(&self) -> LinearTensors<'a> {
         let (width, patch) = (self.config.hidden_size, self.config.patch_size);
         let chat = "patch_embedding";
-        let at = self.at.at("embeddings").at(self.names.pick(chat, "patch_embeddings.projection", chat));
-        let kernel = at.get("weight", &[width, 3, patch, patch])?;
-        let kernel = kernel.reshape((width, 3 * patch * patch)).map_err(|e| start(&e))?;
-        let bias = (self.names != TowerNames::Clip).then(|| at.get("bias", &[width])).transpose()?;
-        Ok(LinearTensors { weights: vec![kernel], biases: bias.into_iter().collect() })
+        let parts = [(self.names.pick(chat, "patch_embeddings.projection", chat), width)];
+        let bias = self.names != TowerNames::Clip;
+        LinearTensors {
+            kernel: Some(patch),
+            ..LinearTensors::new(self.at.at("embeddings"), &parts, 3 * patch * patch, bias)
+        }
     }
 
     /// The class token's row: `[1, 1, width]`.
+    ///
+    /// # Errors
+    /// As [`super::super::Weights::tensor`]; so have all that give tensors.
     pub fn class(&self) -> Result<Tensor, CheckpointError> {
         let width = self.config.hidden_size;
         let at = self.at.at("embeddings");
@@ -123,7 +124,7 @@ pub struct TowerLayer<'a> {
     config: &'a VisionConfig,
 }
 
-impl TowerLayer<'_> {
+impl<'a> TowerLayer<'a> {
     /// The norms before attention and before the layer between.
     pub fn norms(&self) -> Result<[NormTensors; 2], CheckpointError> {
         let bias = !matches!(self.config.tower, Tower::InternVit { rms_norm: true, .. });
@@ -135,12 +136,12 @@ impl TowerLayer<'_> {
     }
 
     /// Rows of queries, then keys, then values: `[3 · width, width]`.
-    pub fn qkv(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn qkv(&self) -> LinearTensors<'a> {
         let width = self.config.hidden_size;
         let bias = !matches!(self.config.tower, Tower::InternVit { qkv_bias: false, .. });
         let split = [("q_proj", width), ("k_proj", width), ("v_proj", width)];
         let names: &[_] = if self.names == TowerNames::InternVitChat { &[("qkv", 3 * width)] } else { &split };
-        LinearTensors::read(&self.attention(), names, width, bias)
+        LinearTensors::new(self.attention(), names, width, bias)
     }
 
     /// Weights of the norms of queries and keys: `[width]` each, over all heads.
@@ -150,22 +151,22 @@ impl TowerLayer<'_> {
     }
 
     /// Attention's way out: `[width, width]`.
-    pub fn out(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn out(&self) -> LinearTensors<'a> {
         let name = self.names.pick("out_proj", "projection_layer", "proj");
         let width = self.config.hidden_size;
-        LinearTensors::read(&self.attention(), &[(name, width)], width, true)
+        LinearTensors::new(self.attention(), &[(name, width)], width, true)
     }
 
     /// Into the layer between: `[inner, width]`.
-    pub fn fc1(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn fc1(&self) -> LinearTensors<'a> {
         let (width, inner) = (self.config.hidden_size, self.config.intermediate_size);
-        LinearTensors::read(&self.at.at("mlp"), &[("fc1", inner)], width, true)
+        LinearTensors::new(self.at.at("mlp"), &[("fc1", inner)], width, true)
     }
 
     /// Out of it: `[width, inner]`.
-    pub fn fc2(&self) -> Result<LinearTensors, CheckpointError> {
+    pub fn fc2(&self) -> LinearTensors<'a> {
         let (width, inner) = (self.config.hidden_size, self.config.intermediate_size);
-        LinearTensors::read(&self.at.at("mlp"), &[("fc2", width)], inner, true)
+        LinearTensors::new(self.at.at("mlp"), &[("fc2", width)], inner, true)
     }
 
     /// Scales of what attention and the layer between add (InternViT): `[width]` each.
@@ -176,7 +177,7 @@ impl TowerLayer<'_> {
         Ok([read(first)?, read(second)?])
     }
 
-    fn attention(&self) -> Tensors<'_> {
+    fn attention(&self) -> Tensors<'a> {
         self.at.at(self.names.pick("self_attn", "attention", "attn"))
     }
 }

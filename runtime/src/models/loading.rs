@@ -1,0 +1,209 @@
+//! How tensors of a checkpoint become weights in memory, one at a time: in 32 or 16 bits or quantised; and what all
+//! of them take. Norms, biases, positions and the like stay in f32.
+
+use std::collections::BTreeSet;
+
+use candle_core::{DType, Device, Tensor};
+use vlm_catalog::quantization::{BlockFormat, LinearRole, Quantization};
+
+use super::start;
+use crate::checkpoint::{CheckpointError, LinearTensors, NormTensors};
+use crate::ops::{BlockBuilder, Linear, Weight, largest};
+use crate::precision::Precision;
+
+/// The largest number of f16, in which the scales of blocks are as well.
+const F16_MAX: f32 = 65_504.0;
+
+/// What the weights of a loaded model take. A tied head that is not quantised is counted once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldWeights {
+    /// Numbers.
+    pub parameters: u64,
+    /// Bytes in memory.
+    pub bytes: u64,
+    /// Numbers that are quantised.
+    pub quantised_parameters: u64,
+    /// Bytes in memory of what is quantised.
+    pub quantised_bytes: u64,
+    /// Weights that did not get the first format of the quantisation because of the length of their rows, and what
+    /// they got; `*` stands for the number of a layer.
+    pub fallbacks: BTreeSet<String>,
+}
+
+impl HeldWeights {
+    /// Bits of a weight, on average over all.
+    pub fn bits_per_weight(&self) -> f64 {
+        self.bytes as f64 * 8.0 / (self.parameters as f64).max(1.0)
+    }
+
+    pub(super) fn report(&self, precision: Precision) {
+        let fallbacks: Vec<_> = self.fallbacks.iter().map(String::as_str).collect();
+        tracing::info!(
+            quantization = precision.quantization.name(),
+            dtype = precision.dtype.as_str(),
+            parameters = self.parameters,
+            bytes = self.bytes,
+            bits_per_weight = format_args!("{:.2}", self.bits_per_weight()),
+            quantized_parameters = self.quantised_parameters,
+            quantized_bytes = self.quantised_bytes,
+            fallbacks = fallbacks.join(", "),
+            "weights loaded"
+        );
+    }
+}
+
+/// A load under way.
+pub struct Loading {
+    precision: Precision,
+    held: HeldWeights,
+}
+
+impl Loading {
+    /// Weights will be held as `precision` says.
+    pub fn new(precision: Precision) -> Self {
+        Self { precision, held: HeldWeights::default() }
+    }
+
+    /// What was loaded.
+    pub fn finish(self) -> HeldWeights {
+        self.held
+    }
+
+    /// A tensor that stays in f32.
+    pub fn vector(&mut self, tensor: Tensor) -> Tensor {
+        self.count(tensor.elem_count(), 4 * tensor.elem_count());
+        tensor
+    }
+
+    /// The tensors of a norm.
+    pub fn norm(&mut self, norm: NormTensors) -> NormTensors {
+        NormTensors { weight: self.vector(norm.weight), bias: norm.bias.map(|bias| self.vector(bias)) }
+    }
+
+    /// A linear layer of the tower or the projector.
+    pub fn linear(&mut self, tensors: &LinearTensors<'_>) -> Result<Linear, CheckpointError> {
+        let weight = self.dense(tensors)?;
+        self.with_bias(tensors, weight)
+    }
+
+    /// A linear layer of the decoder, or its head.
+    pub fn quantised(&mut self, tensors: &LinearTensors<'_>, role: LinearRole) -> Result<Linear, CheckpointError> {
+        let weight = match self.format(tensors, role) {
+            Some(format) => self.blocks(tensors, format)?,
+            None => self.dense(tensors)?,
+        };
+        self.with_bias(tensors, weight)
+    }
+
+    /// The embedding: `[vocabulary, width]`.
+    pub fn table(&mut self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
+        let table = self.joined(tensors)?;
+        self.count(table.elem_count(), table.elem_count() * table.dtype().size_in_bytes());
+        Ok(table)
+    }
+
+    /// The head of a decoder that has none of its own: the embedding, which is quantised a second time where heads are.
+    pub fn tied(&mut self, tensors: &LinearTensors<'_>, embedding: &Tensor) -> Result<Linear, CheckpointError> {
+        let weight = match self.format(tensors, LinearRole::Head) {
+            Some(format) => self.blocks(tensors, format)?,
+            None => Weight::Dense(embedding.clone()),
+        };
+        Ok(Linear::new(weight, None))
+    }
+
+    fn with_bias(&mut self, tensors: &LinearTensors<'_>, weight: Weight) -> Result<Linear, CheckpointError> {
+        let bias = tensors.bias()?.map(|bias| self.vector(bias));
+        Ok(Linear::new(weight, bias))
+    }
+
+    fn dense(&mut self, tensors: &LinearTensors<'_>) -> Result<Weight, CheckpointError> {
+        let weight = Weight::Dense(self.joined(tensors)?);
+        self.count(tensors.output() * tensors.input(), weight.bytes());
+        Ok(weight)
+    }
+
+    /// All parts as one tensor. One part at a time is in memory beside it.
+    fn joined(&self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
+        let dtype = self.precision.dtype;
+        let names = tensors.names();
+        let convert = |part: Result<Tensor, CheckpointError>, name: &str| {
+            let part = part?;
+            if dtype == DType::F16 && part.dtype() != DType::F16 {
+                check_range(&part, name, "f16", "load it as bf16 or f32")?;
+            }
+            part.to_dtype(dtype).map_err(|e| start(&e))
+        };
+        let mut parts = tensors.weights().zip(&names);
+        if names.len() == 1
+            && let Some((part, name)) = parts.next()
+        {
+            return convert(part, name);
+        }
+        let shape = (tensors.output(), tensors.input());
+        let joined = Tensor::zeros(shape, dtype, &Device::Cpu).map_err(|e| start(&e))?;
+        let mut row = 0;
+        for (part, name) in parts {
+            let part = convert(part, name)?;
+            joined.slice_set(&part, 0, row).map_err(|e| start(&e))?;
+            row += part.dims().first().copied().unwrap_or_default();
+        }
+        Ok(joined)
+    }
+
+    /// All parts quantised. One part at a time is in memory beside the blocks.
+    fn blocks(&mut self, tensors: &LinearTensors<'_>, format: BlockFormat) -> Result<Weight, CheckpointError> {
+        let failed = |name: &str, e: &candle_core::Error| CheckpointError::Start(format!("quantising {name}: {e}"));
+        let names = tensors.names();
+        let first = names.first().map(String::as_str).unwrap_or_default();
+        let mut builder =
+            BlockBuilder::new(format, tensors.output(), tensors.input()).map_err(|e| failed(first, &e))?;
+        for (part, name) in tensors.weights().zip(&names) {
+            let part = part?;
+            check_range(&part, name, "a quantised weight", "load it without quantization")?;
+            builder.append(&part).map_err(|e| failed(name, &e))?;
+        }
+        let weight = Weight::Blocks(builder.finish().map_err(|e| failed(first, &e))?);
+        self.count(tensors.output() * tensors.input(), weight.bytes());
+        self.held.quantised_parameters += (tensors.output() * tensors.input()) as u64;
+        self.held.quantised_bytes += weight.bytes() as u64;
+        Ok(weight)
+    }
+
+    /// The format that the quantisation gives a weight, noted when it is not the one that it gives others.
+    fn format(&mut self, tensors: &LinearTensors<'_>, role: LinearRole) -> Option<BlockFormat> {
+        let quantization = self.precision.quantization;
+        let format = quantization.format(role, tensors.input());
+        // Rows of 256 numbers are whole blocks of every format.
+        let usual = quantization.format(role, 256);
+        if quantization != Quantization::None && format != usual {
+            let got = format.map_or_else(|| self.precision.dtype.as_str().to_owned(), |format| format.to_string());
+            let names = tensors.names();
+            self.held.fallbacks.extend(names.iter().map(|name| format!("{} ({got})", without_number(name))));
+        }
+        format
+    }
+
+    fn count(&mut self, parameters: usize, bytes: usize) {
+        self.held.parameters += parameters as u64;
+        self.held.bytes += bytes as u64;
+    }
+}
+
+/// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite.
+fn check_range(tensor: &Tensor, name: &str, format: &str, mend: &'static str) -> Result<(), CheckpointError> {
+    let value = largest(tensor).map_err(|e| start(&e))?;
+    if !value.is_finite() {
+        return Err(CheckpointError::NotFiniteTensor { name: name.to_owned() });
+    }
+    if value > F16_MAX {
+        let (name, format) = (name.to_owned(), format.to_owned());
+        return Err(CheckpointError::Range { name, value, format, limit: F16_MAX, mend });
+    }
+    Ok(())
+}
+
+/// The name with `*` for the number of the layer.
+fn without_number(name: &str) -> String {
+    let part = |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_owned() } else { part.to_owned() };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
+}
