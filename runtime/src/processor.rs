@@ -1,6 +1,8 @@
 //! Everything between the parts of a chat message and the input of the engine: pictures, chat
 //! template, token ids, and text out of generated ids. Immutable; used from blocking threads.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use vlm_catalog::architecture::raw::OneOrMany;
 
@@ -71,6 +73,15 @@ impl Processor {
     /// When the template refuses the conversation or does not place every picture.
     pub fn prompt(&self, messages: &[PromptMessage]) -> Result<Prompt, PromptError> {
         prompt::build(&self.template, &self.tokenizer, self.image_token, messages)
+    }
+
+    /// A prompt of a text that is templated already and trusted: special tokens in it are special tokens, and each
+    /// `<image>` is the next of `images`. BOS is added as to any prompt.
+    ///
+    /// # Errors
+    /// When the text is empty, or marks another number of pictures than there are.
+    pub fn raw_prompt(&self, text: &str, images: &[Arc<PreparedImage>]) -> Result<Prompt, PromptError> {
+        prompt::raw(&self.tokenizer, self.image_token, text, images)
     }
 
     /// A detokenizer for one answer.

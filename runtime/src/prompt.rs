@@ -73,6 +73,19 @@ pub enum PromptError {
         /// Places in the prompt.
         places: usize,
     },
+    /// A text without characters.
+    #[error("the prompt is empty; give at least one character")]
+    EmptyText,
+    /// A text that is a prompt already marks another number of pictures than there are.
+    #[error(
+        "the prompt marks {places} pictures with <image>, but {images} images were given; give one image for each <image>"
+    )]
+    MarkCount {
+        /// Pictures that were given.
+        images: usize,
+        /// Marks in the text.
+        places: usize,
+    },
     /// The tokenizer failed.
     #[error("the text cannot be tokenised: {reason}")]
     Tokenize {
@@ -110,6 +123,29 @@ pub fn build(
         return Err(PromptError::ImageCount { images: images.len(), places });
     }
     Ok(Prompt { ids: expand(&ids, image_token, &images), image_token, images })
+}
+
+/// Makes ids of a text that is a prompt already: special tokens in it are special tokens, and each `<image>` is
+/// the next of `images`.
+///
+/// # Errors
+/// When the text is empty, or marks another number of pictures.
+pub fn raw(
+    tokenizer: &Tokenizer,
+    image_token: u32,
+    text: &str,
+    images: &[Arc<PreparedImage>],
+) -> Result<Prompt, PromptError> {
+    if text.is_empty() {
+        return Err(PromptError::EmptyText);
+    }
+    let ids =
+        tokenizer.encode(text, &tokenizer.protect()).map_err(|e| PromptError::Tokenize { reason: e.to_string() })?;
+    let places = ids.iter().filter(|id| **id == image_token).count();
+    if places != images.len() {
+        return Err(PromptError::MarkCount { images: images.len(), places });
+    }
+    Ok(Prompt { ids: expand(&ids, image_token, images), image_token, images: images.to_vec() })
 }
 
 fn expand(ids: &[u32], image_token: u32, images: &[Arc<PreparedImage>]) -> Vec<u32> {

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use candle_core::{Result, Tensor};
 
 use super::scheduler::{Decode, SequenceId};
+use super::steps::Steps;
 use crate::models::VisionLanguage;
-use crate::ops::{Batch, KvCache, Segment};
+use crate::ops::Segment;
 use crate::prompt::Prompt;
 
 /// Runs steps. Errors fail the sequences of the call, not the engine.
@@ -33,8 +34,7 @@ pub trait Executor: Send {
 
 /// Model and KV cache.
 pub struct ModelExecutor {
-    model: VisionLanguage,
-    cache: KvCache,
+    steps: Steps,
     prompts: HashMap<SequenceId, Reading>,
     /// Sequences that take the rotary angles of long ones.
     long: HashSet<SequenceId>,
@@ -50,8 +50,8 @@ struct Reading {
 impl ModelExecutor {
     /// A model with a cache of `slots` sequences of `tokens` tokens.
     pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> Result<Self> {
-        let cache = model.kv_cache(slots, tokens)?;
-        Ok(Self { model, cache, prompts: HashMap::new(), long: HashSet::new() })
+        let steps = Steps::new(model, slots, tokens)?;
+        Ok(Self { steps, prompts: HashMap::new(), long: HashSet::new() })
     }
 
     fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading> {
@@ -61,7 +61,7 @@ impl ModelExecutor {
 
 impl Executor for ModelExecutor {
     fn begin(&mut self, id: SequenceId, prompt: Prompt, tokens: usize) {
-        if self.model.language().is_long(tokens) {
+        if self.steps.model().language().is_long(tokens) {
             self.long.insert(id);
         }
         self.prompts.insert(id, Reading { prompt, visual: Vec::new(), embeds: None });
@@ -77,7 +77,7 @@ impl Executor for ModelExecutor {
         let Some(image) = reading.prompt.images.get(image) else {
             candle_core::bail!("the prompt has no image {image}")
         };
-        reading.visual.push(self.model.see(image)?);
+        reading.visual.push(self.steps.model().see(image)?);
         Ok(())
     }
 
@@ -92,20 +92,19 @@ impl Executor for ModelExecutor {
         let reading = Self::reading(&mut self.prompts, id)?;
         let embeds = match &reading.embeds {
             Some(embeds) => embeds,
-            None => reading.embeds.insert(self.model.embed(
+            None => reading.embeds.insert(self.steps.model().embed(
                 &reading.prompt.ids,
                 reading.prompt.image_token,
                 &reading.visual,
             )?),
         };
-        let chunk = embeds.narrow(0, start, rows)?.contiguous()?;
-        let batch = Batch::new(&[Segment { slot, start, rows, long: self.long.contains(&id) }]);
-        let hidden = self.model.language().forward(&chunk, &batch, &self.cache)?;
+        let segment = Segment { slot, start, rows, long: self.long.contains(&id) };
+        let hidden = self.steps.read(embeds, segment)?;
         if !last {
             return Ok(None);
         }
         self.prompts.remove(&id);
-        let logits = self.model.language().logits(&hidden, batch.last_rows())?;
+        let logits = self.steps.logits(&hidden, &[rows.saturating_sub(1) as u32])?;
         Ok(logits.to_vec2()?.pop())
     }
 
@@ -114,10 +113,7 @@ impl Executor for ModelExecutor {
             let long = self.long.contains(&row.id);
             Segment { slot: row.slot, start: row.position, rows: 1, long }
         };
-        let batch = Batch::new(&rows.iter().map(|(row, _)| segment(row)).collect::<Vec<_>>());
-        let ids: Vec<u32> = rows.iter().map(|(_, id)| *id).collect();
-        let language = self.model.language();
-        let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
-        language.logits(&hidden, batch.last_rows())?.to_vec2()
+        let rows: Vec<(Segment, u32)> = rows.iter().map(|(row, id)| (segment(row), *id)).collect();
+        self.steps.next(&rows)?.to_vec2()
     }
 }
