@@ -98,7 +98,12 @@ impl Engine {
         let request = Request { max_new_tokens: request.max_new_tokens.max(1), ..request };
         let tokens = prompt_tokens.saturating_add(request.max_new_tokens);
         if tokens > self.max_tokens {
-            return Err(SubmitError::TooLong { tokens, limit: self.max_tokens });
+            return Err(SubmitError::TooLong {
+                text: request.prompt.text_tokens(),
+                images: request.prompt.image_tokens(),
+                answer: request.max_new_tokens,
+                limit: self.max_tokens,
+            });
         }
         let (events, stream) = TokenStream::new();
         self.shared.accept(|| self.submissions.send(Submission { request, events }).is_ok())?;

@@ -8,7 +8,7 @@ use vlm_catalog::architecture::raw::OneOrMany;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::{ImageAspect, ImageError, ImageLimits, PreparedImage, Preprocessing, TileBudget};
-use crate::prompt::{self, Template};
+use crate::prompt::{self, Places, Template};
 pub use crate::prompt::{Prompt, PromptError, PromptMessage, PromptPart, PromptRole};
 pub use crate::tokenizer::Detokenizer;
 use crate::tokenizer::Tokenizer;
@@ -18,7 +18,7 @@ pub struct Processor {
     preprocessing: Preprocessing,
     tokenizer: Tokenizer,
     template: Template,
-    image_token: u32,
+    places: Places,
     stop_ids: Vec<u32>,
     max_model_len: usize,
 }
@@ -35,21 +35,26 @@ impl Processor {
     /// # Errors
     /// A file that is missing or malformed, or asks for what is not served.
     pub fn open(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
-        let tokenizer = Tokenizer::open(checkpoint)?;
+        Self::open_with(checkpoint, None)
+    }
+
+    /// As [`Processor::open`], with another chat template than the checkpoint's: a name of [`Template::named`], or
+    /// the path of a Jinja file.
+    ///
+    /// # Errors
+    /// As [`Processor::open`]; [`CheckpointError::Options`] when `chat_template` is neither.
+    pub fn open_with(checkpoint: &Checkpoint, chat_template: Option<&str>) -> Result<Self, CheckpointError> {
+        let mut tokenizer = Tokenizer::open(checkpoint)?;
         let config = checkpoint.config();
-        let image_token = config.image_token_id.unwrap_or_default();
-        let image_string = tokenizer.token(image_token).ok_or_else(|| CheckpointError::Unsupported {
-            file: "config.json",
-            what: format!("image_token_index {image_token}, which tokenizer.json lacks"),
-            supported: "the id of a token of tokenizer.json",
-        })?;
-        let (bos, eos) = (tokenizer.bos().unwrap_or(""), tokenizer.eos().unwrap_or(""));
+        let places = Places::resolve(config, &tokenizer)?;
+        tokenizer.reserve(places.reserved().map(str::to_owned));
+        let template = Template::open(checkpoint, &tokenizer, chat_template)?;
         Ok(Self {
             preprocessing: Preprocessing::open(checkpoint)?,
-            template: Template::open(checkpoint, &image_string, bos, eos)?,
-            stop_ids: stop_ids(checkpoint, &tokenizer)?,
+            stop_ids: stop_ids(checkpoint, &tokenizer, &template)?,
+            template,
             tokenizer,
-            image_token,
+            places,
             max_model_len: config.text.max_positions,
         })
     }
@@ -64,7 +69,29 @@ impl Processor {
     /// # Errors
     /// A picture that is broken, of no known format, or beyond `limits`.
     pub fn prepare_image(&self, bytes: &[u8], limits: &ImageLimits) -> Result<PreparedImage, ImageError> {
-        self.preprocessing.prepare(bytes, limits, TileBudget::default())
+        self.prepare_image_within(bytes, limits, TileBudget::default())
+    }
+
+    /// As [`Processor::prepare_image`], with no more tiles than `budget` allows, where a picture has several.
+    ///
+    /// # Errors
+    /// As [`Processor::prepare_image`].
+    pub fn prepare_image_within(
+        &self,
+        bytes: &[u8],
+        limits: &ImageLimits,
+        budget: TileBudget,
+    ) -> Result<PreparedImage, ImageError> {
+        self.preprocessing.prepare(bytes, limits, budget)
+    }
+
+    /// The tiles that each picture of `prompt` may have so that together they have as many as one alone: what is
+    /// left to try where several pictures leave no room for an answer within `max_tokens`. `None` where there is
+    /// room, or fewer tiles are no help.
+    pub fn smaller_tiles(&self, prompt: &Prompt, max_tokens: usize) -> Option<TileBudget> {
+        let pictures = u32::try_from(prompt.images.len()).ok().filter(|pictures| *pictures > 1)?;
+        let most = self.preprocessing.most_tiles()?;
+        (prompt.ids.len() >= max_tokens).then(|| TileBudget(Some((most / pictures).max(1))))
     }
 
     /// Renders the chat template, tokenises it and makes room for the pictures.
@@ -72,7 +99,7 @@ impl Processor {
     /// # Errors
     /// When the template refuses the conversation or does not place every picture.
     pub fn prompt(&self, messages: &[PromptMessage]) -> Result<Prompt, PromptError> {
-        prompt::build(&self.template, &self.tokenizer, self.image_token, messages)
+        prompt::build(&self.template, &self.tokenizer, &self.places, messages)
     }
 
     /// A prompt of a text that is templated already and trusted: special tokens in it are special tokens, and each
@@ -81,7 +108,7 @@ impl Processor {
     /// # Errors
     /// When the text is empty, or marks another number of pictures than there are.
     pub fn raw_prompt(&self, text: &str, images: &[Arc<PreparedImage>]) -> Result<Prompt, PromptError> {
-        prompt::raw(&self.tokenizer, self.image_token, text, images)
+        prompt::raw(&self.tokenizer, &self.places, text, images)
     }
 
     /// A detokenizer for one answer.
@@ -94,19 +121,25 @@ impl Processor {
         &self.stop_ids
     }
 
+    /// What ends an answer even when the model spells it in other tokens than that of [`Processor::stop_ids`].
+    pub fn stop_string(&self) -> Option<&'static str> {
+        self.template.stop_string()
+    }
+
     /// Longest sequence that the model can take, in tokens.
     pub fn max_model_len(&self) -> usize {
         self.max_model_len
     }
 }
 
-/// Every id that one of the checkpoint's files says ends a text.
-fn stop_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Result<Vec<u32>, CheckpointError> {
+/// Every id that one of the checkpoint's files, or the template, says ends a text.
+fn stop_ids(checkpoint: &Checkpoint, tokenizer: &Tokenizer, template: &Template) -> Result<Vec<u32>, CheckpointError> {
     let generation: GenerationConfig = checkpoint.json("generation_config.json")?.unwrap_or_default();
     let generation =
         generation.eos_token_id.iter().flat_map(OneOrMany::values).filter_map(|id| u32::try_from(*id).ok());
     let mut ids: Vec<u32> = generation.chain(checkpoint.config().text.eos_token_ids.iter().copied()).collect();
     ids.extend(tokenizer.eos().and_then(|eos| tokenizer.id(eos)));
+    ids.extend(template.separators().into_iter().filter_map(|token| tokenizer.id(token)));
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)

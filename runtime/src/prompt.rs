@@ -1,11 +1,13 @@
 //! Chat messages to token ids: the checkpoint's template, then the tokenizer, then room for pictures.
 
+mod places;
 mod template;
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use places::{MARK, Places};
 pub use template::Template;
 
 use crate::image::PreparedImage;
@@ -45,10 +47,22 @@ pub struct PromptMessage {
 pub struct Prompt {
     /// Token ids; a picture stands as its number of `image_token`s.
     pub ids: Vec<u32>,
-    /// The id that stands for rows of pictures.
+    /// The id that stands for rows of pictures; no text has it.
     pub image_token: u32,
     /// The pictures in the order of their tokens.
     pub images: Vec<Arc<PreparedImage>>,
+}
+
+impl Prompt {
+    /// Tokens that are rows of pictures.
+    pub fn image_tokens(&self) -> usize {
+        self.images.iter().map(|image| image.tokens).sum()
+    }
+
+    /// All other tokens.
+    pub fn text_tokens(&self) -> usize {
+        self.ids.len().saturating_sub(self.image_tokens())
+    }
 }
 
 /// Why messages make no prompt, as a sentence for the client.
@@ -94,14 +108,14 @@ pub enum PromptError {
     },
 }
 
-/// Renders `messages`, tokenises the text and repeats each picture's token as often as it has rows.
+/// Renders `messages` and makes ids of them, with room for their pictures.
 ///
 /// # Errors
 /// When the template refuses, or does not place every picture.
 pub fn build(
     template: &Template,
     tokenizer: &Tokenizer,
-    image_token: u32,
+    places: &Places,
     messages: &[PromptMessage],
 ) -> Result<Prompt, PromptError> {
     if messages.is_empty() {
@@ -117,12 +131,8 @@ pub fn build(
         .collect();
     let mut protected = tokenizer.protect();
     let text = template.render(messages, &mut protected).map_err(|reason| PromptError::Template { reason })?;
-    let ids = tokenizer.encode(&text, &protected).map_err(|e| PromptError::Tokenize { reason: e.to_string() })?;
-    let places = ids.iter().filter(|id| **id == image_token).count();
-    if places != images.len() {
-        return Err(PromptError::ImageCount { images: images.len(), places });
-    }
-    Ok(Prompt { ids: expand(&ids, image_token, &images), image_token, images })
+    let ids = places.encode(tokenizer, &text, &protected, &images)?;
+    Ok(Prompt { ids, image_token: places.id(), images })
 }
 
 /// Makes ids of a text that is a prompt already: special tokens in it are special tokens, and each `<image>` is
@@ -132,30 +142,18 @@ pub fn build(
 /// When the text is empty, or marks another number of pictures.
 pub fn raw(
     tokenizer: &Tokenizer,
-    image_token: u32,
+    places: &Places,
     text: &str,
     images: &[Arc<PreparedImage>],
 ) -> Result<Prompt, PromptError> {
     if text.is_empty() {
         return Err(PromptError::EmptyText);
     }
-    let ids =
-        tokenizer.encode(text, &tokenizer.protect()).map_err(|e| PromptError::Tokenize { reason: e.to_string() })?;
-    let places = ids.iter().filter(|id| **id == image_token).count();
-    if places != images.len() {
-        return Err(PromptError::MarkCount { images: images.len(), places });
-    }
-    Ok(Prompt { ids: expand(&ids, image_token, images), image_token, images: images.to_vec() })
-}
-
-fn expand(ids: &[u32], image_token: u32, images: &[Arc<PreparedImage>]) -> Vec<u32> {
-    let mut rows = images.iter().map(|image| image.tokens);
-    ids.iter()
-        .flat_map(|id| {
-            let times = if *id == image_token { rows.next().unwrap_or(0) } else { 1 };
-            std::iter::repeat_n(*id, times)
-        })
-        .collect()
+    let ids = places.encode(tokenizer, text, &tokenizer.protect(), images).map_err(|error| match error {
+        PromptError::ImageCount { images, places } => PromptError::MarkCount { images, places },
+        other => other,
+    })?;
+    Ok(Prompt { ids, image_token: places.id(), images: images.to_vec() })
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 /// Turns text into ids and ids into text, as the checkpoint's files say.
 pub struct Tokenizer {
     engine: Engine,
-    /// Contents and ids of the tokens that no person's text may become, longest first.
-    special: Vec<(String, u32)>,
+    /// Contents of the tokens that no person's text may become, longest first.
+    special: Vec<String>,
     bos: Option<String>,
     eos: Option<String>,
 }
@@ -48,7 +48,7 @@ impl Tokenizer {
         Self::open_in(&checkpoint.path(""))
     }
 
-    fn open_in(dir: &Path) -> Result<Self, CheckpointError> {
+    pub(crate) fn open_in(dir: &Path) -> Result<Self, CheckpointError> {
         let (engine, bos, eos) = if let Some(json) = Json::read(dir)? {
             let config = TokenizerConfig::read(dir, |token| json.whole.token_to_id(token))?;
             (Engine::Json(Box::new(json)), config.bos, config.eos)
@@ -57,13 +57,13 @@ impl Tokenizer {
         } else {
             return Err(CheckpointError::NoTokenizer { dir: dir.to_owned() });
         };
-        let mut special: Vec<(String, u32)> = match &engine {
-            Engine::Json(json) => json.special().map(|(content, id)| (content.to_owned(), id)).collect(),
-            Engine::Pieces(pieces) => pieces.special().map(|(content, id)| (content.to_owned(), id)).collect(),
+        let special: Vec<String> = match &engine {
+            Engine::Json(json) => json.special().map(str::to_owned).collect(),
+            Engine::Pieces(pieces) => pieces.special().map(str::to_owned).collect(),
         };
-        special.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        special.dedup();
-        Ok(Self { engine, special, bos, eos })
+        let mut tokenizer = Self { engine, special: Vec::new(), bos, eos };
+        tokenizer.reserve(special);
+        Ok(tokenizer)
     }
 
     /// The string that starts a text, if the checkpoint names one.
@@ -92,6 +92,13 @@ impl Tokenizer {
         }
     }
 
+    /// From now on no person's text becomes one of `strings` either, which need not be tokens.
+    pub fn reserve(&mut self, strings: impl IntoIterator<Item = String>) {
+        self.special.extend(strings);
+        self.special.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        self.special.dedup();
+    }
+
     /// A place that collects a person's texts on their way through a template.
     pub fn protect(&self) -> Protected<'_> {
         Protected::new(&self.special)
@@ -104,6 +111,23 @@ impl Tokenizer {
     /// When the tokenizer refuses the text.
     pub fn encode(&self, rendered: &str, protected: &Protected<'_>) -> Result<Vec<u32>, tokenizers::Error> {
         let has_bos = self.bos.as_deref().is_some_and(|bos| !bos.is_empty() && rendered.starts_with(bos));
+        self.encode_piece(rendered, protected, has_bos)
+    }
+
+    /// Token ids of a text that is tokenised by itself but stands behind another one: nothing is added before it.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn encode_next(&self, rendered: &str, protected: &Protected<'_>) -> Result<Vec<u32>, tokenizers::Error> {
+        self.encode_piece(rendered, protected, true)
+    }
+
+    fn encode_piece(
+        &self,
+        rendered: &str,
+        protected: &Protected<'_>,
+        has_bos: bool,
+    ) -> Result<Vec<u32>, tokenizers::Error> {
         match &self.engine {
             Engine::Json(json) => json.encode(rendered, protected, has_bos),
             Engine::Pieces(pieces) => Ok(pieces.encode(rendered, protected, has_bos)),

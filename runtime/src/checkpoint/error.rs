@@ -33,6 +33,15 @@ pub enum CheckpointError {
         /// The checkpoint directory.
         dir: PathBuf,
     },
+    /// The tokenizer is not that of a model that sees.
+    #[error(
+        "the tokenizer lacks {missing}, which stand for pictures in a prompt; put the tokenizer files that the model \
+         was published with beside config.json"
+    )]
+    NoImageTokens {
+        /// The tokens.
+        missing: String,
+    },
     /// A small file does not parse.
     #[error("{} is malformed: {reason}", path.display())]
     Json {
@@ -125,9 +134,11 @@ impl CheckpointError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::NotFound { .. } | Self::NoWeights { .. } | Self::NoTokenizer { .. } => Cause::ModelNotFound,
-            Self::Architecture(_) | Self::UnknownLayout | Self::Unsupported { .. } | Self::Dtype { .. } => {
-                Cause::UnsupportedArchitecture
-            }
+            Self::Architecture(_)
+            | Self::UnknownLayout
+            | Self::NoImageTokens { .. }
+            | Self::Unsupported { .. }
+            | Self::Dtype { .. } => Cause::UnsupportedArchitecture,
             Self::Json { .. }
             | Self::Weights { .. }
             | Self::UnsafePath { .. }

@@ -103,11 +103,16 @@ pub enum SubmitError {
     },
     /// Can never run here.
     #[error(
-        "prompt and answer need {tokens} tokens, more than the limit of {limit}; shorten the prompt or lower max_tokens"
+        "{text} tokens of text, {images} of images and an answer of {answer} are more than the limit of {limit}; \
+         shorten the messages, send fewer images or lower max_tokens"
     )]
     TooLong {
-        /// Tokens of the prompt and the answer.
-        tokens: usize,
+        /// Tokens of the prompt's text.
+        text: usize,
+        /// Tokens of the prompt's images.
+        images: usize,
+        /// Longest answer in tokens.
+        answer: usize,
         /// Longest sequence.
         limit: usize,
     },

@@ -119,6 +119,14 @@ impl Preprocessing {
         Some(self)
     }
 
+    /// Most tiles of a picture's grid, where a [`TileBudget`] can lower it.
+    pub fn most_tiles(&self) -> Option<u32> {
+        match self.cut {
+            Cut::Dynamic { max, .. } => Some(max),
+            Cut::One { .. } | Cut::AnyRes { .. } => None,
+        }
+    }
+
     /// Decodes, cuts and normalises one picture.
     ///
     /// # Errors

@@ -142,8 +142,10 @@ struct Start {
 
 fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start: Start) -> Result<Answer, ApiError> {
     let prompt_tokens = prompt.ids.len();
+    let mut stop = std::mem::take(&mut call.stop);
+    stop.extend(model.processor.stop_string().filter(|_| !call.ignore_eos).map(str::to_owned));
     let request = engine::Request {
-        max_new_tokens: answer_tokens(call, prompt_tokens, model.max_tokens)?,
+        max_new_tokens: answer_tokens(call, &prompt, model.max_tokens)?,
         prompt,
         sampling: call.sampling,
         stop_ids: if call.ignore_eos { Vec::new() } else { model.processor.stop_ids().to_vec() },
@@ -156,7 +158,7 @@ fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start
     let begin = Begin {
         tokens,
         detokenizer: model.processor.detokenizer(),
-        stop: std::mem::take(&mut call.stop),
+        stop,
         prompt_tokens,
         arrived: start.arrived,
         place: start.place,
@@ -166,11 +168,12 @@ fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start
 }
 
 /// Longest answer: what was asked for, or all that the context has left.
-fn answer_tokens(call: &Call, prompt: usize, context: usize) -> Result<usize, ApiError> {
+fn answer_tokens(call: &Call, prompt: &Prompt, context: usize) -> Result<usize, ApiError> {
+    let (prompt, text, images) = (prompt.ids.len(), prompt.text_tokens(), prompt.image_tokens());
     let room = context.saturating_sub(prompt);
     if room == 0 {
         let message = format!(
-            "the prompt has {prompt} tokens, images included, and the context holds {context}, \
+            "the prompt has {prompt} tokens, {text} of text and {images} of images, and the context holds {context}, \
              prompt and answer together; shorten the messages or send fewer images"
         );
         return Err(ApiError::ContextLength { param: "messages", message });

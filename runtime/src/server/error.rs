@@ -246,7 +246,7 @@ mod tests {
     fn each_error_has_its_status() {
         assert_eq!(status(ApiError::Malformed("x".into())), 400);
         assert_eq!(status(ApiError::field("n", "x")), 400);
-        assert_eq!(status(SubmitError::TooLong { tokens: 9, limit: 8 }.into()), 400);
+        assert_eq!(status(SubmitError::TooLong { text: 4, images: 3, answer: 2, limit: 8 }.into()), 400);
         assert_eq!(status(ApiError::Route { path: "/x".into() }), 404);
         assert_eq!(status(ApiError::Method { method: "PUT".into() }), 405);
         assert_eq!(status(ApiError::BodyTimeout { seconds: 1 }), 408);

@@ -13,7 +13,7 @@ use super::app::{App, Loaded};
 use super::call::{Call, Picture, Turn, TurnPart, Upload};
 use super::data_url;
 use super::error::ApiError;
-use crate::image::PreparedImage;
+use crate::image::{PreparedImage, TileBudget};
 use crate::processor::Processor;
 use crate::prompt::{Prompt, PromptMessage, PromptPart};
 
@@ -60,10 +60,11 @@ pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: Body
     };
     let gone = CancellationToken::new();
     let _gone_on_drop = gone.clone().drop_guard();
-    let job = Job { app: Arc::clone(app), processor: Arc::clone(&model.processor), gone };
+    let job = Job { app: Arc::clone(app), processor: Arc::clone(&model.processor), max_tokens: model.max_tokens, gone };
     let turns = std::mem::take(&mut call.turns);
     let work = tokio::task::spawn_blocking(move || {
-        let prompt = job.run(turns);
+        let prompt = job.run(&turns);
+        drop(turns);
         drop((core, room));
         prompt
     });
@@ -77,40 +78,53 @@ pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: Body
 struct Job {
     app: Arc<App>,
     processor: Arc<Processor>,
+    max_tokens: usize,
     gone: CancellationToken,
 }
 
 impl Job {
-    fn run(&self, turns: Vec<Turn>) -> Result<Prompt, ApiError> {
+    /// Several pictures share the tiles of one where otherwise there would be no room for an answer.
+    fn run(&self, turns: &[Turn]) -> Result<Prompt, ApiError> {
+        let prompt = self.prompt(turns, TileBudget::default())?;
+        match self.processor.smaller_tiles(&prompt, self.max_tokens) {
+            Some(budget) => {
+                drop(prompt);
+                self.prompt(turns, budget)
+            }
+            None => Ok(prompt),
+        }
+    }
+
+    fn prompt(&self, turns: &[Turn], budget: TileBudget) -> Result<Prompt, ApiError> {
         let mut messages = Vec::with_capacity(turns.len());
         for turn in turns {
-            let parts = turn.parts.into_iter().map(|part| self.part(part));
+            let parts = turn.parts.iter().map(|part| self.part(part, budget));
             messages.push(PromptMessage { role: turn.role, parts: parts.collect::<Result<_, _>>()? });
         }
         Ok(self.processor.prompt(&messages)?)
     }
 
-    fn part(&self, part: TurnPart) -> Result<PromptPart, ApiError> {
+    fn part(&self, part: &TurnPart, budget: TileBudget) -> Result<PromptPart, ApiError> {
         match part {
-            TurnPart::Text(text) => Ok(PromptPart::Text(text)),
+            TurnPart::Text(text) => Ok(PromptPart::Text(text.clone())),
             TurnPart::Image(_) if self.gone.is_cancelled() => Err(ApiError::Aborted),
-            TurnPart::Image(upload) => self.image(upload).map(Arc::new).map(PromptPart::Image),
+            TurnPart::Image(upload) => self.image(upload, budget).map(Arc::new).map(PromptPart::Image),
         }
     }
 
-    fn image(&self, upload: Upload) -> Result<PreparedImage, ApiError> {
+    fn image(&self, upload: &Upload, budget: TileBudget) -> Result<PreparedImage, ApiError> {
         let Upload { param, picture } = upload;
         let limits = &self.app.limits.image;
         let begun = Instant::now();
         let bytes = match picture {
-            Picture::File(bytes) => bytes,
+            Picture::File(bytes) => bytes.clone(),
             Picture::DataUrl(url) => {
-                let data = data_url::base64_of(&url, &param)?;
-                data_url::decode(data, limits.max_bytes, &param)?.into()
+                let data = data_url::base64_of(url, param)?;
+                data_url::decode(data, limits.max_bytes, param)?.into()
             }
         };
-        let prepared = self.processor.prepare_image(&bytes, limits);
+        let prepared = self.processor.prepare_image_within(&bytes, limits, budget);
         self.app.metrics.decoded(begun.elapsed());
-        prepared.map_err(|source| ApiError::Image { param, source })
+        prepared.map_err(|source| ApiError::Image { param: param.clone(), source })
     }
 }

@@ -58,9 +58,9 @@ impl Json {
         Ok(Some(Self { whole: Arc::new(whole), plain, later, added }))
     }
 
-    /// Strings that a person's text must not become, with their ids.
-    pub fn special(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.added.tokens().iter().map(|(id, token)| (token.content.as_str(), *id))
+    /// Strings that a person's text must not become.
+    pub fn special(&self) -> impl Iterator<Item = &str> {
+        self.added.tokens().values().map(|token| token.content.as_str())
     }
 
     /// Ids of `rendered`, in which what `protected` holds stays text.

@@ -85,10 +85,10 @@ impl Pieces {
         Ok(Some((pieces, bos, eos)))
     }
 
-    /// Strings that a person's text must not become, with their ids.
-    pub fn special(&self) -> impl Iterator<Item = (&str, u32)> {
-        let added = self.added.tokens().iter().map(|(id, token)| (token.content.as_str(), *id));
-        added.chain(self.model.steering())
+    /// Strings that a person's text must not become.
+    pub fn special(&self) -> impl Iterator<Item = &str> {
+        let added = self.added.tokens().values().map(|token| token.content.as_str());
+        added.chain(self.model.steering().map(|(piece, _)| piece))
     }
 
     /// The id of a token by its exact string.

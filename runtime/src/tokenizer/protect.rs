@@ -7,12 +7,12 @@ const CLOSE: char = '\u{FDD1}';
 
 /// The strings that were replaced so far.
 pub struct Protected<'a> {
-    added: &'a [(String, u32)],
+    added: &'a [String],
     taken: Vec<String>,
 }
 
 impl<'a> Protected<'a> {
-    pub(super) fn new(added: &'a [(String, u32)]) -> Self {
+    pub(super) fn new(added: &'a [String]) -> Self {
         Self { added, taken: Vec::new() }
     }
 
@@ -44,7 +44,7 @@ impl<'a> Protected<'a> {
         if first == OPEN || first == CLOSE {
             return Some(first.len_utf8());
         }
-        let added = || self.added.iter().map(|(content, _)| content.as_str()).filter(|content| !content.is_empty());
+        let added = || self.added.iter().map(String::as_str).filter(|content| !content.is_empty());
         let whole = added().find(|content| rest.starts_with(content)).map(str::len);
         whole.or_else(|| added().any(|content| content.starts_with(rest)).then_some(rest.len()))
     }

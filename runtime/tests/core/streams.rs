@@ -110,9 +110,9 @@ async fn what_can_never_run_is_refused_at_once() {
     let fixture = Fixture::open();
     let engine = engine(&fixture, 1, 4);
     let prompt = fixture.prompt();
-    let tokens = prompt.ids.len() + POSITIONS;
+    let (text, images) = (prompt.ids.len() - 16, 16);
     let refused = engine.submit(request(prompt, POSITIONS)).unwrap_err();
-    assert_eq!(refused, SubmitError::TooLong { tokens, limit: POSITIONS });
+    assert_eq!(refused, SubmitError::TooLong { text, images, answer: POSITIONS, limit: POSITIONS });
     let empty = Prompt { ids: Vec::new(), ..Prompt::default() };
     assert_eq!(engine.submit(request(empty, 1)).unwrap_err(), SubmitError::Empty);
 }

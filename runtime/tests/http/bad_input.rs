@@ -157,6 +157,11 @@ async fn what_does_not_fit_the_context_is_400() {
     }
     let (status, answer) = server.ask(&question(&json!({"max_tokens": null}))).await;
     assert_eq!(status, 200, "{answer}");
+    let server = Server::start(&["--max-tokens", "40"]).await;
+    let (status, answer) = server.ask(&about_picture(&json!({"max_tokens": null}))).await;
+    let (param, code, message) = error(&answer);
+    assert_eq!((status, param, code), (400, Some("messages"), Some("context_length_exceeded")));
+    assert!(message.contains("63 tokens, 47 of text and 16 of images, and the context holds 40"), "{message}");
 }
 
 #[tokio::test]
