@@ -50,11 +50,11 @@ def announce():
         print("""This demo will, on this machine, as root:
   - install Debian packages that are missing: containerd, runc, CNI plugins, iptables, nftables, conntrack,
     buildah and what they need; unpack busybox and Prometheus; no service runs     about 1 minute
-  - build Kubernetes 1.34 and Helm from their Go modules, once                     about 12 minutes
-  - build the operator and the model server, once                                  about 10 minutes
+  - build Kubernetes 1.34 and Helm from their Go modules, and the operator and the
+    model server, once                                   15 to 30 minutes on 2 cores (25 of processor time)
   - start a one-node cluster in namespaces of its own; it stays up until `make demo-down`
-  - install the operator, serve a 16 MB model, ask it, put load on it              about 4 minutes
-Everything built is kept in the user's cache folder (5 GB with Go's own cache).""")
+  - install the operator, serve a 16 MB model, ask it, put load on it              about 2 minutes
+Everything built is kept in the user's cache folders (6 GB with those of Go and Cargo).""")
     else:
         if "IMAGE_PREFIX" not in os.environ:
             raise Failed("CLUSTER=current needs IMAGE_PREFIX, the registry folder that the cluster pulls from")
@@ -62,7 +62,7 @@ Everything built is kept in the user's cache folder (5 GB with Go's own cache)."
         print(f"""This demo will, in the cluster of context {context}:
   - push four images to {PREFIX}
   - install the chart into namespace {NAMESPACE}, and a model, a Job, a volume claim
-    and a Prometheus into namespace default                                        about 6 minutes
+    and a Prometheus into namespace default                                        about 2 minutes
 `make demo-down CLUSTER=current` removes them.""")
     if sys.stdin.isatty() and os.environ.get("YES") != "1":
         if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
@@ -123,12 +123,9 @@ def fill_volume():
 def serve():
     """kubectl apply to Ready; returns the seconds between them."""
     say("kubectl apply -f examples/tiny-llava.yaml")
-    watch = k8s.Watch("visionmodel", MODEL, lambda thing: (
-        k8s.condition(thing, "Ready").get("status"), k8s.condition(thing, "Ready").get("reason")))
     started = time.monotonic()
     kubectl("apply", "-f", str(ROOT / "examples/tiny-llava.yaml"))
     # Watching an object that does not exist yet ends at once: begin when it does.
-    watch.stop()
     watch = k8s.Watch("visionmodel", MODEL, lambda thing: (
         k8s.condition(thing, "Ready").get("status"), k8s.condition(thing, "Ready").get("reason")))
     ready = watch.await_value("the VisionModel is Ready", lambda value: value[0] == "True", 180)

@@ -61,6 +61,8 @@ pub mod finished {
     pub const CANCELLED: &str = "cancelled";
     /// The engine failed.
     pub const ERROR: &str = "error";
+    /// The model computed numbers that are not finite, so that any further text would be nonsense.
+    pub const NOT_FINITE: &str = "not_finite";
     /// All reasons.
-    pub const ALL: [&str; 4] = [STOP, LENGTH, CANCELLED, ERROR];
+    pub const ALL: [&str; 5] = [STOP, LENGTH, CANCELLED, ERROR, NOT_FINITE];
 }

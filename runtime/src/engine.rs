@@ -14,7 +14,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
-pub use request::{EngineOptions, Event, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream};
+pub use request::{EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream};
 pub use sampling::{NotFinite, choose};
 pub use steps::{CHUNK, Steps};
 

@@ -36,6 +36,8 @@ pub enum Outcome {
     Cancelled,
     /// The engine failed, or the drain deadline passed.
     Error,
+    /// The model computed numbers that are not finite.
+    NotFinite,
 }
 
 impl Outcome {
@@ -46,6 +48,7 @@ impl Outcome {
             Self::Length => names::finished::LENGTH,
             Self::Cancelled => names::finished::CANCELLED,
             Self::Error => names::finished::ERROR,
+            Self::NotFinite => names::finished::NOT_FINITE,
         }
     }
 }

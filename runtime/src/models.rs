@@ -11,7 +11,7 @@ mod vision_language;
 pub use language::Language;
 pub use projector::Projector;
 pub use vision::VisionTower;
-pub use vision_language::VisionLanguage;
+pub use vision_language::{VisionLanguage, finite};
 
 use candle_core::{Result, Tensor};
 

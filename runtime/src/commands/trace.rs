@@ -96,7 +96,7 @@ pub(super) fn answer(
         match block_on(stream.next()) {
             Some(Event::Token { id }) => ids.push(id),
             Some(Event::Finished(_)) => return Ok(ids),
-            Some(Event::Failed(reason)) => return Err(CommandError::Compute(reason)),
+            Some(Event::Failed(failure)) => return Err(CommandError::Compute(failure.to_string())),
             None => return Err(CommandError::Compute("the engine gave no end of the answer".to_owned())),
         }
     }

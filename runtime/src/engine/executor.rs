@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
+use super::Failure;
 use super::scheduler::{Decode, SequenceId};
 use super::steps::Steps;
-use crate::models::VisionLanguage;
+use crate::models::{VisionLanguage, finite};
 use crate::ops::Segment;
 use crate::prompt::Prompt;
 
@@ -18,7 +19,7 @@ pub trait Executor: Send {
     /// A sequence is gone.
     fn end(&mut self, id: SequenceId);
     /// Runs the vision tower on picture `image` of `id`.
-    fn encode(&mut self, id: SequenceId, image: usize) -> Result<()>;
+    fn encode(&mut self, id: SequenceId, image: usize) -> Result<(), Failure>;
     /// Reads `rows` prompt tokens from `start`; the logits after the last one when it ends the prompt.
     fn prefill(
         &mut self,
@@ -27,9 +28,9 @@ pub trait Executor: Send {
         start: usize,
         rows: usize,
         last: bool,
-    ) -> Result<Option<Vec<f32>>>;
+    ) -> Result<Option<Vec<f32>>, Failure>;
     /// One more token for each; logits in the same order.
-    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>>;
+    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>, Failure>;
 }
 
 /// Model and KV cache.
@@ -49,13 +50,13 @@ struct Reading {
 
 impl ModelExecutor {
     /// A model with a cache of `slots` sequences of `tokens` tokens.
-    pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> Result<Self> {
+    pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> candle_core::Result<Self> {
         let steps = Steps::new(model, slots, tokens)?;
         Ok(Self { steps, prompts: HashMap::new(), long: HashSet::new() })
     }
 
-    fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading> {
-        prompts.get_mut(&id).ok_or_else(|| candle_core::Error::Msg("the prompt is not known".to_owned()))
+    fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading, Failure> {
+        prompts.get_mut(&id).ok_or_else(|| Failure::Step("the prompt is not known".to_owned()))
     }
 }
 
@@ -72,12 +73,16 @@ impl Executor for ModelExecutor {
         self.long.remove(&id);
     }
 
-    fn encode(&mut self, id: SequenceId, image: usize) -> Result<()> {
+    fn encode(&mut self, id: SequenceId, image: usize) -> Result<(), Failure> {
         let reading = Self::reading(&mut self.prompts, id)?;
         let Some(image) = reading.prompt.images.get(image) else {
-            candle_core::bail!("the prompt has no image {image}")
+            return Err(Failure::Step(format!("the prompt has no image {image}")));
         };
-        reading.visual.push(self.steps.model().see(image)?);
+        let rows = self.steps.model().see(image)?;
+        if !finite(&rows)? {
+            return Err(Failure::NotFinite);
+        }
+        reading.visual.push(rows);
         Ok(())
     }
 
@@ -88,7 +93,7 @@ impl Executor for ModelExecutor {
         start: usize,
         rows: usize,
         last: bool,
-    ) -> Result<Option<Vec<f32>>> {
+    ) -> Result<Option<Vec<f32>>, Failure> {
         let reading = Self::reading(&mut self.prompts, id)?;
         let embeds = match &reading.embeds {
             Some(embeds) => embeds,
@@ -108,12 +113,12 @@ impl Executor for ModelExecutor {
         Ok(logits.to_vec2()?.pop())
     }
 
-    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>> {
+    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>, Failure> {
         let segment = |row: &Decode| {
             let long = self.long.contains(&row.id);
             Segment { slot: row.slot, start: row.position, rows: 1, long }
         };
         let rows: Vec<(Segment, u32)> = rows.iter().map(|(row, id)| (segment(row), *id)).collect();
-        self.steps.next(&rows)?.to_vec2()
+        Ok(self.steps.next(&rows)?.to_vec2()?)
     }
 }

@@ -70,8 +70,28 @@ pub enum Event {
     },
     /// The answer is complete.
     Finished(FinishReason),
-    /// The answer cannot be continued; a sentence.
-    Failed(String),
+    /// The answer cannot be continued.
+    Failed(Failure),
+}
+
+/// Why an answer cannot be continued, as a sentence for the client.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Failure {
+    /// The weights, or what was computed with them, gave NaN or an infinity: no text is better than nonsense.
+    #[error("the model produced numbers that are not finite; the answer cannot be continued")]
+    NotFinite,
+    /// A step could not be computed.
+    #[error("{0}")]
+    Step(String),
+    /// The engine thread is gone.
+    #[error("the engine has stopped after a fault; the server will restart")]
+    Stopped,
+}
+
+impl From<candle_core::Error> for Failure {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Step(error.to_string())
+    }
 }
 
 /// The events of one request. Dropping it cancels the sequence within one step.

@@ -10,13 +10,10 @@ use std::sync::mpsc::Receiver;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::executor::Executor;
-use super::sampling::{NotFinite, choose, uniform};
+use super::sampling::{choose, uniform};
 use super::scheduler::{Decode, Limits, Scheduler, Sequence, SequenceId, Work};
 use super::shared::Shared;
-use super::{Event, FinishReason, Request};
-
-const STOPPED: &str = "the engine has stopped after a fault; the server will restart";
-const NOT_FINITE: &str = "the model produced numbers that are not finite; the answer cannot be continued";
+use super::{Event, Failure, FinishReason, Request};
 
 /// A request and where its events go.
 pub struct Submission {
@@ -61,7 +58,7 @@ impl<E: Executor> Worker<E> {
         shared.stop(|| {
             let accepted = self.streams.drain().map(|(_, stream)| stream.events);
             for events in accepted.chain(submissions.try_iter().map(|submission| submission.events)) {
-                let _ = events.send(Event::Failed(STOPPED.to_owned()));
+                let _ = events.send(Event::Failed(Failure::Stopped));
             }
         });
     }
@@ -126,7 +123,7 @@ impl<E: Executor> Worker<E> {
             }
             Err(error) => {
                 for (row, _) in rows {
-                    self.fail(row.id, &error.to_string());
+                    self.fail(row.id, error.clone());
                 }
             }
         }
@@ -140,7 +137,7 @@ impl<E: Executor> Worker<E> {
         match done {
             Ok(Some(logits)) => self.token(id, &logits),
             Ok(None) => {}
-            Err(error) => self.fail(id, &error.to_string()),
+            Err(error) => self.fail(id, error),
         }
     }
 
@@ -149,8 +146,7 @@ impl<E: Executor> Worker<E> {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let draw = uniform(stream.seed, stream.generated as u64);
         let Ok(token) = choose(logits, &stream.request.sampling, draw) else {
-            let NotFinite = NotFinite;
-            return self.fail(id, NOT_FINITE);
+            return self.fail(id, Failure::NotFinite);
         };
         if stream.request.stop_ids.contains(&token) {
             return self.end(id, Some(Event::Finished(FinishReason::Stop)));
@@ -165,9 +161,9 @@ impl<E: Executor> Worker<E> {
         }
     }
 
-    fn fail(&mut self, id: SequenceId, reason: &str) {
-        tracing::error!(reason, "a sequence failed");
-        self.end(id, Some(Event::Failed(reason.to_owned())));
+    fn fail(&mut self, id: SequenceId, why: Failure) {
+        tracing::error!(%why, "a sequence failed");
+        self.end(id, Some(Event::Failed(why)));
     }
 
     /// Ends `id` with a last event, or silently when its client is gone.

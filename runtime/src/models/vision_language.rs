@@ -83,13 +83,9 @@ impl VisionLanguage {
     /// From a picture to its rows in the prompt: `[tokens, width]`.
     ///
     /// # Errors
-    /// Features that are not finite.
+    /// As [`Self::vision_features`].
     pub fn see(&self, image: &PreparedImage) -> Result<Tensor> {
-        let rows = self.pack(&self.project(&self.vision_features(image)?)?, image)?;
-        if !finite(&rows)? {
-            bail!("the vision tower produced numbers that are not finite; the picture cannot be used")
-        }
-        Ok(rows)
+        self.pack(&self.project(&self.vision_features(image)?)?, image)
     }
 
     /// Embeddings of a prompt: text rows from the vocabulary, the rows of `image_token` from `images` in order.
@@ -134,6 +130,7 @@ impl VisionLanguage {
     }
 }
 
-fn finite(tensor: &Tensor) -> Result<bool> {
+/// Whether all numbers of an f32 tensor are finite.
+pub fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
 }

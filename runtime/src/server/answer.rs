@@ -10,7 +10,7 @@ use super::admission::Place;
 use super::app::App;
 use super::error::ApiError;
 use super::stop::{Step, StopStrings};
-use crate::engine::{Event, FinishReason, TokenStream};
+use crate::engine::{Event, Failure, FinishReason, TokenStream};
 use crate::metrics::Outcome;
 use crate::processor::Detokenizer;
 
@@ -108,7 +108,7 @@ impl Answer {
                 Some(Event::Finished(reason)) => self.finish(reason),
                 Some(Event::Failed(why)) => return Some(Err(self.fail(ApiError::Engine(why)))),
                 None => {
-                    let why = "it ended unexpectedly".into();
+                    let why = Failure::Step("it ended unexpectedly".into());
                     return Some(Err(self.fail(ApiError::Engine(why))));
                 }
             };
@@ -161,7 +161,8 @@ impl Answer {
 
     fn fail(&mut self, error: ApiError) -> ApiError {
         self.tokens = None;
-        self.conclude(Outcome::Error);
+        let not_finite = matches!(error, ApiError::Engine(Failure::NotFinite));
+        self.conclude(if not_finite { Outcome::NotFinite } else { Outcome::Error });
         if self.app.snapshot().is_some_and(|now| now.stopped) {
             self.app.lifecycle.engine_lost().cancel();
         }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use vlm_contract::openai::error::{ErrorBody, ErrorDetail};
 
-use crate::engine::SubmitError;
+use crate::engine::{Failure, SubmitError};
 use crate::image::ImageError;
 use crate::prompt::PromptError;
 
@@ -101,7 +101,7 @@ pub enum ApiError {
     Aborted,
     /// The engine could not continue this answer.
     #[error("the engine could not continue: {0}")]
-    Engine(String),
+    Engine(Failure),
     /// A bug.
     #[error("internal error; the server's log says more under this request id")]
     Internal,
@@ -204,7 +204,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::TooLong { .. } => Self::ContextLength { param: "messages", message: error.to_string() },
             SubmitError::Empty => Self::field("messages", error.to_string()),
             SubmitError::Draining => Self::Draining,
-            SubmitError::Stopped => Self::Engine(error.to_string()),
+            SubmitError::Stopped => Self::Engine(Failure::Stopped),
         }
     }
 }

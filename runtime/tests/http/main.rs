@@ -7,6 +7,7 @@ mod drain;
 mod form;
 mod fuzz;
 mod load;
+mod nonsense;
 mod server;
 mod shape;
 mod start;

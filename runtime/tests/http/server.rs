@@ -1,7 +1,7 @@
 //! Starting the binary, asking it, stopping it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -50,7 +50,11 @@ pub struct Server {
 impl Server {
     /// Starts on the tiny checkpoint and waits until it is ready.
     pub async fn start(words: &[&str]) -> Self {
-        let model = checkpoint();
+        Self::start_on(&checkpoint(), words).await
+    }
+
+    /// Starts on a checkpoint and waits until it is ready.
+    pub async fn start_on(model: &Path, words: &[&str]) -> Self {
         let mut all = vec!["serve", "--model", model.to_str().unwrap(), "--host", "127.0.0.1"];
         all.extend(["--port", "0", "--served-model-name", "tiny"]);
         all.extend(words);

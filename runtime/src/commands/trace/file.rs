@@ -12,7 +12,7 @@ use super::Record;
 use crate::commands::CommandError;
 use crate::image::{KeptGrid, PreparedImage};
 use crate::precision::Precision;
-use crate::processor::Prompt;
+use crate::prompt::{BEGIN, END, MARK, Prompt, ROW};
 
 /// What `trace.json` says.
 #[derive(Debug, Serialize)]
@@ -58,7 +58,7 @@ impl<'a> Facts<'a> {
 /// `text` with what stands for each picture (`InternVL`); the other families have no such text.
 fn expanded(family: Family, text: &str, prompt: &Prompt) -> Option<String> {
     let rows = |text: String, image: &Arc<PreparedImage>| {
-        text.replacen("<image>", &format!("<img>{}</img>", "<IMG_CONTEXT>".repeat(image.tokens)), 1)
+        text.replacen(MARK, &format!("{BEGIN}{}{END}", ROW.repeat(image.tokens)), 1)
     };
     (family == Family::InternVl).then(|| prompt.images.iter().fold(text.to_owned(), rows))
 }
