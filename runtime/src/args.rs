@@ -1,5 +1,7 @@
 //! The command line. Owns the flags' names, defaults and ranges; does nothing with them.
 
+mod proof;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,6 +9,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
+
+pub use proof::{TraceArgs, VerifyArgs};
 
 use crate::image::ImageAspect;
 use crate::precision::PrecisionArgs;
@@ -25,6 +29,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve a checkpoint over the `OpenAI` API.
     Serve(ServeArgs),
+    /// Run one prompt as it is and write what every part of the model gave.
+    Trace(TraceArgs),
+    /// Compare what a model gives with what a reference gave.
+    Verify(VerifyArgs),
 }
 
 /// Flags of `serve`.
@@ -174,6 +182,13 @@ mod tests {
         ["vlm-runtime"].iter().chain(words).map(OsString::from).collect()
     }
 
+    fn serve(words: &[OsString]) -> ServeArgs {
+        match parse(words).unwrap().command {
+            Command::Serve(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn wrong(words: &[&str]) -> String {
         match parse(&line(words)).unwrap_err() {
             NoCommand::Wrong(sentence) => sentence,
@@ -200,7 +215,7 @@ mod tests {
             flags::TERMINATION_LOG,
             "/dev/termination-log",
         ]);
-        let Command::Serve(args) = parse(&words).unwrap().command;
+        let args = serve(&words);
         assert_eq!(args.names(), ["a", "b"]);
         assert_eq!(args.max_tokens, Some(512));
         assert_eq!(args.queue(), 128);
@@ -210,10 +225,7 @@ mod tests {
 
     #[test]
     fn pictures_are_padded_or_cropped_on_request() {
-        let aspect = |words: &[&str]| {
-            let Command::Serve(args) = parse(&line(&[&["serve", "--model", "x"], words].concat())).unwrap().command;
-            args.image_aspect
-        };
+        let aspect = |words: &[&str]| serve(&line(&[&["serve", "--model", "x"], words].concat())).image_aspect;
         assert_eq!(aspect(&[]), None);
         assert_eq!(aspect(&["--image-aspect", "pad"]), Some(ImageAspect::Pad));
         assert_eq!(aspect(&["--image-aspect", "crop"]), Some(ImageAspect::Crop));
@@ -222,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_directory_names_the_model_by_default() {
-        let Command::Serve(args) = parse(&line(&["serve", "--model", "/a/tiny-llava/"])).unwrap().command;
+        let args = serve(&line(&["serve", "--model", "/a/tiny-llava/"]));
         assert_eq!(args.names(), ["tiny-llava"]);
         assert_eq!(args.queue(), 64);
     }

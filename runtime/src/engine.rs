@@ -8,12 +8,17 @@ mod request;
 mod sampling;
 mod scheduler;
 mod shared;
+mod steps;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 pub use request::{EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream};
+pub use sampling::{NotFinite, choose};
+pub use steps::{CHUNK, Steps};
+
+use vlm_catalog::architecture::TextConfig;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::models::VisionLanguage;
@@ -24,8 +29,6 @@ use worker::{Submission, Worker};
 
 /// Prompt tokens read in one step while other sequences decode.
 const CHUNK_WHILE_DECODING: usize = 128;
-/// Prompt tokens read in one step otherwise.
-const CHUNK: usize = 512;
 
 /// Handle of the engine thread. The thread ends after the last handle is dropped.
 #[derive(Clone)]
@@ -41,9 +44,17 @@ impl Engine {
     /// # Errors
     /// Weights that do not fit the configuration, options that do not fit the model.
     pub fn start(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Self, CheckpointError> {
-        let slots = slots(checkpoint, &options)?;
+        slots(&checkpoint.config().text, &options)?;
+        Self::over(VisionLanguage::load(checkpoint, options.max_tokens, options.precision)?, options)
+    }
+
+    /// Like [`Engine::start`], over a model that is loaded for as many positions as `options` asks for.
+    ///
+    /// # Errors
+    /// Options that do not fit the model, a model that does not run.
+    pub fn over(model: VisionLanguage, options: EngineOptions) -> Result<Self, CheckpointError> {
+        let slots = slots(&model.config().text, &options)?;
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
-        let model = VisionLanguage::load(checkpoint, options.max_tokens, options.precision)?;
         // A broken model fails here and not in the first request.
         if !model.warm_up().map_err(start)? {
             return Err(CheckpointError::NotFinite);
@@ -114,8 +125,7 @@ impl Engine {
 }
 
 /// How many sequences of full length the KV cache gets.
-fn slots(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<usize, CheckpointError> {
-    let text = &checkpoint.config().text;
+fn slots(text: &TextConfig, options: &EngineOptions) -> Result<usize, CheckpointError> {
     let refuse = |reason: String| Err(CheckpointError::Options(reason));
     if options.max_concurrency == 0 || options.max_tokens < 2 {
         return refuse("the concurrency must be at least 1 and the longest sequence at least 2 tokens".to_owned());

@@ -3,7 +3,7 @@
 //! # Layout
 //! [`args`] → [`commands`] → [`server`] (HTTP) → [`processor`] ([`image`], [`prompt`],
 //! [`tokenizer`]) → [`engine`] → [`models`] over [`ops`], over one opened [`checkpoint`]; [`metrics`], [`telemetry`] and
-//! [`diagnose`] say what happens.
+//! [`diagnose`] say what happens; [`tolerance`] says how near the reference is near enough.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -22,3 +22,4 @@ pub mod prompt;
 pub mod server;
 pub mod telemetry;
 pub mod tokenizer;
+pub mod tolerance;

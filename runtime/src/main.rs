@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use vlm_runtime::args::{self, Cli, Command, NoCommand};
+use vlm_runtime::commands::{self, CommandError};
 use vlm_runtime::diagnose::{self, StartError};
-use vlm_runtime::{commands, telemetry};
+use vlm_runtime::telemetry;
 
 fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
@@ -17,21 +18,29 @@ fn main() -> ExitCode {
             println!("{text}");
             Ok(())
         }
-        Err(NoCommand::Wrong(sentence)) => Err(StartError::Arguments(sentence)),
+        Err(NoCommand::Wrong(sentence)) => Err(StartError::Arguments(sentence).into()),
     };
-    let Err(error) = result else {
-        return ExitCode::SUCCESS;
-    };
-    let diagnosis = error.diagnosis();
-    diagnose::report(&diagnosis, args::termination_log(&line).as_deref());
-    ExitCode::from(diagnosis.reason.exit_code())
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CommandError::Start(error)) => {
+            let diagnosis = error.diagnosis();
+            diagnose::report(&diagnosis, args::termination_log(&line).as_deref());
+            ExitCode::from(diagnosis.reason.exit_code())
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
 }
 
-fn run(cli: Cli) -> Result<(), StartError> {
+fn run(cli: Cli) -> Result<(), CommandError> {
     match cli.command {
         Command::Serve(args) => {
             telemetry::init(args.log_format);
-            commands::serve::run(args)
+            Ok(commands::serve::run(args)?)
         }
+        Command::Trace(args) => commands::trace::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-pub use places::{MARK, Places};
+pub use places::{BEGIN, END, MARK, Places, ROW};
 pub use template::Template;
 
 use crate::image::PreparedImage;

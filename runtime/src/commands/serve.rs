@@ -11,12 +11,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ServeArgs;
-use crate::checkpoint::Checkpoint;
 use crate::diagnose::StartError;
 use crate::engine::{Engine, EngineOptions};
 use crate::image::ImageLimits;
 use crate::metrics::Metrics;
-use crate::processor::Processor;
 use crate::server::admission::Admission;
 use crate::server::app::{App, Limits, Loaded};
 use crate::server::defaults::SamplingDefaults;
@@ -85,13 +83,7 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.
 fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
-    let checkpoint = Checkpoint::open(&args.model)?;
-    let mut processor = Processor::open(&checkpoint)?;
-    if let Some(aspect) = args.image_aspect {
-        processor = processor.with_image_aspect(aspect).ok_or_else(|| {
-            StartError::Arguments("--image-aspect is for LLaVA-1.5, and this model cuts pictures into tiles".into())
-        })?;
-    }
+    let (checkpoint, processor) = super::open(&args.model, args.image_aspect)?;
     let longest = processor.max_model_len();
     let max_tokens = args.max_tokens.map_or(longest, |tokens| tokens as usize);
     if max_tokens > longest {

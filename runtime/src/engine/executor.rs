@@ -7,8 +7,9 @@ use candle_core::Tensor;
 
 use super::Failure;
 use super::scheduler::{Decode, SequenceId};
+use super::steps::Steps;
 use crate::models::{VisionLanguage, finite};
-use crate::ops::{Batch, KvCache, Segment};
+use crate::ops::Segment;
 use crate::prompt::Prompt;
 
 /// Runs steps. Errors fail the sequences of the call, not the engine.
@@ -34,8 +35,7 @@ pub trait Executor: Send {
 
 /// Model and KV cache.
 pub struct ModelExecutor {
-    model: VisionLanguage,
-    cache: KvCache,
+    steps: Steps,
     prompts: HashMap<SequenceId, Reading>,
     /// Sequences that take the rotary angles of long ones.
     long: HashSet<SequenceId>,
@@ -51,8 +51,8 @@ struct Reading {
 impl ModelExecutor {
     /// A model with a cache of `slots` sequences of `tokens` tokens.
     pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> candle_core::Result<Self> {
-        let cache = model.kv_cache(slots, tokens)?;
-        Ok(Self { model, cache, prompts: HashMap::new(), long: HashSet::new() })
+        let steps = Steps::new(model, slots, tokens)?;
+        Ok(Self { steps, prompts: HashMap::new(), long: HashSet::new() })
     }
 
     fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading, Failure> {
@@ -62,7 +62,7 @@ impl ModelExecutor {
 
 impl Executor for ModelExecutor {
     fn begin(&mut self, id: SequenceId, prompt: Prompt, tokens: usize) {
-        if self.model.language().is_long(tokens) {
+        if self.steps.model().language().is_long(tokens) {
             self.long.insert(id);
         }
         self.prompts.insert(id, Reading { prompt, visual: Vec::new(), embeds: None });
@@ -78,7 +78,7 @@ impl Executor for ModelExecutor {
         let Some(image) = reading.prompt.images.get(image) else {
             return Err(Failure::Step(format!("the prompt has no image {image}")));
         };
-        let rows = self.model.see(image)?;
+        let rows = self.steps.model().see(image)?;
         if !finite(&rows)? {
             return Err(Failure::NotFinite);
         }
@@ -97,20 +97,19 @@ impl Executor for ModelExecutor {
         let reading = Self::reading(&mut self.prompts, id)?;
         let embeds = match &reading.embeds {
             Some(embeds) => embeds,
-            None => reading.embeds.insert(self.model.embed(
+            None => reading.embeds.insert(self.steps.model().embed(
                 &reading.prompt.ids,
                 reading.prompt.image_token,
                 &reading.visual,
             )?),
         };
-        let chunk = embeds.narrow(0, start, rows)?.contiguous()?;
-        let batch = Batch::new(&[Segment { slot, start, rows, long: self.long.contains(&id) }]);
-        let hidden = self.model.language().forward(&chunk, &batch, &self.cache)?;
+        let segment = Segment { slot, start, rows, long: self.long.contains(&id) };
+        let hidden = self.steps.read(embeds, segment)?;
         if !last {
             return Ok(None);
         }
         self.prompts.remove(&id);
-        let logits = self.model.language().logits(&hidden, batch.last_rows())?;
+        let logits = self.steps.logits(&hidden, &[rows.saturating_sub(1) as u32])?;
         Ok(logits.to_vec2()?.pop())
     }
 
@@ -119,10 +118,7 @@ impl Executor for ModelExecutor {
             let long = self.long.contains(&row.id);
             Segment { slot: row.slot, start: row.position, rows: 1, long }
         };
-        let batch = Batch::new(&rows.iter().map(|(row, _)| segment(row)).collect::<Vec<_>>());
-        let ids: Vec<u32> = rows.iter().map(|(_, id)| *id).collect();
-        let language = self.model.language();
-        let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
-        Ok(language.logits(&hidden, batch.last_rows())?.to_vec2()?)
+        let rows: Vec<(Segment, u32)> = rows.iter().map(|(row, id)| (segment(row), *id)).collect();
+        Ok(self.steps.next(&rows)?.to_vec2()?)
     }
 }

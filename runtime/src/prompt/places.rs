@@ -12,9 +12,12 @@ use crate::tokenizer::{Protected, Tokenizer};
 
 /// What templates and callers write where a picture goes, whatever the family.
 pub const MARK: &str = "<image>";
-const ROW: &str = "<IMG_CONTEXT>";
-const BEGIN: &str = "<img>";
-const END: &str = "</img>";
+/// What `InternVL` has for one row of visual features.
+pub const ROW: &str = "<IMG_CONTEXT>";
+/// What it has before the rows of a picture.
+pub const BEGIN: &str = "<img>";
+/// And behind them.
+pub const END: &str = "</img>";
 
 /// How one checkpoint's prompts show pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,14 @@
 use candle_core::Tensor;
 use vlm_runtime::ops::{Batch, KvCache, Segment};
 use vlm_runtime::processor::Prompt;
+use vlm_runtime::tolerance;
 
 use crate::fixture::{Fixture, POSITIONS, difference};
 
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f32 = match tolerance::BATCHED.max_abs {
+    Some(most) => most,
+    None => 0.0,
+};
 
 fn prompts(fixture: &Fixture) -> Vec<Prompt> {
     let long = "Describe everything in this picture, from left to right and from top to bottom. ".repeat(2);

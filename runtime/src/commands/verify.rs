@@ -1,0 +1,55 @@
+//! `verify`: runs the prompt of a reference and compares what every part gives with what the reference gave. Reads
+//! as that list; [`expected`] reads the reference, [`compare`] compares, [`report`] is what a person reads.
+
+mod compare;
+mod expected;
+mod report;
+
+use std::path::Path;
+
+pub use report::{Report, Row};
+
+use super::CommandError;
+use super::trace::{positions, prepare};
+use crate::args::VerifyArgs;
+use expected::Expected;
+
+/// Prints each comparison.
+///
+/// # Errors
+/// [`CommandError::Off`] names the first quantity that is off; the others say why nothing could be compared.
+pub fn run(args: &VerifyArgs) -> Result<(), CommandError> {
+    let mut report = Report::default();
+    let compared = verify(args, &mut report);
+    print!("{report}");
+    compared?;
+    match report.first_off() {
+        Some(sentence) => Err(CommandError::Off(sentence)),
+        None => Ok(()),
+    }
+}
+
+/// Compares, each comparison becoming a row of `report`; those before an error stay there.
+///
+/// # Errors
+/// What keeps the prompt from being run. A quantity that is off is a row and no error.
+pub fn verify(args: &VerifyArgs, report: &mut Report) -> Result<(), CommandError> {
+    let precision = args.precision.on_cpu();
+    let model: &Path = args.model.as_deref().unwrap_or(&args.expected);
+    let expected = Expected::read(&args.expected, precision.quantization)?;
+    let (checkpoint, processor) = super::open(model, args.image_aspect)?;
+    let prompt = prepare(&processor, expected.prompt(), expected.json(), expected.images())?;
+    let answer = expected.greedy_ids().len();
+    let own = positions(&processor, &prompt, answer)?;
+    report.title = format!(
+        "{} ({}, {}) against {}",
+        model.display(),
+        precision.dtype.as_str(),
+        precision.quantization,
+        expected.source().display()
+    );
+    let Some(fed) = compare::inputs(&expected, &prompt, report)? else { return Ok(()) };
+    expected.check_ids(checkpoint.config(), fed.image_token)?;
+    let longest = own.max(positions(&processor, &fed, answer)?);
+    compare::outputs(&expected, &checkpoint, [&prompt, &fed], longest, precision, report)
+}

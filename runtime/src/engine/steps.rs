@@ -1,0 +1,53 @@
+//! The steps of sequences through a decoder with its KV cache: a piece of a prompt, or one more token of each.
+//! What the engine runs, and what a trace records.
+
+use candle_core::{Result, Tensor};
+
+use crate::models::VisionLanguage;
+use crate::ops::{Batch, KvCache, Segment};
+
+/// Prompt tokens read in one step while nothing else runs.
+pub const CHUNK: usize = 512;
+
+/// Model and KV cache.
+pub struct Steps {
+    model: VisionLanguage,
+    cache: KvCache,
+}
+
+impl Steps {
+    /// A model with a cache of `slots` sequences of `tokens` tokens.
+    pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> Result<Self> {
+        let cache = model.kv_cache(slots, tokens)?;
+        Ok(Self { model, cache })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &VisionLanguage {
+        &self.model
+    }
+
+    /// The model without its cache.
+    pub fn into_model(self) -> VisionLanguage {
+        self.model
+    }
+
+    /// Reads the rows of `segment` from `embeds` (`[prompt tokens, width]`): hidden states `[rows, width]`.
+    pub fn read(&self, embeds: &Tensor, segment: Segment) -> Result<Tensor> {
+        let chunk = embeds.narrow(0, segment.start, segment.rows)?.contiguous()?;
+        self.model.language().forward(&chunk, &Batch::new(&[segment]), &self.cache)
+    }
+
+    /// Logits `[rows, vocabulary]` of the hidden states of `rows`.
+    pub fn logits(&self, hidden: &Tensor, rows: &[u32]) -> Result<Tensor> {
+        self.model.language().logits(hidden, rows)
+    }
+
+    /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`.
+    pub fn next(&self, rows: &[(Segment, u32)]) -> Result<Tensor> {
+        let (segments, ids): (Vec<Segment>, Vec<u32>) = rows.iter().copied().unzip();
+        let (batch, language) = (Batch::new(&segments), self.model.language());
+        let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
+        language.logits(&hidden, batch.last_rows())
+    }
+}

@@ -1,0 +1,44 @@
+//! `verify` agrees with every reference, whatever names the checkpoint has.
+
+use crate::case::{NAMES, copy, dir, edit, json, verify};
+
+#[test]
+fn every_case_agrees_with_its_reference() {
+    for name in NAMES {
+        let ended = verify(&dir(name), &["--dtype", "f32"]);
+        assert_eq!(ended.code, 0, "{name}: {}{}", ended.out, ended.error);
+        for quantity in ["image_tokens", "input_ids", "pixel_values", "vision_features", "projected", "inputs_embeds"] {
+            assert!(ended.out.contains(quantity), "{name}: {}", ended.out);
+        }
+        let packed = name.starts_with("llava_next");
+        assert_eq!(ended.out.contains("packed"), packed, "{name}: {}", ended.out);
+        for quantity in ["logits_tail", "step_logits", "greedy_ids"] {
+            assert!(ended.out.contains(quantity), "{name}: {}", ended.out);
+        }
+        assert!(ended.out.contains("tokens compared: 12 of 12") && !ended.out.contains("OFF"), "{name}: {}", ended.out);
+        assert_eq!(ended.error, "");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_other_names_agrees_with_the_reference_of_its_twin() {
+    let model = dir("llava15_llama_v5names");
+    let ended = verify(&dir("llava15_llama_hub"), &["--model", model.to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.error);
+}
+
+#[test]
+fn pictures_are_taken_in_the_order_of_their_numbers() {
+    let copy = copy(NAMES[0]);
+    std::fs::rename(copy.path().join("images/0.png"), copy.path().join("images/10.png")).unwrap();
+    std::fs::copy(dir(NAMES[0]).join("../tables/resize_0_src.png"), copy.path().join("images/9.png")).unwrap();
+    edit(&copy.path().join("expected.json"), |json| {
+        json["prompt"] = format!("<image>{}", json["prompt"].as_str().unwrap()).into();
+    });
+    let ended = verify(copy.path(), &[]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.error.contains("image_tokens is off: there are 2, and the reference has 1"), "{}", ended.error);
+    assert!(ended.out.contains("the model was not run"), "{}", ended.out);
+    let expected = json(&copy.path().join("expected.json"));
+    assert!(expected["prompt"].as_str().unwrap().starts_with("<image>"));
+}
