@@ -6,6 +6,7 @@
 import argparse
 import json
 import random
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 import transformers
 from PIL import __version__ as pillow_version
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "drawn"))
 
 from pictures import HELD_OUT_DIGITS, handwriting_picture, picture
 from questions import KINDS, any_question, ask

@@ -7,6 +7,7 @@ the same tensors within rounding. Cases are searched until greedy decoding is no
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ import transformers
 from PIL import Image
 from PIL import __version__ as pillow_version
 from safetensors.torch import save_file
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "drawn"))
 
 from evaluate import load, messages
 from pictures import handwriting_picture, shapes_picture, text_picture
