@@ -48,7 +48,7 @@ def quick_accuracy(model, batches, forward, precision, eos):
     """Share of questions whose every answer token is the most likely one: what greedy decoding would say."""
     right = total = 0
     for batch in batches:
-        with torch.no_grad(), precision:
+        with precision:  # with gradients: without, the compiler would compile all again
             logits, targets = forward(model, batch)
         good = (logits.argmax(-1) == targets).tolist()
         ends = (targets == eos).tolist()
