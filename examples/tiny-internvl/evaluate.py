@@ -13,8 +13,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "drawn"))
 
 import checkpoint
-from cases import evaluate
 from checkpoint import MEAN, STD, TILE_TOKENS
+from evaluation import evaluate
 from tiles import tiles
 from training import normalized
 from vocabulary import EOS, PAD, expanded, prompt

@@ -12,7 +12,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "drawn"))
 
-from cases import evaluate
+from evaluation import evaluate
 
 
 def load(folder, device="cpu"):
