@@ -9,4 +9,4 @@ mod fixture;
 mod layouts;
 mod parity;
 mod streams;
-mod tiny_llava;
+mod tiny_models;
