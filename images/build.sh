@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds container images with buildah, no registry and no daemon:
-#   images/build.sh [NAME...]      operator runtime tiny-llava prometheus, all four by default; pause
+#   images/build.sh [NAME...]      operator runtime tiny-llava prometheus, all four by default; tiny-internvl, pause
 # Each becomes an archive in the cache, images/NAME.tar, that `cluster.sh load` or
 # `docker load` takes. One whose files did not change is left as it is.
 #   PUSH=1 IMAGE_PREFIX=REGISTRY/PATH images/build.sh
@@ -19,11 +19,12 @@ trap 'rm -rf "$work"' EXIT
 store=(--root "$work/store" --runroot "$work/run" --storage-driver vfs)
 
 reference() { if [ "$1" = pause ]; then echo "$prefix/pause:1"; else echo "$prefix/vlm-$1:$version"; fi; }
+dockerfile() { case $1 in tiny-*) echo "$here/Dockerfile.weights" ;; *) echo "$here/Dockerfile.$1" ;; esac; }
 fingerprint() { # of an image's name and every file that goes into it
     echo "$1"
     cd "$work/$2"
     find . -type f -exec sha256sum {} + | LC_ALL=C sort
-    sha256sum <"$here/Dockerfile.$2"
+    sha256sum <"$(dockerfile "$2")"
 }
 build() { # NAME
     local name=$1 image stamp
@@ -36,7 +37,7 @@ build() { # NAME
     fi
     "$here/../tests/cluster/packages.sh" buildah
     buildah "${store[@]}" bud --quiet --isolation chroot --timestamp 0 \
-        --file "$here/Dockerfile.$name" --tag "$image" "$work/$name" >/dev/null
+        --file "$(dockerfile "$name")" --tag "$image" "$work/$name" >/dev/null
     if [ -n "${PUSH:-}" ]; then
         # shellcheck disable=SC2086 # several flags
         buildah "${store[@]}" push --quiet ${PUSH_FLAGS:-} "$image" "docker://$image"

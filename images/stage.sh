@@ -33,11 +33,11 @@ operator) # with the public certificate authorities: a Prometheus may be behind 
     static vlm-operator
     cat "$(debian ca-certificates)"/usr/share/ca-certificates/mozilla/*.crt >"$to/ca-certificates.crt" ;;
 runtime) static vlm-runtime ;;
-tiny-llava)
+tiny-llava | tiny-internvl)
     install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
     install -m 644 "$here/publish.sh" "$to/publish.sh"
     mkdir "$to/weights"
-    install -m 644 "$here"/../examples/tiny-llava/model/* "$to/weights/" ;;
+    install -m 644 "$here/../examples/$name/model"/* "$to/weights/" ;;
 prometheus)
     binary=$(debian prometheus)/usr/bin/prometheus
     install -D -m 755 "$binary" "$to/root/usr/bin/prometheus"

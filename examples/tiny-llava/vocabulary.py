@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "drawn"))
+
 from pictures import picture
 from questions import KINDS, SYSTEM, ask
 from words import WORDS

@@ -11,4 +11,4 @@ mod parity;
 mod pickles;
 mod precision;
 mod streams;
-mod tiny_llava;
+mod tiny_models;

@@ -1,7 +1,7 @@
 """Draws the pictures: shapes on a 3x3 grid, printed numbers, printed words, handwritten digits.
 
 A picture is a `Scene` (what is true of it) and a PIL image. Everything that matters lies in the central
-square, because the model's preprocessing cuts a centred square out of a non-square picture.
+square, because LLaVA's preprocessing cuts a centred square out of a non-square picture.
 """
 
 import math
@@ -81,12 +81,16 @@ def jitter(rng, rgb, amount):
     return tuple(min(255, max(0, c + rng.randint(-amount, amount))) for c in rgb)
 
 
+def random_size(rng):
+    """(width, height) of an ordinary picture: half of them squares, the others up to 1.9 times as long as wide."""
+    short = rng.randint(112, 360)
+    long = short if rng.random() < 0.5 else int(short * rng.uniform(1.05, 1.9))
+    return (short, long) if rng.random() < 0.5 else (long, short)
+
+
 def canvas(rng, size=None):
     """A background: (image, its colour name, its mean tone, (left, top, side) of the central square)."""
-    if size is None:
-        short = rng.randint(112, 360)
-        long = short if rng.random() < 0.5 else int(short * rng.uniform(1.05, 1.9))
-        size = (short, long) if rng.random() < 0.5 else (long, short)
+    size = size or random_size(rng)
     width, height = size
     name = rng.choice(list(BACKGROUNDS))
     base = jitter(rng, rng.choice(BACKGROUNDS[name]), 5)
@@ -290,18 +294,18 @@ def handwriting_picture(rng, index=None, held_out=False, size=None):
     return Scene("handwriting", background, text=str(labels[index]), color=name), finish(rng, image)
 
 
-def picture(rng, kind=None):
-    """A random (scene, image) of the training distribution, or of one kind of it."""
+def picture(rng, kind=None, size=None):
+    """A random (scene, image) of the training distribution, or of one kind or one (width, height) of it."""
     kind = kind or rng.choices(["shapes", "number", "word", "handwriting"], [50, 12, 21, 17])[0]
     if kind == "shapes":
-        return shapes_picture(rng)
+        return shapes_picture(rng, size=size)
     if kind == "handwriting":
-        return handwriting_picture(rng)
-    return text_picture(rng, kind)
+        return handwriting_picture(rng, size=size)
+    return text_picture(rng, kind, size=size)
 
 
-def model_pixels(image, side=112):
-    """The square the model sees, as uint8: shortest edge resized to `side`, the centre cut out."""
+def centre_square(image, side=112):
+    """The square that tiny-llava sees, as uint8: shortest edge resized to `side`, the centre cut out."""
     width, height = image.size
     if width <= height:
         size = (side, int(side * height / width))
@@ -313,12 +317,12 @@ def model_pixels(image, side=112):
 
 
 def contact_sheet(path, seed=1, columns=10, rows=8):
-    """Writes a sheet of what the model would see, for a person to look at."""
+    """Writes a sheet of what tiny-llava would see, for a person to look at."""
     rng = random.Random(seed)
     sheet = Image.new("RGB", (columns * 116, rows * 116), (255, 0, 255))
     for i in range(columns * rows):
         _, image = picture(rng)
-        sheet.paste(Image.fromarray(model_pixels(image)), (i % columns * 116, i // columns * 116))
+        sheet.paste(Image.fromarray(centre_square(image)), (i % columns * 116, i // columns * 116))
     sheet.save(path)
 
 
