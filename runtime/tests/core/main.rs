@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod batching;
+mod block_formats;
 mod broken;
 mod cases;
 mod fixture;
 mod layouts;
 mod parity;
+mod pitfalls;
+mod second_reference;
 mod streams;
 mod tiny_llava;
