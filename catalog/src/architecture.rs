@@ -6,7 +6,7 @@ pub mod raw;
 
 use std::fmt;
 
-pub use describe::describe;
+pub use describe::{FoundTower, TowerShapes, describe, describe_tower, tower_from_tensors};
 
 /// A vision-language model.
 #[derive(Clone, Debug, PartialEq)]
@@ -226,6 +226,15 @@ pub enum ArchitectureError {
         /// What it must be.
         expected: String,
     },
+    /// A tensor of the vision tower has a shape that makes no tower.
+    Tensor {
+        /// Its name within the tower.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// What it must be.
+        expected: String,
+    },
 }
 
 impl fmt::Display for ArchitectureError {
@@ -236,6 +245,9 @@ impl fmt::Display for ArchitectureError {
             }
             Self::Invalid { field, value, expected } => {
                 write!(f, "config.json: {field} is {value}, but must be {expected}")
+            }
+            Self::Tensor { name, shape, expected } => {
+                write!(f, "the vision tower's {name} has the shape {shape:?}, but must be {expected}")
             }
         }
     }
