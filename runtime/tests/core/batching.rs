@@ -1,16 +1,21 @@
 //! Sequences computed together give what each gives alone, however their prompts are cut.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
+use vlm_runtime::image::PreparedImage;
 use vlm_runtime::ops::{Batch, KvCache, Segment};
 use vlm_runtime::processor::Prompt;
 use vlm_runtime::tolerance;
 
+use crate::cases::{CASES, Case};
 use crate::fixture::{Fixture, POSITIONS, difference};
 
 const TOLERANCE: f32 = match tolerance::BATCHED.max_abs {
     Some(most) => most,
     None => 0.0,
 };
+const STEPS: u32 = 6;
 
 fn prompts(fixture: &Fixture) -> Vec<Prompt> {
     let long = "Describe everything in this picture, from left to right and from top to bottom. ".repeat(2);
@@ -31,40 +36,66 @@ fn read(fixture: &Fixture, cache: &KvCache, slot: usize, embeds: &Tensor, start:
     fixture.model.language().logits(&hidden, batch.last_rows()).unwrap()
 }
 
-fn next(fixture: &Fixture, cache: &KvCache, rows: &[(usize, usize, u32)]) -> Tensor {
-    let segments: Vec<Segment> =
-        rows.iter().map(|&(slot, start, _)| Segment { slot, start, rows: 1, long: false }).collect();
-    let ids: Vec<u32> = rows.iter().map(|(_, _, id)| *id).collect();
-    let (batch, language) = (Batch::new(&segments), fixture.model.language());
-    let hidden = language.forward(&language.embed(&ids).unwrap(), &batch, cache).unwrap();
+/// What the decoder reads of a sequence, and whether it takes the angles of long ones.
+struct Sequence {
+    embeds: Tensor,
+    long: bool,
+}
+
+/// The case's prompt, the same with other pictures, and texts of other lengths.
+fn sequences(case: &Case) -> Vec<Sequence> {
+    let mut other = case.prompt();
+    for image in &mut other.images {
+        let pixels = image.pixels.iter().rev().copied().collect();
+        *image = Arc::new(PreparedImage { pixels, ..(**image).clone() });
+    }
+    let text = |len: u32| {
+        let ids: Vec<u32> = (0..len).map(|i| (29 * i + len) % 250 + 3).collect();
+        case.model.language().embed(&ids).unwrap()
+    };
+    [case.embeds(&case.prompt()), text(1), case.embeds(&other), text(40), text(17)]
+        .into_iter()
+        .map(|embeds| {
+            let long = case.model.language().is_long(embeds.dim(0).unwrap() + STEPS as usize);
+            Sequence { embeds, long }
+        })
+        .collect()
+}
+
+/// The logits after each segment's last row.
+fn step(case: &Case, cache: &KvCache, segments: &[Segment], embeds: &Tensor) -> Tensor {
+    let (batch, language) = (Batch::new(segments), case.model.language());
+    let hidden = language.forward(embeds, &batch, cache).unwrap();
     language.logits(&hidden, batch.last_rows()).unwrap()
 }
 
 #[test]
-fn decoded_together_is_decoded_alone() {
-    let fixture = Fixture::open();
-    let prompts = prompts(&fixture);
-    let together = fixture.model.kv_cache(prompts.len(), POSITIONS).unwrap();
-    let mut lengths = Vec::new();
-    let mut alone = Vec::new();
-    for (slot, prompt) in prompts.iter().enumerate() {
-        let embeds = fixture.embeds(prompt);
-        let cache = fixture.model.kv_cache(1, POSITIONS).unwrap();
-        let rows = prompt.ids.len();
-        let a = read(&fixture, &cache, 0, &embeds, 0, rows);
-        let b = read(&fixture, &together, slot, &embeds, 0, rows);
-        assert!(difference(&a, &b) <= TOLERANCE);
-        lengths.push(rows);
-        alone.push(cache);
-    }
-    for step in 0..6u32 {
-        let id = |slot: usize| (7 * step + 13 * slot as u32) % 250 + 3;
-        let rows: Vec<_> = (0..prompts.len()).map(|slot| (slot, lengths[slot] + step as usize, id(slot))).collect();
-        let batched = next(&fixture, &together, &rows);
-        for (slot, (_, position, id)) in rows.iter().enumerate() {
-            let single = next(&fixture, &alone[slot], &[(0, *position, *id)]);
-            let difference = difference(&batched.narrow(0, slot, 1).unwrap(), &single);
-            assert!(difference <= TOLERANCE, "sequence {slot}, step {step}: {difference}");
+fn computed_together_is_computed_alone_in_every_case() {
+    for case in &*CASES {
+        let sequences = sequences(case);
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.embeds.dim(0).unwrap()).collect();
+        let together = case.model.kv_cache(sequences.len(), POSITIONS).unwrap();
+        let alone: Vec<KvCache> = sequences.iter().map(|_| case.model.kv_cache(1, POSITIONS).unwrap()).collect();
+        let compare = |segments: &[Segment], embeds: &[Tensor], step_name: &str| {
+            let batched = step(case, &together, segments, &Tensor::cat(embeds, 0).unwrap());
+            for (slot, (segment, embeds)) in segments.iter().zip(embeds).enumerate() {
+                let single = step(case, &alone[slot], &[Segment { slot: 0, ..*segment }], embeds);
+                let difference = difference(&batched.narrow(0, slot, 1).unwrap(), &single);
+                assert!(difference <= TOLERANCE, "{}, sequence {slot}, {step_name}: {difference}", case.name);
+            }
+        };
+        let segment =
+            |slot: usize, start: usize, rows: usize| Segment { slot, start, rows, long: sequences[slot].long };
+        let prompts: Vec<Segment> = lengths.iter().enumerate().map(|(slot, rows)| segment(slot, 0, *rows)).collect();
+        let embeds: Vec<Tensor> = sequences.iter().map(|sequence| sequence.embeds.clone()).collect();
+        compare(&prompts, &embeds, "prompt");
+        for step in 0..STEPS {
+            let id = |slot: usize| (7 * step + 13 * slot as u32) % 250 + 3;
+            let segments: Vec<Segment> =
+                lengths.iter().enumerate().map(|(slot, rows)| segment(slot, rows + step as usize, 1)).collect();
+            let embeds: Vec<Tensor> =
+                (0..lengths.len()).map(|slot| case.model.language().embed(&[id(slot)]).unwrap()).collect();
+            compare(&segments, &embeds, &format!("step {step}"));
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod batching;
+mod block_formats;
 mod broken;
 mod cases;
 mod fixture;
@@ -10,5 +11,7 @@ mod layouts;
 mod parity;
 mod pickles;
 mod precision;
+mod pitfalls;
+mod second_reference;
 mod streams;
 mod tiny_models;
