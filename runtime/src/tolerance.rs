@@ -1,5 +1,8 @@
 //! How far from the reference a number may be, and the measures by which that is judged. The one table for the
-//! tests, for `verify` and for published figures; compares numbers and knows nothing of where they come from.
+//! tests, for `verify` and for published figures; compares numbers and knows nothing of where they come from. The
+//! rows of 16 bits are three times the distance of the reference's own run in that format from its run in f32, the
+//! worst over all reference cases; that of int4 against f32 is below the reference's own worst, 0.921. Both were
+//! measured: `tests/fixtures/NUMERICS.md`.
 
 use candle_core::DType;
 use vlm_catalog::quantization::Quantization;
@@ -43,15 +46,15 @@ pub const fn quantized_logits(quantization: Quantization, dequantized: bool) -> 
         (Quantization::None, _) => None,
         (Quantization::Int8 | Quantization::Int4, true) => Some(cosine(0.999)),
         (Quantization::Int8, false) => Some(cosine(0.998)),
-        (Quantization::Int4, false) => Some(cosine(0.97)),
+        (Quantization::Int4, false) => Some(cosine(0.9)),
     }
 }
 
 /// Share of an answer's tokens below which a comparison by [`judge`] says little.
 pub const FEW_TOKENS: f64 = 0.25;
 
-const F16: Limit = Limit { max_abs: Some(0.03), cosine: Some(0.9999) };
-const BF16: Limit = Limit { max_abs: Some(0.15), cosine: Some(0.9995) };
+const F16: Limit = Limit { max_abs: Some(0.11), cosine: Some(0.99998) };
+const BF16: Limit = Limit { max_abs: Some(0.98), cosine: Some(0.9989) };
 
 const fn max_abs(limit: f32) -> Limit {
     Limit { max_abs: Some(limit), cosine: None }
@@ -180,7 +183,7 @@ mod tests {
 
     #[test]
     fn limits_are_written_in_full() {
-        assert_eq!(BF16.to_string(), "max 1.5e-1, cos 0.9995");
+        assert_eq!(BF16.to_string(), "max 9.8e-1, cos 0.9989");
         assert_eq!(PIXELS.to_string(), "max 1e-5");
         assert_eq!(features(DType::F32).to_string(), "max 5e-4");
     }
@@ -189,7 +192,7 @@ mod tests {
     fn quantised_logits_are_judged_by_what_they_are_compared_with() {
         assert_eq!(quantized_logits(Quantization::None, true), None);
         assert_eq!(quantized_logits(Quantization::Int4, true), Some(cosine(0.999)));
-        assert_eq!(quantized_logits(Quantization::Int4, false), Some(cosine(0.97)));
+        assert_eq!(quantized_logits(Quantization::Int4, false), Some(cosine(0.9)));
         assert_eq!(features(DType::BF16), logits(DType::BF16));
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::tolerance::{self, Difference};
 
-use crate::fixture::{self, Fixture, POSITIONS, difference};
+use crate::fixture::{self, Fixture, POSITIONS, difference, flat};
 
 pub fn tensors() -> HashMap<String, Tensor> {
     let mut all = HashMap::new();
@@ -54,14 +55,16 @@ fn every_naming_gives_the_same_logits() {
 #[test]
 fn sixteen_bit_weights_are_read() {
     let hub = logits(&Fixture::open());
-    for (dtype, tolerance) in [(DType::F16, 0.03), (DType::BF16, 0.15)] {
+    for dtype in [DType::F16, DType::BF16] {
         let dir = tempfile::tempdir().unwrap();
         write(
             dir.path(),
             &tensors().into_iter().map(|(name, tensor)| (name, tensor.to_dtype(dtype).unwrap())).collect(),
         );
-        let difference = difference(&logits(&Fixture::open_at(dir.path())), &hub);
-        assert!(difference > 0.0 && difference <= tolerance, "{dtype:?}: {difference}");
+        let rounded = logits(&Fixture::open_at(dir.path()));
+        let difference = Difference::between(&flat(&rounded), &flat(&hub));
+        assert!(difference.max_abs > 0.0, "{dtype:?}");
+        assert_eq!(difference.beyond(&tolerance::logits(dtype)), None, "{dtype:?}: {difference:?}");
     }
 }
 
