@@ -61,7 +61,7 @@ fn logits_in_every_number_format_are_near_the_references() {
         (DType::BF16, Quantization::None, 0.15, 0.9995),
         (DType::F32, Quantization::Int8, f32::INFINITY, 0.998),
         (DType::F16, Quantization::Int8, f32::INFINITY, 0.998),
-        (DType::BF16, Quantization::Int4, f32::INFINITY, 0.97),
+        (DType::F32, Quantization::Int4, f32::INFINITY, 0.97),
     ];
     for case in &*CASES {
         let want = expected(case);
