@@ -56,7 +56,7 @@ fn logits_in_every_number_format_are_near_the_references() {
         (DType::BF16, Quantization::None),
         (DType::F32, Quantization::Int8),
         (DType::F16, Quantization::Int8),
-        (DType::BF16, Quantization::Int4),
+        (DType::F32, Quantization::Int4),
     ];
     for case in &*CASES {
         let want = expected(case);
