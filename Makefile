@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build images \
+.PHONY: clients help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -103,7 +103,7 @@ clients: ## a Python environment with the official client that the tests use
 		echo "$$stamp" >$(CACHE)/python/stamp
 	fi
 
-cluster-test: ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
+cluster-test: clients ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
 	$(CARGO) test $(WITH_CLUSTER) --test e2e --no-run
 	CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
 		$(CARGO) test $(WITH_CLUSTER) --offline --test e2e -- $(ARGS)

@@ -1,5 +1,6 @@
 //! The command line. Owns the flags' names, defaults and ranges; does nothing with them.
 
+mod model;
 mod proof;
 
 use std::ffi::OsString;
@@ -10,10 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
 
+pub use model::ModelArgs;
 pub use proof::{TraceArgs, VerifyArgs};
-
-use crate::image::ImageAspect;
-use crate::precision::PrecisionArgs;
 
 /// `vlm-runtime`.
 #[derive(Debug, Parser)]
@@ -75,12 +74,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 20_971_520,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub max_image_bytes: u64,
-    /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
-    #[arg(long, value_name = "HOW")]
-    pub image_aspect: Option<ImageAspect>,
-    /// In which number formats the model is held.
+    /// How the checkpoint is read.
     #[command(flatten)]
-    pub precision: PrecisionArgs,
+    pub how: ModelArgs,
     /// Pictures in one request.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub max_images_per_request: u32,
@@ -176,7 +172,11 @@ fn served_name(name: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use vlm_catalog::quantization::Quantization;
+
     use super::*;
+    use crate::image::ImageAspect;
+    use crate::precision::Dtype;
 
     fn line(words: &[&str]) -> Vec<OsString> {
         ["vlm-runtime"].iter().chain(words).map(OsString::from).collect()
@@ -225,11 +225,33 @@ mod tests {
 
     #[test]
     fn pictures_are_padded_or_cropped_on_request() {
-        let aspect = |words: &[&str]| serve(&line(&[&["serve", "--model", "x"], words].concat())).image_aspect;
+        let aspect = |words: &[&str]| serve(&line(&[&["serve", "--model", "x"], words].concat())).how.image_aspect;
         assert_eq!(aspect(&[]), None);
         assert_eq!(aspect(&["--image-aspect", "pad"]), Some(ImageAspect::Pad));
         assert_eq!(aspect(&["--image-aspect", "crop"]), Some(ImageAspect::Crop));
         assert!(wrong(&["serve", "--model", "x", "--image-aspect", "stretch"]).contains("pad, crop"));
+    }
+
+    #[test]
+    fn every_command_that_loads_a_model_takes_the_same_flags() {
+        let flags =
+            ["--vision-tower", "/t", "--chat-template", "llava_v1", "--dtype", "bf16", "--quantization", "int4"];
+        let commands: [&[&str]; 3] = [
+            &["serve", "--model", "x"],
+            &["trace", "--model", "x", "--prompt-file", "p", "--max-tokens", "1", "--out", "o"],
+            &["verify", "x"],
+        ];
+        for words in commands {
+            let how = match parse(&line(&[words, &flags].concat())).unwrap().command {
+                Command::Serve(args) => args.how,
+                Command::Trace(args) => args.how,
+                Command::Verify(args) => args.how,
+            };
+            assert_eq!(how.vision_tower.as_deref(), Some(std::path::Path::new("/t")));
+            assert_eq!(how.chat_template.as_deref(), Some("llava_v1"));
+            assert_eq!((how.precision.dtype, how.precision.quantization), (Dtype::Bf16, Quantization::Int4));
+        }
+        assert!(wrong(&["serve", "--model", "x", "--quantization", "int3"]).contains("none, int8, int4"));
     }
 
     #[test]

@@ -9,16 +9,16 @@ use std::path::Path;
 
 pub use error::CommandError;
 
-use crate::checkpoint::Checkpoint;
+use crate::args::ModelArgs;
+use crate::checkpoint::{Checkpoint, OpenOptions};
 use crate::diagnose::StartError;
-use crate::image::ImageAspect;
 use crate::processor::Processor;
 
-/// Opens the checkpoint in `dir` and what prepares its requests, with pictures padded or cropped as asked.
-fn open(dir: &Path, aspect: Option<ImageAspect>) -> Result<(Checkpoint, Processor), StartError> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let mut processor = Processor::open(&checkpoint)?;
-    if let Some(aspect) = aspect {
+/// Opens the checkpoint in `dir` and what prepares its requests, as `how` says.
+fn open(dir: &Path, how: &ModelArgs) -> Result<(Checkpoint, Processor), StartError> {
+    let checkpoint = Checkpoint::open_with(dir, &OpenOptions { vision_tower: how.vision_tower.clone() })?;
+    let mut processor = Processor::open_with(&checkpoint, how.chat_template.as_deref())?;
+    if let Some(aspect) = how.image_aspect {
         processor = processor.with_image_aspect(aspect).ok_or_else(|| {
             StartError::Arguments("--image-aspect is for LLaVA-1.5, and this model cuts pictures into tiles".into())
         })?;

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::image::ImageAspect;
-use crate::precision::PrecisionArgs;
+use super::ModelArgs;
 
 /// Flags of `trace`.
 #[derive(Clone, Debug, Args)]
@@ -26,12 +25,9 @@ pub struct TraceArgs {
     /// Directory that receives trace.json and trace.safetensors; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
-    #[arg(long, value_name = "HOW")]
-    pub image_aspect: Option<ImageAspect>,
-    /// In which number formats the model is held.
+    /// How the checkpoint is read.
     #[command(flatten)]
-    pub precision: PrecisionArgs,
+    pub how: ModelArgs,
 }
 
 /// Flags of `verify`.
@@ -43,10 +39,7 @@ pub struct VerifyArgs {
     /// Directory of the checkpoint. Default: the same.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
-    #[arg(long, value_name = "HOW")]
-    pub image_aspect: Option<ImageAspect>,
-    /// In which number formats the model is held.
+    /// How the checkpoint is read.
     #[command(flatten)]
-    pub precision: PrecisionArgs,
+    pub how: ModelArgs,
 }

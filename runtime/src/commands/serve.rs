@@ -83,7 +83,7 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.
 fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
-    let (checkpoint, processor) = super::open(&args.model, args.image_aspect)?;
+    let (checkpoint, processor) = super::open(&args.model, &args.how)?;
     let longest = processor.max_model_len();
     let max_tokens = args.max_tokens.map_or(longest, |tokens| tokens as usize);
     if max_tokens > longest {
@@ -96,7 +96,7 @@ fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
         max_concurrency: args.max_concurrency as usize,
         max_queue: args.queue(),
         kv_bytes: None,
-        precision: args.precision.on_cpu(),
+        precision: args.how.precision.on_cpu(),
     };
     let engine = Engine::start(&checkpoint, options)?;
     let defaults = SamplingDefaults::read(&args.model);

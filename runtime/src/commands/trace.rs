@@ -27,9 +27,9 @@ use crate::processor::{Processor, Prompt};
 pub fn run(args: &TraceArgs) -> Result<(), CommandError> {
     let text = read_text(&args.prompt_file)?;
     std::fs::create_dir_all(&args.out).map_err(|error| CommandError::write(&args.out, &error))?;
-    let (checkpoint, processor) = super::open(&args.model, args.image_aspect)?;
+    let (checkpoint, processor) = super::open(&args.model, &args.how)?;
     let prompt = prepare(&processor, &text, &args.prompt_file, &args.image)?;
-    let (tokens, precision) = (args.max_tokens as usize, args.precision.on_cpu());
+    let (tokens, precision) = (args.max_tokens as usize, args.how.precision.on_cpu());
     let positions = positions(&processor, &prompt, tokens)?;
     let model = VisionLanguage::load(&checkpoint, positions, precision)?;
     let (record, model) = record(model, &prompt, Answer::Greedy(tokens))?;

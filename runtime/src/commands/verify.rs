@@ -34,10 +34,10 @@ pub fn run(args: &VerifyArgs) -> Result<(), CommandError> {
 /// # Errors
 /// What keeps the prompt from being run. A quantity that is off is a row and no error.
 pub fn verify(args: &VerifyArgs, report: &mut Report) -> Result<(), CommandError> {
-    let precision = args.precision.on_cpu();
+    let precision = args.how.precision.on_cpu();
     let model: &Path = args.model.as_deref().unwrap_or(&args.expected);
     let expected = Expected::read(&args.expected, precision.quantization)?;
-    let (checkpoint, processor) = super::open(model, args.image_aspect)?;
+    let (checkpoint, processor) = super::open(model, &args.how)?;
     let prompt = prepare(&processor, expected.prompt(), expected.json(), expected.images())?;
     let answer = expected.greedy_ids().len();
     let own = positions(&processor, &prompt, answer)?;
