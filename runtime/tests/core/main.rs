@@ -8,5 +8,6 @@ mod cases;
 mod fixture;
 mod layouts;
 mod parity;
+mod prompts;
 mod streams;
 mod tiny_llava;
