@@ -8,7 +8,6 @@ use vlm_catalog::architecture::{Dialect, Family, ModelConfig};
 
 use super::*;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::tokenizer::Tokenizer;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")

@@ -13,5 +13,6 @@ mod pickles;
 mod pitfalls;
 mod precision;
 mod second_reference;
+mod prompts;
 mod streams;
 mod tiny_models;

@@ -182,10 +182,8 @@ impl Form {
             return in_place(parts, protected);
         }
         let marks: String = (first..first + images)
-            .map(|number| match images > 1 && self.numbered {
-                true => format!("Image-{number}: {MARK}\n"),
-                false => format!("{MARK}\n"),
-            })
+            .map(|number| if images > 1 && self.numbered { format!("Image-{number}: ") } else { String::new() })
+            .map(|number| number + MARK + "\n")
             .collect();
         marks + &texts(parts, protected)
     }

@@ -5,7 +5,7 @@ use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{Environment, Error, ErrorKind, Value, context, escape_formatter};
 
 use super::super::{MARK, PromptMessage, PromptPart, PromptRole};
 use crate::tokenizer::Protected;
@@ -33,7 +33,15 @@ impl Jinja {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", to_json);
+        environment.add_filter("tojson", |value: &Value, options: Kwargs| -> Result<String, Error> {
+            to_json(value, options.get("indent")?)
+        });
+        environment.set_formatter(|out, state, value| match value.kind() {
+            // As Python writes them.
+            ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
+            ValueKind::None => Ok(out.write_str("None")?),
+            _ => escape_formatter(out, state, value),
+        });
         environment.add_template_owned("chat", without_generation(source))?;
         let parts = [".type", "'type'", "\"type\""].iter().any(|mention| source.contains(mention));
         Ok(Self { environment, source: source.to_owned(), parts, bos: bos.to_owned(), eos: eos.to_owned() })
@@ -133,8 +141,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// JSON as Python writes it: a space behind `,` and `:`, nothing escaped for HTML.
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
+fn to_json(value: &Value, indent: Option<usize>) -> Result<String, Error> {
     let mut out = String::new();
     write_json(value, indent, 0, &mut out)?;
     Ok(out)
@@ -144,21 +151,27 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
 const DEEPEST: usize = 64;
 
 fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut String) -> Result<(), Error> {
-    let refuse = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}")));
+    let refuse = |what: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"));
     if depth > DEEPEST {
-        return refuse("the value is nested too deep");
+        return Err(refuse("the value is nested too deep"));
     }
     let items: Vec<(Option<Value>, Value)> = match value.kind() {
-        ValueKind::None => return push(out, "null"),
-        ValueKind::Bool => return push(out, if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => return push(out, &value.to_string()),
-        ValueKind::String => return push(out, &quoted(value.as_str().unwrap_or_default())),
         ValueKind::Seq | ValueKind::Iterable => value.try_iter()?.map(|item| (None, item)).collect(),
         ValueKind::Map => {
             let entry = |key: Value| Ok((Some(key.clone()), value.get_item(&key)?));
             value.try_iter()?.map(entry).collect::<Result<_, Error>>()?
         }
-        _ => return refuse(&format!("{} is not JSON", value.kind())),
+        kind => {
+            let scalar = match kind {
+                ValueKind::None => "null".to_owned(),
+                ValueKind::Bool => value.is_true().to_string(),
+                ValueKind::Number => value.to_string(),
+                ValueKind::String => quoted(value.as_str().unwrap_or_default()),
+                other => return Err(refuse(&format!("{other} is not JSON"))),
+            };
+            out.push_str(&scalar);
+            return Ok(());
+        }
     };
     let map = value.kind() == ValueKind::Map;
     out.push(if map { '{' } else { '[' });
@@ -178,11 +191,6 @@ fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut Stri
         new_line(indent, depth, out);
     }
     out.push(if map { '}' } else { ']' });
-    Ok(())
-}
-
-fn push(out: &mut String, text: &str) -> Result<(), Error> {
-    out.push_str(text);
     Ok(())
 }
 
