@@ -215,3 +215,4 @@ macro_rules! example {
 }
 
 example!(llava, "tiny-llava");
+example!(internvl, "tiny-internvl");
