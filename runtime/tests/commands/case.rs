@@ -10,9 +10,23 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Every case.
-pub const NAMES: [&str; 2] = ["llava15_llama_hub", "llava15_llama_v5names"];
+pub const NAMES: [&str; 12] = [
+    "llava15_llama_hub",
+    "llava15_llama_v5names",
+    "llava15_llama_orig",
+    "llava_next_mistral_hub",
+    "llava_next_llama_hub",
+    "llava_next_llama_orig",
+    "internvl3_qwen2_hub",
+    "internvl3_qwen2_chat",
+    "internvl2_internlm2_chat",
+    "internvl2_llama_chat",
+    "internvl2_phi3_short_chat",
+    "internvl2_phi3_long_chat",
+];
 /// One of each way in which pictures are cut.
-pub const FAMILIES: [&str; 1] = ["llava15_llama_v5names"];
+pub const FAMILIES: [&str; 4] =
+    ["llava15_llama_v5names", "llava_next_mistral_hub", "internvl3_qwen2_chat", "internvl2_internlm2_chat"];
 
 pub fn dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)

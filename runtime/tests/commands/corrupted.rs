@@ -112,6 +112,17 @@ fn a_turned_picture_is_found() {
 }
 
 #[test]
+fn one_other_token_is_found_in_every_number_format() {
+    for format in [["--dtype", "f16"], ["--dtype", "bf16"]] {
+        let copy = copy(NAMES[0]);
+        edit(&copy.path().join("expected.json"), |json| json["greedy_ids"][11] = 77.into());
+        let ended = verify(copy.path(), &format);
+        assert_eq!(ended.code, 1, "{format:?}: {}{}", ended.out, ended.error);
+        assert!(ended.error.starts_with("greedy_ids is off: number 11"), "{format:?}: {}", ended.error);
+    }
+}
+
+#[test]
 fn one_other_token_is_found() {
     for name in NAMES {
         let changes: [(&str, Change); 4] = [

@@ -21,6 +21,30 @@ fn every_case_agrees_with_its_reference() {
 }
 
 #[test]
+fn every_case_agrees_in_every_number_format() {
+    for name in NAMES {
+        for format in [["--dtype", "f16"], ["--dtype", "bf16"], ["--quantization", "int8"], ["--quantization", "int4"]]
+        {
+            let ended = verify(&dir(name), &format);
+            assert_eq!(ended.code, 0, "{name} {format:?}: {}{}", ended.out, ended.error);
+            assert!(!ended.out.contains("25 %"), "{name} {format:?}: {}", ended.out);
+            let reference =
+                if format[0] == "--dtype" { "expected.safetensors" } else { &format!("expected.{}.", format[1]) };
+            assert!(ended.out.lines().next().unwrap().contains(reference), "{name} {format:?}: {}", ended.out);
+        }
+    }
+}
+
+#[test]
+fn without_a_reference_on_the_same_weights_quantised_logits_are_held_against_the_others() {
+    let copy = copy(NAMES[0]);
+    std::fs::remove_file(copy.path().join("expected.int8.safetensors")).unwrap();
+    let ended = verify(copy.path(), &["--quantization", "int8"]);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.error);
+    assert!(ended.out.contains("cos 0.998 "), "{}", ended.out);
+}
+
+#[test]
 fn a_checkpoint_of_other_names_agrees_with_the_reference_of_its_twin() {
     let model = dir("llava15_llama_v5names");
     let ended = verify(&dir("llava15_llama_hub"), &["--model", model.to_str().unwrap()]);

@@ -53,7 +53,7 @@ pub fn outputs(
     precision: Precision,
     report: &mut Report,
 ) -> Result<(), CommandError> {
-    let forced = expected.greedy_ids();
+    let forced = expected.forced_ids();
     let model = VisionLanguage::load(checkpoint, positions, precision)?;
     let (record, model) = record(model, fed, Answer::Forced(forced))?;
     for name in FEATURES {
@@ -70,28 +70,32 @@ pub fn outputs(
     }
     if precision == Precision::F32 {
         let answer = answer(model, prompt, forced.len(), precision)?;
-        report.equal("greedy_ids", &answer, forced);
+        report.equal("greedy_ids", &answer, expected.greedy_ids());
         report.compared(forced.len(), forced.len());
     } else if let (Some(got), Some(difference)) = (step_logits, difference) {
-        tokens(&got.to_vec2()?, &expected.logits("step_logits")?.to_vec2()?, forced, difference.max_abs, report);
+        let steps = [got.to_vec2()?, expected.logits("step_logits")?.to_vec2()?];
+        tokens(&steps, expected.chosen_ids(), difference.max_abs, report);
     }
     Ok(())
 }
 
-/// The most likely token of each step, where the reference leads by more than numbers differ.
-fn tokens(got: &[Vec<f32>], reference: &[Vec<f32>], forced: &[u32], largest: f32, report: &mut Report) {
+/// The most likely token of each step, where the reference leads by more than numbers differ. Its own answer
+/// (`chosen`), if these are its steps, must be what its logits say.
+fn tokens([got, reference]: &[Vec<Vec<f32>>; 2], chosen: Option<&[u32]>, largest: f32, report: &mut Report) {
     let (mut sure, mut off) = (0, None);
-    for (step, ((got, reference), forced)) in got.iter().zip(reference).zip(forced).enumerate() {
+    for (step, (got, reference)) in got.iter().zip(reference).enumerate() {
         // Logits that are not finite are off already.
-        let Ok(token) = choose(got, &Sampling::default(), 0.0) else { continue };
+        let greedy = Sampling::default();
+        let (Ok(token), Ok(best)) = (choose(got, &greedy, 0.0), choose(reference, &greedy, 0.0)) else { continue };
         let judgement = judge(token, reference, largest);
         sure += usize::from(judgement == Judgement::Equal);
-        if judgement == Judgement::Wrong || judge(*forced, reference, 0.0) == Judgement::Wrong {
-            off.get_or_insert_with(|| format!("number {step} is {token}, and the reference has {forced}"));
+        let stated = chosen.and_then(|ids| ids.get(step).copied()).unwrap_or(best);
+        if judgement == Judgement::Wrong || judge(stated, reference, 0.0) == Judgement::Wrong {
+            off.get_or_insert_with(|| format!("number {step} is {token}, and the reference has {stated}"));
         }
     }
-    report.judged("greedy_ids", forced.len(), off);
-    report.compared(sure, forced.len());
+    report.judged("greedy_ids", got.len(), off);
+    report.compared(sure, got.len());
 }
 
 /// The tiles of all pictures, `[tiles, 3, side, side]`; `None` without pictures.

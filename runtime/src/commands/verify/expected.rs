@@ -39,6 +39,8 @@ struct Facts {
 #[derive(Debug, Deserialize)]
 struct Answer {
     greedy_ids: Vec<u32>,
+    /// What was fed, where that is not the answer: logits of quantised weights follow the answer of the others.
+    forced_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,9 @@ impl Expected {
         };
         if read.facts.input_ids.is_empty() || read.greedy_ids().is_empty() {
             return Err(CommandError::expected(&read.json, "input_ids and greedy_ids must not be empty"));
+        }
+        if read.forced_ids().len() != read.greedy_ids().len() {
+            return Err(CommandError::expected(read.source(), "its forced_ids and greedy_ids differ in number"));
         }
         Ok(read)
     }
@@ -101,8 +106,18 @@ impl Expected {
 
     /// The reference's answer: of the run on the same weights where there is one.
     pub fn greedy_ids(&self) -> &[u32] {
-        let own = self.quantized.as_ref().map(|(answer, _)| answer);
-        &own.unwrap_or(&self.facts.answer).greedy_ids
+        &self.quantized.as_ref().map_or(&self.facts.answer, |(answer, _)| answer).greedy_ids
+    }
+
+    /// The tokens after which `step_logits` were taken.
+    pub fn forced_ids(&self) -> &[u32] {
+        let own = self.quantized.as_ref().map_or(&self.facts.answer, |(answer, _)| answer);
+        own.forced_ids.as_ref().unwrap_or(&own.greedy_ids)
+    }
+
+    /// The answer, where `step_logits` are those from which it was chosen.
+    pub fn chosen_ids(&self) -> Option<&[u32]> {
+        (self.forced_ids() == self.greedy_ids()).then(|| self.greedy_ids())
     }
 
     /// The file with the logits.
@@ -139,7 +154,7 @@ impl Expected {
         let size = model.text.vocab_size;
         let ids = self.input_ids(image_token);
         let text = ids.iter().filter(|id| **id != image_token);
-        let Some(id) = text.chain(self.greedy_ids()).find(|id| **id as usize >= size) else { return Ok(()) };
+        let Some(id) = text.chain(self.forced_ids()).find(|id| **id as usize >= size) else { return Ok(()) };
         let reason = format!("it has the token {id}, and the vocabulary of the model has {size}");
         Err(CommandError::expected(&self.json, reason))
     }
