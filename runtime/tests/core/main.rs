@@ -12,7 +12,7 @@ mod parity;
 mod pickles;
 mod pitfalls;
 mod precision;
-mod second_reference;
 mod prompts;
+mod second_reference;
 mod streams;
 mod tiny_models;
