@@ -21,7 +21,7 @@ ALL := --release --locked --workspace
 WITH_CLUSTER := $(ALL) --features vlm-tests/cluster
 CLUSTER_SH := tests/cluster/cluster.sh
 CRD := charts/vlm-operator/templates/crd.yaml
-IMAGES := $(foreach name,operator runtime tiny-llava prometheus,$(CACHE)/images/$(name).tar)
+IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
 PYTHON := python3
 
 help: ## this list

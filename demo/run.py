@@ -60,7 +60,7 @@ Everything built is kept in the user's cache folders (6 GB with those of Go and 
             raise Failed("CLUSTER=current needs IMAGE_PREFIX, the registry folder that the cluster pulls from")
         context = kubectl("config", "current-context").strip()
         print(f"""This demo will, in the cluster of context {context}:
-  - push four images to {PREFIX}
+  - push five images to {PREFIX}
   - install the chart into namespace {NAMESPACE}, and a model, a Job, a volume claim
     and a Prometheus into namespace default                                        about 2 minutes
 `make demo-down CLUSTER=current` removes them.""")

@@ -9,9 +9,10 @@ use vlm_tests::tools::{cache, root, run};
 
 use crate::load::{long_question, question};
 
-/// What the reference implementation answered to single questions: picture, question, answer, tokens.
-fn references() -> Vec<Value> {
-    let text = std::fs::read_to_string(root().join("examples/tiny-llava/references/references.json")).unwrap();
+/// What the reference implementation of an example answered to single questions: picture, question, answer, tokens.
+fn references(example: &str) -> Vec<Value> {
+    let path = root().join("examples").join(example).join("references/references.json");
+    let text = std::fs::read_to_string(path).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
     let single = |case: &&Value| case["history"].as_array().is_none_or(Vec::is_empty);
     let cases: Vec<_> = all["cases"].as_array().unwrap().iter().filter(single).cloned().collect();
@@ -19,8 +20,8 @@ fn references() -> Vec<Value> {
     cases
 }
 
-fn picture(case: &Value) -> String {
-    format!("references/{}", case["picture"].as_str().unwrap())
+fn picture(example: &str, case: &Value) -> String {
+    format!("../{example}/references/{}", text(case, "picture"))
 }
 
 fn text<'a>(case: &'a Value, field: &str) -> &'a str {
@@ -33,15 +34,15 @@ fn curl(arguments: &[&str]) -> Value {
     serde_json::from_str(&run(&mut command).unwrap()).unwrap()
 }
 
-fn by_data_url(base: &str, case: &Value) -> Value {
+fn by_data_url(base: &str, example: &str, case: &Value) -> Value {
     let body = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(body.path(), question(&picture(case), text(case, "question"), 64).to_string()).unwrap();
+    std::fs::write(body.path(), question(&picture(example, case), text(case, "question"), 64).to_string()).unwrap();
     let data = format!("@{}", body.path().display());
     curl(&[&format!("{base}/v1/chat/completions"), "-H", "Content-Type: application/json", "--data-binary", &data])
 }
 
-fn by_form(base: &str, case: &Value) -> Value {
-    let image = format!("image=@{}", root().join("examples/tiny-llava").join(picture(case)).display());
+fn by_form(base: &str, example: &str, case: &Value) -> Value {
+    let image = format!("image=@{}", root().join("examples/tiny-llava").join(picture(example, case)).display());
     let prompt = format!("prompt={}", text(case, "question"));
     let url = format!("{base}/v1/chat/completions");
     curl(&[&url, "-F", "model=tiny-llava", "-F", "temperature=0", "-F", "max_tokens=64", "-F", &prompt, "-F", &image])
@@ -50,11 +51,35 @@ fn by_form(base: &str, case: &Value) -> Value {
 fn by_openai(base: &str, case: &Value, stream: bool) -> Value {
     let mut command = Command::new(cache().join("python/bin/python"));
     command.arg(root().join("tests/clients/ask.py")).args([base, "tiny-llava"]);
-    command.arg(root().join("examples/tiny-llava").join(picture(case))).arg(text(case, "question"));
+    command.arg(root().join("examples/tiny-llava").join(picture("tiny-llava", case))).arg(text(case, "question"));
     if stream {
         command.arg("--stream");
     }
     serde_json::from_str(&run(&mut command).unwrap()).unwrap()
+}
+
+fn assert_is_the_references(answered: &Value, case: &Value) {
+    assert_eq!(answered["choices"][0]["message"]["content"], text(case, "answer"), "{case}");
+    assert_eq!(answered["usage"]["prompt_tokens"], case["prompt_tokens"], "{case}");
+    // The reference counts the end of text among its tokens.
+    let completion = case["completion_tokens"].as_u64().map(|tokens| json!(tokens - 1));
+    assert_eq!(Some(&answered["usage"]["completion_tokens"]), completion.as_ref(), "{case}");
+}
+
+/// InternVL in OpenGVLab's layout: another tower, another decoder, pictures cut into tiles.
+#[tokio::test]
+async fn the_second_family_answers_as_its_reference_does() {
+    let space = Space::with_model("t-internvl").await;
+    let weights = root().join("examples/tiny-internvl/model");
+    vlm_tests::space::copy_folder(&weights, &space.volume().join("tiny-internvl"));
+    space.apply(&json!({"model": {"uri": "pvc://tiny-llava/tiny-internvl"}})).unwrap();
+    space.await_ready().await;
+    let base = space.address();
+    for case in references("tiny-internvl") {
+        assert_is_the_references(&by_data_url(&base, "tiny-internvl", &case), &case);
+        assert_is_the_references(&by_form(&base, "tiny-internvl", &case), &case);
+    }
+    space.close();
 }
 
 #[tokio::test]
@@ -63,14 +88,10 @@ async fn every_client_gets_the_answer_of_the_reference() {
     space.apply(&json!({})).unwrap();
     space.await_ready().await;
     let base = space.address();
-    for (i, case) in references().iter().enumerate() {
+    for (i, case) in references("tiny-llava").iter().enumerate() {
         let expected = text(case, "answer");
-        for answered in [by_data_url(&base, case), by_form(&base, case)] {
-            assert_eq!(answered["choices"][0]["message"]["content"], expected, "{case}");
-            assert_eq!(answered["usage"]["prompt_tokens"], case["prompt_tokens"], "{case}");
-            // The reference counts the end of text among its tokens.
-            let completion = case["completion_tokens"].as_u64().map(|tokens| json!(tokens - 1));
-            assert_eq!(Some(&answered["usage"]["completion_tokens"]), completion.as_ref(), "{case}");
+        for answered in [by_data_url(&base, "tiny-llava", case), by_form(&base, "tiny-llava", case)] {
+            assert_is_the_references(&answered, case);
         }
         if i < 4 {
             let (whole, streamed) = (by_openai(&base, case, false), by_openai(&base, case, true));
