@@ -14,8 +14,8 @@ pub struct ModelArgs {
     /// a directory of the tower's name inside the checkpoint or beside it.
     #[arg(long, value_name = "DIR")]
     pub vision_tower: Option<PathBuf>,
-    /// Form of the conversation: a name (vicuna_v1, llava_v1, mistral_instruct, chatml_direct, internlm2-chat, Hermes-2,
-    /// phi3-chat, internvl2_5, …) or a file in Jinja. Default: the checkpoint's own, or that of its family.
+    /// Form of the conversation: a name, such as `llava_v1` or `internvl2_5` (a wrong one lists them all), or a file in
+    /// Jinja. Default: the checkpoint's own, or that of its family.
     #[arg(long, value_name = "NAME|FILE")]
     pub chat_template: Option<String>,
     /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
