@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use vlm_catalog::architecture::raw::RawConfig;
-use vlm_catalog::architecture::{ModelConfig, describe};
+use vlm_catalog::architecture::{Dialect, Family, ModelConfig, TowerShapes, describe, tower_from_tensors};
 
 pub use error::CheckpointError;
 pub use layout::{
@@ -35,9 +35,20 @@ impl Checkpoint {
         let path = dir.join("config.json");
         let raw: RawConfig =
             read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
-        let config = describe(&raw)?;
+        let mut config = describe(&raw)?;
         let weights = Weights::open(dir)?;
         let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;
+        // The original LLaVA says nothing of its tower but the name.
+        if config.dialect == Dialect::Original && config.family != Family::InternVl {
+            if let Some(shapes) = tower_shapes(&weights, layout.tower()) {
+                let found = tower_from_tensors(&raw, &shapes, None)?;
+                if found.heads_guessed {
+                    let heads = found.config.heads;
+                    tracing::warn!(heads, "no file gives the vision tower's attention heads: taken from the decoder");
+                }
+                config.vision = found.config;
+            }
+        }
         Ok(Self { dir: dir.to_owned(), config, weights, layout })
     }
 
@@ -79,6 +90,19 @@ impl Checkpoint {
         let text = String::from_utf8(bytes).map_err(|e| CheckpointError::json(&path, &e))?;
         Ok(Some(text))
     }
+}
+
+/// Shapes of the CLIP tower whose tensors start with `prefix`; `None` when it is not stored.
+fn tower_shapes(weights: &Weights, prefix: &str) -> Option<TowerShapes> {
+    let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
+    let stored = |n: &usize| weights.contains(&format!("{prefix}encoder.layers.{n}.mlp.fc1.weight"));
+    Some(TowerShapes {
+        class: shape("embeddings.class_embedding")?,
+        patches: shape("embeddings.patch_embedding.weight")?,
+        positions: shape("embeddings.position_embedding.weight")?,
+        fc1: shape("encoder.layers.0.mlp.fc1.weight")?,
+        layers: (0..).take_while(stored).count(),
+    })
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
