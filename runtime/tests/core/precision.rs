@@ -61,7 +61,8 @@ fn logits_in_every_number_format_are_near_the_references() {
         (DType::BF16, Quantization::None, 0.15, 0.9995),
         (DType::F32, Quantization::Int8, f32::INFINITY, 0.998),
         (DType::F16, Quantization::Int8, f32::INFINITY, 0.998),
-        (DType::F32, Quantization::Int4, f32::INFINITY, 0.97),
+        // Rows of 64 numbers are Q4_0, whose weights alone cost this fixture as much.
+        (DType::F32, Quantization::Int4, f32::INFINITY, 0.965),
     ];
     for case in &*CASES {
         let want = expected(case);
@@ -107,8 +108,11 @@ fn quantised_logits_are_those_of_the_dequantised_weights() {
         let reference = VisionLanguage::load(&checkpoint, POSITIONS, Precision::F32).unwrap();
         let want = logits(case, &reference);
         let model = VisionLanguage::load(&case.checkpoint, POSITIONS, precision(DType::F32, quantization)).unwrap();
-        let cosine = cosine(&logits(case, &model), &want);
-        assert!(cosine >= 0.999, "{quantization}: {cosine}");
+        let got = logits(case, &model);
+        assert!(cosine(&got, &want) >= 0.999, "{quantization}: {}", cosine(&got, &want));
+        // What is lost is lost by the weights.
+        let (ours, weights) = (cosine(&got, &expected(case)), cosine(&want, &expected(case)));
+        assert!(ours >= weights - 1e-3, "{quantization}: {ours}, but {weights} by the weights alone");
     }
 }
 
