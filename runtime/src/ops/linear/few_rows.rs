@@ -34,7 +34,7 @@ impl CustomOp2 for Dense {
     ) -> Result<(CpuStorage, Shape)> {
         let (rows, inner) = x_layout.shape().dims2()?;
         let (outer, _) = w_layout.shape().dims2()?;
-        let x = Rows { x: cpu::slice(x, x_layout)?, rows, inner };
+        let x = Inputs { x: cpu::slice(x, x_layout)?, rows, inner };
         let out = match w {
             CpuStorage::F16(_) => x.times(cpu::stored::<f16>(w, w_layout)?, outer),
             CpuStorage::BF16(_) => x.times(cpu::stored::<bf16>(w, w_layout)?, outer),
@@ -46,13 +46,13 @@ impl CustomOp2 for Dense {
 
 /// The rows that are multiplied.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct Inputs<'a> {
     x: &'a [f32],
     rows: usize,
     inner: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Inputs<'a> {
     fn row(&self, r: usize) -> &'a [f32] {
         &self.x[r * self.inner..(r + 1) * self.inner]
     }
@@ -78,7 +78,7 @@ fn columns(rows: usize, inner: usize, outer: usize, compute: impl Fn(usize, &mut
 
 /// `columns[o · rows + r]` is the product of row `o` of `w` and row `r` of `x`.
 struct Products<'a, E> {
-    x: Rows<'a>,
+    x: Inputs<'a>,
     w: &'a [E],
     columns: &'a mut [f32],
 }

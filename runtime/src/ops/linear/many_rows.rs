@@ -42,7 +42,7 @@ fn widen(weight: &Weight, first: usize, rows: usize, inner: usize) -> Result<Vec
             let Storage::Cpu(storage) = &*storage else { bail!("the weights are not in main memory") };
             match storage {
                 CpuStorage::F16(_) => {
-                    widen_rows(&cpu::stored::<f16>(storage, layout)?[first * inner..], inner, &mut out)
+                    widen_rows(&cpu::stored::<f16>(storage, layout)?[first * inner..], inner, &mut out);
                 }
                 _ => widen_rows(&cpu::stored::<bf16>(storage, layout)?[first * inner..], inner, &mut out),
             }
