@@ -62,7 +62,7 @@ impl Places {
             }
             // The original tokenizers know no pictures: their code cuts the text at the marks.
             None if config.dialect == Dialect::Original => {
-                let id = (config.text.vocab_size as u32..).find(|id| tokenizer.token(*id).is_none());
+                let id = (config.text.vocab_size as u32..=u32::MAX).find(|id| tokenizer.token(*id).is_none());
                 Ok(Self { marks: vec![MARK.to_owned()], shown: None, id: id.unwrap_or(u32::MAX) })
             }
             None => Err(CheckpointError::NoImageTokens { missing: MARK.to_owned() }),

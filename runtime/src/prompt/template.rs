@@ -106,14 +106,12 @@ impl Template {
             let named = Self::named(name).ok_or_else(|| unknown(format!("the template {name:?}")))?;
             return Ok(Self { system, ..named });
         }
-        match source(checkpoint)?.filter(|source| !original || source.contains("image")) {
-            Some(source) => own(source),
-            None => {
-                let name = of_kind(checkpoint, tokenizer)?;
-                let named = Self::named(name).ok_or_else(|| unknown(format!("the template {name:?}")))?;
-                Ok(Self { system, ..named })
-            }
+        if let Some(source) = source(checkpoint)?.filter(|source| !original || source.contains("image")) {
+            return own(source);
         }
+        let name = of_kind(checkpoint, tokenizer)?;
+        let named = Self::named(name).ok_or_else(|| unknown(format!("the template {name:?}")))?;
+        Ok(Self { system, ..named })
     }
 
     /// A template by its name: one of the original repositories' forms, or `llava_hf` (LLaVA-1.5) or `internvl_hf`
