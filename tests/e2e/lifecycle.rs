@@ -85,17 +85,23 @@ async fn a_child_changed_by_hand_is_put_right() {
 
 #[tokio::test]
 async fn the_operator_s_metrics_are_well_formed() {
+    let _undisturbed = vlm_tests::cluster::OPERATOR.read().await;
     let space = Space::with_model("t-metrics").await;
     space.apply(&json!({})).unwrap();
     space.await_ready().await;
     let operator = vlm_tests::cluster::service_ip("vlm-operator", vlm_tests::cluster::SYSTEM);
-    let text = reqwest::get(format!("http://{operator}:8080/metrics")).await.unwrap().text().await.unwrap();
-    assert!(text.contains("vlm_operator_"), "{text}");
+    let pods = vlm_tests::cluster::list("pods", vlm_tests::cluster::SYSTEM, "app.kubernetes.io/name=vlm-operator");
+    let mut texts = vec![reqwest::get(space.address() + "/metrics").await.unwrap().text().await.unwrap()];
+    // Every pod: only the leader has counted anything.
+    for ip in pods.iter().filter_map(|pod| pod["status"]["podIP"].as_str()) {
+        texts.push(reqwest::get(format!("http://{ip}:8080/metrics")).await.unwrap().text().await.unwrap());
+    }
+    assert!(texts.iter().any(|text| text.contains("vlm_operator_reconciles_total{")), "{texts:#?}");
     let targets: serde_json::Value =
         reqwest::get(format!("http://{operator}:8080/prometheus/targets")).await.unwrap().json().await.unwrap();
     let mine = targets.as_array().unwrap().iter().filter(|t| t["labels"]["namespace"] == space.name.as_str());
     assert_eq!(mine.count(), 1, "{targets}");
-    for text in [text, reqwest::get(space.address() + "/metrics").await.unwrap().text().await.unwrap()] {
+    for text in texts {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let input = std::fs::File::open(file.path()).unwrap();

@@ -78,7 +78,7 @@ fn the_references_were_made_of_the_numbers_that_are_loaded() {
             let path = dir.join(format!("expected.{quantization}.json"));
             let expected: Expected = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
             // Two layers of attention and gate, whose way out has rows of no whole blocks; and the head.
-            assert!(compare(quantization, &expected, &weights, name) >= 2 * 3 + 1, "{name}");
+            assert!(compare(quantization, &expected, &weights, name) > 2 * 3, "{name}");
         }
     }
 }

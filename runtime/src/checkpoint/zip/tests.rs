@@ -3,11 +3,21 @@
 use super::*;
 
 fn u16s(out: &mut Vec<u8>, values: &[u16]) {
-    values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+    for value in values {
+        out.extend(value.to_le_bytes());
+    }
 }
 
 fn u32s(out: &mut Vec<u8>, values: &[u32]) {
-    values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+    for value in values {
+        out.extend(value.to_le_bytes());
+    }
+}
+
+fn u64s(out: &mut Vec<u8>, values: &[u64]) {
+    for value in values {
+        out.extend(value.to_le_bytes());
+    }
 }
 
 /// A file of one entry `a/b` with the contents `xyz`, with zip64 fields or without.
@@ -30,7 +40,7 @@ fn file(wide: bool) -> Vec<u8> {
     out.push(7);
     if wide {
         u16s(&mut out, &[1, 24]);
-        [3u64, 3, 0].iter().for_each(|value| out.extend(value.to_le_bytes()));
+        u64s(&mut out, &[3, 3, 0]);
     }
     let size = out.len() - start;
     if wide {
@@ -39,7 +49,7 @@ fn file(wide: bool) -> Vec<u8> {
         out.extend(44u64.to_le_bytes());
         u16s(&mut out, &[45, 45]);
         u32s(&mut out, &[0, 0]);
-        [1, 1, size as u64, start as u64].iter().for_each(|value| out.extend(value.to_le_bytes()));
+        u64s(&mut out, &[1, 1, size as u64, start as u64]);
         u32s(&mut out, &[LOCATOR_64, 0]);
         out.extend(end.to_le_bytes());
         u32s(&mut out, &[1]);

@@ -2,6 +2,7 @@
 
 use super::*;
 
+const ANSWER: &str = "<|im_end|>\n<|im_start|>assistant\n";
 const VICUNA: &str = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions.";
 const LLAVA: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human's questions.";
 const INTERN_2: &str =
@@ -81,13 +82,14 @@ fn all() -> Vec<Written> {
         "USER: <image>\n<image>\nCompare. ASSISTANT:",
         "USER: <image>\n图片里有什么？ ASSISTANT:",
     ];
-    const A: &str = "<|im_end|>\n<|im_start|>assistant\n";
     let internvl_hf = [
-        format!("<|im_start|>user\n<IMG_CONTEXT>\nWhat is it?{A}"),
-        format!("<|im_start|>user\n<IMG_CONTEXT>\nWhat is it?{A}A cat.<|im_end|>\n<|im_start|>user\nSure?{A}"),
-        format!("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi{A}"),
-        format!("<|im_start|>user\nCompare.<IMG_CONTEXT>\n<IMG_CONTEXT>\n{A}"),
-        format!("<|im_start|>user\n<IMG_CONTEXT>\n图片里有什么？{A}"),
+        format!("<|im_start|>user\n<IMG_CONTEXT>\nWhat is it?{ANSWER}"),
+        format!(
+            "<|im_start|>user\n<IMG_CONTEXT>\nWhat is it?{ANSWER}A cat.<|im_end|>\n<|im_start|>user\nSure?{ANSWER}"
+        ),
+        format!("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi{ANSWER}"),
+        format!("<|im_start|>user\nCompare.<IMG_CONTEXT>\n<IMG_CONTEXT>\n{ANSWER}"),
+        format!("<|im_start|>user\n<IMG_CONTEXT>\n图片里有什么？{ANSWER}"),
     ];
     vec![
         vicuna("vicuna_v1", VICUNA),
