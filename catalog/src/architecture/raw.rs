@@ -76,6 +76,8 @@ pub struct RawConfig {
     pub image_aspect_ratio: Option<String>,
     /// Whether the tower sees several scales of a picture (original LLaVA).
     pub s2: Option<bool>,
+    /// Whether tokens of their own stand before and behind a picture (original LLaVA).
+    pub mm_use_im_start_end: Option<bool>,
     /// Older name of the stored number format.
     pub torch_dtype: Option<String>,
     /// Newer name of the stored number format.

@@ -15,7 +15,20 @@ use vlm_runtime::processor::Prompt;
 use crate::fixture::POSITIONS;
 
 /// Every case, each in one of the namings and with one of the decoders.
-pub const NAMES: [&str; 2] = ["llava15_llama_hub", "llava15_llama_v5names"];
+pub const NAMES: [&str; 12] = [
+    "llava15_llama_hub",
+    "llava15_llama_v5names",
+    "llava15_llama_orig",
+    "llava_next_mistral_hub",
+    "llava_next_llama_hub",
+    "llava_next_llama_orig",
+    "internvl3_qwen2_hub",
+    "internvl3_qwen2_chat",
+    "internvl2_internlm2_chat",
+    "internvl2_llama_chat",
+    "internvl2_phi3_short_chat",
+    "internvl2_phi3_long_chat",
+];
 
 pub static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| NAMES.iter().map(|name| Case::open(name)).collect());
 

@@ -109,10 +109,15 @@ fn logits(case: &Case, embeds: &Tensor) -> (Tensor, Tensor) {
 
 #[test]
 fn pairs_of_namings_give_the_same_logits_from_pixels_on() {
-    let (a, b) = ("llava15_llama_hub", "llava15_llama_v5names");
-    let [(tail_a, steps_a), (tail_b, steps_b)] =
-        [a, b].map(|name| logits(case(name), &case(name).embeds(&case(name).prompt())));
-    assert!(difference(&tail_a, &tail_b) <= 1e-5 && difference(&steps_a, &steps_b) <= 1e-5, "{a} and {b}");
+    for (a, b) in [
+        ("llava15_llama_hub", "llava15_llama_v5names"),
+        ("llava_next_llama_hub", "llava_next_llama_orig"),
+        ("internvl3_qwen2_hub", "internvl3_qwen2_chat"),
+    ] {
+        let [(tail_a, steps_a), (tail_b, steps_b)] =
+            [a, b].map(|name| logits(case(name), &case(name).embeds(&case(name).prompt())));
+        assert!(difference(&tail_a, &tail_b) <= 1e-5 && difference(&steps_a, &steps_b) <= 1e-5, "{a} and {b}");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use super::vision::{self, Features};
 /// until [`super::tower::from_tensors`] has looked at its weights.
 pub fn describe(raw: &RawConfig, decoder: Decoder) -> Result<ModelConfig, ArchitectureError> {
     let at = Fields { prefix: "" };
-    at.unset("s2", raw.s2, "one scale")?;
+    at.unset("s2", raw.s2, "false")?;
+    at.unset("mm_use_im_start_end", raw.mm_use_im_start_end, "false")?;
     match raw.mm_projector_type.as_deref() {
         Some("mlp2x_gelu") => {}
         other => {
