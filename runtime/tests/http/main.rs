@@ -11,3 +11,4 @@ mod nonsense;
 mod server;
 mod shape;
 mod start;
+mod tiles;

@@ -28,8 +28,13 @@ pub fn png() -> Vec<u8> {
 
 /// The picture as a data URL.
 pub fn data_url() -> String {
+    url_of(&png())
+}
+
+/// A picture as a data URL.
+pub fn url_of(png: &[u8]) -> String {
     use base64::Engine as _;
-    format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png()))
+    format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png))
 }
 
 /// A command that starts the binary with these words.

@@ -113,7 +113,7 @@ fn pixels_tiles_and_tokens_of_every_fixture_equal_the_references() {
     let mut cases = 0;
     for entry in std::fs::read_dir(fixtures()).unwrap() {
         let dir = entry.unwrap().path();
-        if !dir.join("expected.json").exists() {
+        if !dir.join("expected.safetensors").exists() {
             continue;
         }
         let (preprocessing, facts) = (fixture(&dir), json(&dir.join("expected.json")));
