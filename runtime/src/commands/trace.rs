@@ -1,5 +1,5 @@
 //! `trace`: runs one prompt as it is through the product's own path and writes what every part gave. Reads as that
-//! list; [`record`] runs, [`file`] writes.
+//! list; `record` runs, `file` writes.
 
 mod file;
 mod record;

@@ -1,5 +1,5 @@
 //! `verify`: runs the prompt of a reference and compares what every part gives with what the reference gave. Reads
-//! as that list; [`expected`] reads the reference, [`compare`] compares, [`report`] is what a person reads.
+//! as that list; `expected` reads the reference, `compare` compares, `report` is what a person reads.
 
 mod compare;
 mod expected;
