@@ -3,7 +3,8 @@
     python evaluate_runtime.py PATH/TO/vlm-runtime        # writes evaluation_runtime.json
 
 The questions are those of each model's own `evaluate.py`. One server for each model and format runs at the same
-time as all others, with its share of the processor cores. Ends with 1 where a 16-bit or int8 model strays from f32.
+time as all others. What the report already holds of other models and formats stays in it. Ends with 1 where a 16-bit
+or int8 model strays from f32.
 """
 
 import argparse
@@ -178,6 +179,16 @@ def table(runs):
                + ("  too far from f32" if strays(run) else ""))
 
 
+def joined(path, per_kind, runs):
+    """These runs and those that the report holds of the same questions to other models and formats, in order."""
+    before = json.loads(Path(path).read_text()) if Path(path).exists() else {}
+    if (before.get("seed"), before.get("per_kind")) == (SEED, per_kind):
+        new = {(run["model"], run["format"]) for run in runs}
+        runs = runs + [run for run in before["runs"] if (run["model"], run["format"]) not in new]
+    order = [(model, format) for model in MODELS for format in MODELS[model]]
+    return sorted(runs, key=lambda run: order.index((run["model"], run["format"])))
+
+
 def processor():
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores"
@@ -197,7 +208,7 @@ def main():
     parser.add_argument("--per-kind", type=int, default=300)
     parser.add_argument("--concurrency", type=int, default=16, help="requests at a time to each server")
     parser.add_argument("--workers", type=int, default=max(1, cores - 1), help="processes that draw")
-    parser.add_argument("--threads", type=int, help="threads of each server; by default all cores are shared out")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each server; more of them only wait for each other in models this small")
     parser.add_argument("--commit", help="what the binary was built from; by default what is checked out")
     parser.add_argument("--out", default=str(HERE / "evaluation_runtime.json"))
     args = parser.parse_args()
@@ -206,24 +217,23 @@ def main():
     with ProcessPoolExecutor(args.workers) as pool:
         requests = list(pool.map(request, jobs(args.per_kind), chunksize=16))
     print(f"drew {len(requests)} pictures in {time.time() - started:.0f} s, {sum(len(b) for _, b in requests) / 1e6:.0f} MB", flush=True)
-    threads = args.threads or -(-cores // len(wanted))
     servers = []
     try:
         for model, format in wanted:
-            servers.append(Server(args.binary, HERE / model, format, args.concurrency, threads))
+            servers.append(Server(args.binary, HERE / model, format, args.concurrency, args.threads))
         for server in servers:
             server.ready()
-        print(f"{len(servers)} servers of {threads} threads are ready after {time.time() - started:.0f} s", flush=True)
+        print(f"{len(servers)} servers are ready after {time.time() - started:.0f} s", flush=True)
         ask_all(servers, requests)
     finally:
         for server in servers:
             server.stop()
     exact = {server.model: server for server in servers if server.format == "f32"}
     runs = [run_of(server, requests, exact.get(server.model) if server.format != "f32" else None) for server in servers]
-    report = dict(
-        seed=SEED, commit=args.commit or commit(), device=processor(), decoding="greedy, exact match of the whole answer",
-        concurrency=args.concurrency, seconds=round(time.time() - started), runs=runs,
-    )
+    for run in runs:
+        run.update(commit=args.commit or commit(), device=processor(), concurrency=args.concurrency, threads=args.threads)
+    runs = joined(args.out, args.per_kind, runs)
+    report = dict(seed=SEED, per_kind=args.per_kind, decoding="greedy, exact match of the whole answer", runs=runs)
     Path(args.out).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(table(runs)))
     sys.exit(any(strays(run) for run in runs))
