@@ -51,7 +51,8 @@ impl Tokenizer {
     pub(crate) fn open_in(dir: &Path) -> Result<Self, CheckpointError> {
         let (engine, bos, eos) = if let Some(json) = Json::read(dir)? {
             let config = TokenizerConfig::read(dir, |token| json.whole.token_to_id(token))?;
-            (Engine::Json(Box::new(json)), config.bos, config.eos)
+            let bos = config.bos.or_else(|| json.first());
+            (Engine::Json(Box::new(json)), bos, config.eos)
         } else if let Some((pieces, bos, eos)) = Pieces::read(dir)? {
             (Engine::Pieces(Box::new(pieces)), Some(bos), Some(eos))
         } else {
@@ -66,7 +67,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The string that starts a text, if the checkpoint names one.
+    /// The string that starts a text, if the checkpoint names one or puts one there.
     pub fn bos(&self) -> Option<&str> {
         self.bos.as_deref()
     }

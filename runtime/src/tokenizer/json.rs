@@ -63,6 +63,13 @@ impl Json {
         self.added.tokens().values().map(|token| token.content.as_str())
     }
 
+    /// The token that is put before every text, if one is.
+    pub fn first(&self) -> Option<String> {
+        let first = |special| self.whole.encode("a", special).ok()?.get_ids().first().copied();
+        let id = first(true)?;
+        self.whole.id_to_token(id).filter(|_| Some(id) != first(false))
+    }
+
     /// Ids of `rendered`, in which what `protected` holds stays text.
     ///
     /// # Errors

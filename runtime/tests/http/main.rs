@@ -10,3 +10,4 @@ mod load;
 mod server;
 mod shape;
 mod start;
+mod tiles;

@@ -1,7 +1,7 @@
 //! Starting the binary, asking it, stopping it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -28,8 +28,13 @@ pub fn png() -> Vec<u8> {
 
 /// The picture as a data URL.
 pub fn data_url() -> String {
+    url_of(&png())
+}
+
+/// A picture as a data URL.
+pub fn url_of(png: &[u8]) -> String {
     use base64::Engine as _;
-    format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png()))
+    format!("data:image/png;base64,{}", base64::prelude::BASE64_STANDARD.encode(png))
 }
 
 /// A command that starts the binary with these words.
@@ -50,7 +55,11 @@ pub struct Server {
 impl Server {
     /// Starts on the tiny checkpoint and waits until it is ready.
     pub async fn start(words: &[&str]) -> Self {
-        let model = checkpoint();
+        Self::start_on(&checkpoint(), words).await
+    }
+
+    /// Starts on another checkpoint and waits until it is ready.
+    pub async fn start_on(model: &Path, words: &[&str]) -> Self {
         let mut all = vec!["serve", "--model", model.to_str().unwrap(), "--host", "127.0.0.1"];
         all.extend(["--port", "0", "--served-model-name", "tiny"]);
         all.extend(words);
