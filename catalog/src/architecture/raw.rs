@@ -187,7 +187,7 @@ pub struct RawText {
     pub partial_rotary_factor: Option<f64>,
     /// Biases in attention.
     pub attention_bias: Option<bool>,
-    /// Biases in attention (`InternLM2`), and in the gated layer too (`InternLM3`).
+    /// Biases in attention (InternLM2), and in the gated layer too (`InternLM3`).
     pub bias: Option<bool>,
     /// Biases of queries, keys and values (`InternLM3`).
     pub qkv_bias: Option<bool>,
@@ -254,19 +254,19 @@ pub struct RawVision {
     pub layer_norm_eps: Option<f64>,
     /// Activation.
     pub hidden_act: Option<String>,
-    /// Kind of the norms (`InternViT`).
+    /// Kind of the norms (InternViT).
     pub norm_type: Option<String>,
-    /// Norms of queries and keys (`InternViT` of InternVL chat).
+    /// Norms of queries and keys (InternViT of InternVL chat).
     pub qk_normalization: Option<bool>,
-    /// Norms of queries and keys (`InternViT` of the transformers library).
+    /// Norms of queries and keys (InternViT of the transformers library).
     pub use_qk_norm: Option<bool>,
-    /// Biases of queries, keys and values (`InternViT` of InternVL chat).
+    /// Biases of queries, keys and values (InternViT of InternVL chat).
     pub qkv_bias: Option<bool>,
-    /// Biases of queries, keys and values (`InternViT` of the transformers library).
+    /// Biases of queries, keys and values (InternViT of the transformers library).
     pub attention_bias: Option<bool>,
-    /// Whether there are position embeddings (`InternViT` of the transformers library).
+    /// Whether there are position embeddings (InternViT of the transformers library).
     pub use_absolute_position_embeddings: Option<bool>,
-    /// Whether there is no norm at the end (`InternViT` of the transformers library).
+    /// Whether there is no norm at the end (InternViT of the transformers library).
     pub use_mean_pooling: Option<bool>,
     /// Present when the weights were quantised before.
     pub quantization_config: Option<RawQuantization>,

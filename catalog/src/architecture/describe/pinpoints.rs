@@ -26,10 +26,10 @@ pub fn read(raw: Option<&RawPinpoints>, order: Order) -> Result<Vec<(u32, u32)>,
         Some(RawPinpoints::Pairs(pairs)) => pairs.clone(),
         Some(RawPinpoints::Text(text)) => parse(text)?,
     };
-    let side = |value: i64| u32::try_from(value).ok().filter(|side| (1..=1 << 16).contains(side));
+    let edge = |value: i64| u32::try_from(value).ok().filter(|edge| (1..=1 << 16).contains(edge));
     let size = |&(first, second): &(i64, i64)| match order {
-        Order::HeightWidth => Some((side(first)?, side(second)?)),
-        Order::WidthHeight => Some((side(second)?, side(first)?)),
+        Order::HeightWidth => Some((edge(first)?, edge(second)?)),
+        Order::WidthHeight => Some((edge(second)?, edge(first)?)),
     };
     match pairs.iter().map(size).collect::<Option<Vec<_>>>() {
         Some(sizes) if (1..=MOST).contains(&sizes.len()) => Ok(sizes),

@@ -18,7 +18,7 @@ pub enum Decoder {
     Mistral,
     /// Qwen2 and 2.5.
     Qwen2,
-    /// `InternLM2` and 2.5, and 3 where it is stored under the names of 2.
+    /// InternLM2 and 2.5, and 3 where it is stored under the names of 2.
     InternLm2,
     /// `InternLM3`.
     InternLm3,

@@ -6,8 +6,8 @@ use super::super::{ArchitectureError, VisionConfig};
 use super::fields::invalid;
 use super::{original, vision};
 
-/// Heads of the CLIP towers that OpenAI published, by their width: ViT-B and ViT-L.
-const PUBLISHED: [(usize, usize); 2] = [(768, 12), (1024, 16)];
+/// Heads of the CLIP towers that `OpenAI` published, by their width: ViT-B and ViT-L.
+const PUBLISHED: [(usize, i64); 2] = [(768, 12), (1024, 16)];
 /// Narrower towers than this one were never published.
 const NARROW: usize = 512;
 
@@ -103,16 +103,13 @@ fn heads(raw: &RawConfig, stated: &RawVision, width: usize) -> Result<(i64, bool
         return Ok((heads, false));
     }
     if let Some((_, heads)) = PUBLISHED.iter().find(|(published, _)| *published == width) {
-        return Ok((i64::try_from(*heads).unwrap_or(i64::MAX), false));
+        return Ok((*heads, false));
     }
-    let decoder = raw.num_attention_heads.and_then(|heads| usize::try_from(heads).ok());
-    match decoder.filter(|heads| width < NARROW && *heads > 0 && width.is_multiple_of(*heads)) {
-        Some(heads) => Ok((i64::try_from(heads).unwrap_or(i64::MAX), true)),
-        None => {
-            let expected = format!("given for a tower of the width {width}, by the tower's own config.json");
-            Err(invalid("vision_config.num_attention_heads", &"missing", &expected))
-        }
-    }
+    let fits = |heads: &i64| width < NARROW && usize::try_from(*heads).is_ok_and(|n| n > 0 && width.is_multiple_of(n));
+    raw.num_attention_heads.filter(fits).map(|heads| (heads, true)).ok_or_else(|| {
+        let expected = format!("given for a tower of the width {width}, by the tower's own config.json");
+        invalid("vision_config.num_attention_heads", &"missing", &expected)
+    })
 }
 
 fn misshapen(name: &str, shape: &[usize], expected: &str) -> ArchitectureError {

@@ -52,7 +52,7 @@ pub fn clip(raw: &RawVision, features: &Features) -> Result<VisionConfig, Archit
     tower(raw, Tower::Clip, &defaults, "quick_gelu", features)
 }
 
-/// An `InternViT` under the transformers library's names.
+/// An InternViT under the transformers library's names.
 pub fn intern_vit(raw: &RawVision, features: &Features) -> Result<VisionConfig, ArchitectureError> {
     match raw.model_type.as_deref() {
         None | Some("internvl_vision") => {}
@@ -69,7 +69,7 @@ pub fn intern_vit(raw: &RawVision, features: &Features) -> Result<VisionConfig, 
     tower(raw, kind, &defaults, "gelu", features)
 }
 
-/// An `InternViT` of InternVL chat whose tiles have `forced` pixels a side, when that is said.
+/// An InternViT of InternVL chat whose tiles have `forced` pixels a side, when that is said.
 pub fn intern_vit_chat(
     raw: &RawVision,
     forced: Option<i64>,

@@ -79,7 +79,8 @@ fn heads_that_cannot_be_known_are_not_guessed() {
 
 #[test]
 fn shapes_that_make_no_tower_are_named() {
-    let harm: [(&str, fn(&mut TowerShapes)); 9] = [
+    type Harm = fn(&mut TowerShapes);
+    let harm: [(&str, Harm); 9] = [
         ("class_embedding", |shapes| shapes.class = vec![1, 1, 32]),
         ("class_embedding", |shapes| shapes.class = vec![0]),
         ("patch_embedding", |shapes| shapes.patches[0] = 33),
