@@ -13,7 +13,7 @@ use vlm_catalog::quantization::Quantization;
 /// unquantised, in int8 and in int4.
 type Row = (&'static [&'static str], &'static str, &'static str, u64, [&'static str; 3]);
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     (&["llava-v1.5-7b", "llava-1.5-7b-hf"], "7.063", "14.13", 524_288, ["13.2", "7.4", "4.4"]),
     (&["llava-v1.6-vicuna-7b", "llava-v1.6-vicuna-7b-hf"], "7.063", "14.13", 524_288, ["13.2", "7.4", "4.4"]),
     // 13.65 GiB in int8, just below the half.
@@ -27,7 +27,9 @@ const ROWS: [Row; 20] = [
     (&["llava-v1.6-mistral-7b"], "7.566", "15.13", 131_072, ["14.1", "7.9", "4.6"]),
     // 64 rows of vocabulary more, which here show in the last digit.
     (&["llava-v1.6-mistral-7b-hf"], "7.567", "15.13", 131_072, ["14.1", "7.9", "4.6"]),
-    (&["llava-v1.6-34b", "llava-v1.6-34b-hf"], "34.751", "69.50", 245_760, ["64.7", "35.1", "19.5"]),
+    (&["llava-v1.6-34b"], "34.751", "69.50", 245_760, ["64.7", "35.1", "19.5"]),
+    // 64 more rows of the vocabulary and of the head: 917 504 numbers.
+    (&["llava-v1.6-34b-hf"], "34.752", "69.50", 245_760, ["64.7", "35.1", "19.5"]),
     (
         &["InternVL2-1B", "InternVL2_5-1B", "InternVL3-1B", "InternVL3-1B-hf"],
         "0.938",
