@@ -11,8 +11,10 @@ use candle_core::{Result, Tensor, bail};
 
 pub use blocks::{BlockBuilder, Blocks};
 
-/// Rows up to which the own products are used.
+/// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
+/// The same for quantised weights: products in integers stay ahead for longer.
+const FEW_QUANTISED_ROWS: usize = 32;
 
 /// A linear layer.
 #[derive(Clone, Debug)]
@@ -58,6 +60,13 @@ impl Weight {
         match self {
             Self::Dense(tensor) => tensor.dims2(),
             Self::Blocks(blocks) => Ok(blocks.dims()),
+        }
+    }
+
+    fn few_rows(&self) -> usize {
+        match self {
+            Self::Dense(_) => FEW_ROWS,
+            Self::Blocks(_) => FEW_QUANTISED_ROWS,
         }
     }
 
