@@ -55,7 +55,7 @@ fn layers(inner: usize, outer: usize, bias: &Tensor) -> Vec<(String, Linear, Ten
         if format.fits(inner) {
             let held = QTensor::quantize(&weights, dtype).unwrap().dequantize(&Device::Cpu).unwrap();
             let linear = Linear::new(Weight::Blocks(blocks(&weights, format)), Some(bias.clone()));
-            layers.push((format.to_string(), linear, held, 1e-2));
+            layers.push((format.to_string(), linear, held, 4e-2));
         }
     }
     layers
