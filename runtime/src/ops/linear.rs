@@ -45,8 +45,11 @@ impl Linear {
         if inner != input {
             bail!("a linear layer of rows of {input} numbers cannot take rows of {inner}")
         }
-        let y =
-            if rows <= FEW_ROWS { few_rows::forward(x, &self.weight)? } else { many_rows::forward(x, &self.weight)? };
+        let y = if rows <= self.weight.few_rows() {
+            few_rows::forward(x, &self.weight)?
+        } else {
+            many_rows::forward(x, &self.weight)?
+        };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
