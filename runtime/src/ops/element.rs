@@ -105,15 +105,18 @@ impl Element for f16 {
     }
 }
 
-/// The f16 of these bits in f32. A multiplication mends the exponent, that of subnormal numbers as well; numbers
-/// with the highest exponent, which are infinite or none, keep the highest.
+/// The finite f16 of these bits in f32: a multiplication mends the exponent, that of subnormal numbers as well.
 #[inline(always)]
-pub fn widen_f16(bits: u16) -> f32 {
-    let bits = u32::from(bits);
-    let magnitude = (bits & 0x7fff) << 13;
-    let highest = if magnitude >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
-    let value = f32::from_bits(magnitude) * F16_SCALE;
-    f32::from_bits(value.to_bits() | highest | (bits & 0x8000) << 16)
+pub fn widen_finite_f16(bits: u16) -> f32 {
+    // The sign stays where it is, three places in between are cleared.
+    f32::from_bits((i32::from(bits.cast_signed()) << 13).cast_unsigned() & 0x8fff_e000) * F16_SCALE
+}
+
+/// The f16 of these bits in f32. Numbers with the highest exponent, which are infinite or none, keep the highest.
+#[inline(always)]
+fn widen_f16(bits: u16) -> f32 {
+    let highest = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(widen_finite_f16(bits).to_bits() | highest)
 }
 
 /// The largest magnitude in a tensor of f32, f16 or bf16; not finite when it has a number that is not.

@@ -11,8 +11,10 @@ use candle_core::{Result, Tensor, bail};
 
 pub use blocks::{BlockBuilder, Blocks};
 
-/// Rows up to which the own products are used.
+/// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
+/// The same for quantised weights: products in integers stay ahead for longer.
+const FEW_QUANTISED_ROWS: usize = 32;
 
 /// A linear layer.
 #[derive(Clone, Debug)]
@@ -43,8 +45,11 @@ impl Linear {
         if inner != input {
             bail!("a linear layer of rows of {input} numbers cannot take rows of {inner}")
         }
-        let y =
-            if rows <= FEW_ROWS { few_rows::forward(x, &self.weight)? } else { many_rows::forward(x, &self.weight)? };
+        let y = if rows <= self.weight.few_rows() {
+            few_rows::forward(x, &self.weight)?
+        } else {
+            many_rows::forward(x, &self.weight)?
+        };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
@@ -58,6 +63,13 @@ impl Weight {
         match self {
             Self::Dense(tensor) => tensor.dims2(),
             Self::Blocks(blocks) => Ok(blocks.dims()),
+        }
+    }
+
+    fn few_rows(&self) -> usize {
+        match self {
+            Self::Dense(_) => FEW_ROWS,
+            Self::Blocks(_) => FEW_QUANTISED_ROWS,
         }
     }
 

@@ -58,7 +58,7 @@ impl Activations {
     }
 }
 
-/// Writes a block and gives its scale. A number that is not finite makes the scale none, so that it is not lost.
+/// Writes a block and gives its scale, which is not finite either when a number is not: so that it is not lost.
 struct Quantise<'a> {
     x: &'a [f32],
     numbers: &'a mut [i8],
@@ -71,11 +71,7 @@ impl WithSimd for Quantise<'_> {
     fn with_simd<S: Simd>(self, _simd: S) -> f32 {
         // Magnitudes are ordered as their bits are; those of what is not finite are the largest.
         let largest = self.x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
-        let largest = f32::from_bits(largest);
-        if !largest.is_finite() {
-            return f32::NAN;
-        }
-        let scale = largest / 127.0;
+        let scale = f32::from_bits(largest) / 127.0;
         let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
         for (number, x) in self.numbers.iter_mut().zip(self.x) {
             *number = (x * inverse).round_ties_even() as i8;

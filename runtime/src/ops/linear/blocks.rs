@@ -11,7 +11,7 @@ use vlm_catalog::quantization::BlockFormat;
 
 use super::kernels::{Q4K_GROUPS, scales_and_mins};
 use crate::ops::cpu;
-use crate::ops::element::widen_f16;
+use crate::ops::element::widen_finite_f16;
 
 /// Numbers that are widened and quantised at a time.
 const QUANTISED: usize = 1 << 18;
@@ -152,7 +152,7 @@ fn widen_q8_0(bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<{ BlockFormat::Q8_0.block_bytes() }>();
     let (outs, _) = out.as_chunks_mut::<{ BlockFormat::Q8_0.block_len() }>();
     for (block, out) in blocks.iter().zip(outs) {
-        let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
+        let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
         for (out, number) in out.iter_mut().zip(&block[2..]) {
             *out = f32::from(number.cast_signed()) * scale;
         }
@@ -164,7 +164,7 @@ fn widen_q4_0(bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<{ BlockFormat::Q4_0.block_bytes() }>();
     let (outs, _) = out.as_chunks_mut::<{ BlockFormat::Q4_0.block_len() }>();
     for (block, out) in blocks.iter().zip(outs) {
-        let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
+        let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
         let (low, high) = out.split_at_mut(16);
         for ((low, high), two) in low.iter_mut().zip(high).zip(&block[2..]) {
             *low = (f32::from(two & 15) - 8.0) * scale;
@@ -178,8 +178,8 @@ fn widen_q4_k(bytes: &[u8], out: &mut [f32]) {
     let (blocks, _) = bytes.as_chunks::<{ BlockFormat::Q4_K.block_bytes() }>();
     let (outs, _) = out.as_chunks_mut::<{ BlockFormat::Q4_K.block_len() }>();
     for (block, out) in blocks.iter().zip(outs) {
-        let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
-        let min_scale = widen_f16(u16::from_le_bytes([block[2], block[3]]));
+        let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
+        let min_scale = widen_finite_f16(u16::from_le_bytes([block[2], block[3]]));
         let (scales, mins) = scales_and_mins(block);
         for (pair, (twos, out)) in block[16..].chunks_exact(32).zip(out.chunks_exact_mut(64)).enumerate() {
             let (low, high) = out.split_at_mut(32);

@@ -1,4 +1,4 @@
-//! Products of up to [`super::FEW_ROWS`] rows: every weight is read once, for all of them.
+//! Products of a few rows: every weight is read once, for all of them.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use half::{bf16, f16};
@@ -9,6 +9,9 @@ use super::kernels::{BlockProducts, Kernels};
 use super::{Blocks, Weight};
 use crate::ops::cpu;
 use crate::ops::element::Element;
+
+/// Weights that are widened at a time: a whole number of vectors of every machine, as many as stay in registers.
+const WIDENED: usize = 64;
 
 /// `[rows, in]` to `[rows, out]`.
 pub fn forward(x: &Tensor, weight: &Weight) -> Result<Tensor> {
@@ -87,52 +90,68 @@ impl<E: Element> WithSimd for Products<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, columns } = self;
         for (column, w) in columns.chunks_exact_mut(x.rows).zip(w.chunks_exact(x.inner)) {
             let quads = x.rows / 4 * 4;
             for r in (0..quads).step_by(4) {
                 let rows = [x.row(r), x.row(r + 1), x.row(r + 2), x.row(r + 3)];
-                column[r..r + 4].copy_from_slice(&dots::<S, E, 4, 16>(w, rows));
+                column[r..r + 4].copy_from_slice(&dots::<S, E, 4, 2>(simd, w, rows));
             }
             for (r, y) in column.iter_mut().enumerate().skip(quads) {
-                [*y] = dots::<S, E, 1, 32>(w, [x.row(r)]);
+                [*y] = dots::<S, E, 1, 4>(simd, w, [x.row(r)]);
             }
         }
     }
 }
 
-/// Products of a row of weights with `ROWS` rows of its length. `LANES` sums of each grow side by side, as vectors.
+/// Products of a row of weights with `ROWS` rows of its length. Weights are widened once, a few at a time; `CHAINS`
+/// sums of each row grow side by side, because one addition waits for the one before it.
 #[inline(always)]
-fn dots<S: Simd, E: Element, const ROWS: usize, const LANES: usize>(w: &[E], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
-    let (chunks, rest) = w.as_chunks::<LANES>();
-    let rows = rows.map(|row| row.as_chunks::<LANES>());
-    let rows_of_chunks = rows.map(|(row, _)| &row[..chunks.len()]);
-    let mut sums = [[0f32; LANES]; ROWS];
+fn dots<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
+    simd: S,
+    w: &[E],
+    rows: [&[f32]; ROWS],
+) -> [f32; ROWS] {
+    let (chunks, rest) = w.as_chunks::<WIDENED>();
+    // Closures are not inlined into the dispatch; neither is anything over arrays that takes one.
+    let (mut row_chunks, mut row_rests) = ([&[][..]; ROWS], [&[][..]; ROWS]);
+    for r in 0..ROWS {
+        let (chunks_of_row, rest) = rows[r].as_chunks::<WIDENED>();
+        (row_chunks[r], row_rests[r]) = (&chunks_of_row[..chunks.len()], rest);
+    }
+    let mut sums = [[simd.splat_f32s(0.0); CHAINS]; ROWS];
     for (i, chunk) in chunks.iter().enumerate() {
-        let mut wide = [0f32; LANES];
-        for lane in 0..LANES {
-            wide[lane] = chunk[lane].widen();
+        let mut wide = [0f32; WIDENED];
+        for (wide, w) in wide.iter_mut().zip(chunk) {
+            *wide = w.widen();
         }
+        let (wide, _) = pulp::as_arrays::<CHAINS, _>(S::as_simd_f32s(&wide).0);
+        let mut xs = [&[][..]; ROWS];
         for r in 0..ROWS {
-            let x = &rows_of_chunks[r][i];
-            for lane in 0..LANES {
-                sums[r][lane] = mul_add::<S>(wide[lane], x[lane], sums[r][lane]);
+            xs[r] = &pulp::as_arrays::<CHAINS, _>(S::as_simd_f32s(&row_chunks[r][i]).0).0[..wide.len()];
+        }
+        for (n, w) in wide.iter().enumerate() {
+            for r in 0..ROWS {
+                let x = &xs[r][n];
+                for chain in 0..CHAINS {
+                    sums[r][chain] = simd.mul_add_f32s(w[chain], x[chain], sums[r][chain]);
+                }
             }
         }
     }
     let mut out = [0f32; ROWS];
     for r in 0..ROWS {
-        let rest: f32 = rest.iter().zip(rows[r].1).map(|(w, x)| w.widen() * x).sum();
-        out[r] = cpu::sum(&mut sums[r]) + rest;
+        let mut sum = simd.splat_f32s(0.0);
+        for of_chain in sums[r] {
+            sum = simd.add_f32s(sum, of_chain);
+        }
+        out[r] = simd.reduce_sum_f32s(sum);
+        for (w, x) in rest.iter().zip(row_rests[r]) {
+            out[r] += w.widen() * x;
+        }
     }
     out
-}
-
-/// One rounding where the machine has an instruction for it; a function in software elsewhere would cost far more.
-#[inline(always)]
-fn mul_add<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
-    if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
 }
 
 struct Quantised<'a>(&'a Blocks);

@@ -11,7 +11,7 @@ use vlm_catalog::quantization::BlockFormat;
 use super::super::activations::Row;
 use super::{BlockProducts, Kernel, Q4K_GROUPS, scales_and_mins};
 use crate::ops::cpu;
-use crate::ops::element::widen_f16;
+use crate::ops::element::widen_finite_f16;
 
 const Q8_0: usize = BlockFormat::Q8_0.block_bytes();
 const Q4_0: usize = BlockFormat::Q4_0.block_bytes();
@@ -78,7 +78,7 @@ impl<const BYTES: usize> Signed<BYTES> {
         chain: usize,
     ) {
         let simd = self.0;
-        let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
+        let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
         let weights = self.numbers(block);
         let magnitudes = simd.avx2._mm256_abs_epi8(weights);
         let ones = simd.avx._mm256_set1_epi16(1);
@@ -132,8 +132,8 @@ impl Kernel for Q4K {
             (&numbers[..blocks.len()], &sums[..blocks.len()], &row.scales[..blocks.len()])
         });
         for (i, block) in blocks.iter().enumerate() {
-            let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
-            let min_scale = widen_f16(u16::from_le_bytes([block[2], block[3]]));
+            let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
+            let min_scale = widen_finite_f16(u16::from_le_bytes([block[2], block[3]]));
             let (scales, mins) = scales_and_mins(block);
             let products = self.products(block, scales, rows.map(|(numbers, _, _)| &numbers[i]));
             let mins = simd.sse4_1._mm_cvtepu8_epi16(pulp::cast([mins, [0; Q4K_GROUPS]]));

@@ -4,7 +4,7 @@ use vlm_catalog::quantization::BlockFormat;
 
 use super::super::activations::{GROUP, Row};
 use super::{BlockProducts, Kernel, Q4K_GROUPS, scales_and_mins};
-use crate::ops::element::widen_f16;
+use crate::ops::element::widen_finite_f16;
 
 /// See [`super::Kernels::run`].
 pub fn run(products: BlockProducts<'_>) {
@@ -23,7 +23,7 @@ impl Kernel for Q8_0 {
         let mut sums = [0f32; R];
         let (blocks, _) = weights.as_chunks::<{ BlockFormat::Q8_0.block_bytes() }>();
         for (i, block) in blocks.iter().enumerate() {
-            let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
+            let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
             for (sum, row) in sums.iter_mut().zip(rows) {
                 let products = block[2..].iter().zip(&row.numbers[i]);
                 let product: i32 = products.map(|(w, x)| i32::from(w.cast_signed()) * i32::from(*x)).sum();
@@ -42,7 +42,7 @@ impl Kernel for Q4_0 {
         let mut sums = [0f32; R];
         let (blocks, _) = weights.as_chunks::<{ BlockFormat::Q4_0.block_bytes() }>();
         for (i, block) in blocks.iter().enumerate() {
-            let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
+            let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
             for (sum, row) in sums.iter_mut().zip(rows) {
                 let product = nibbles(&block[2..], &row.numbers[i]) - 8 * i32::from(row.sums[i]);
                 *sum += scale * row.scales[i] * product as f32;
@@ -69,8 +69,8 @@ impl Kernel for Q4K {
         let mut sums = [0f32; R];
         let (blocks, _) = weights.as_chunks::<{ BlockFormat::Q4_K.block_bytes() }>();
         for (i, block) in blocks.iter().enumerate() {
-            let scale = widen_f16(u16::from_le_bytes([block[0], block[1]]));
-            let min_scale = widen_f16(u16::from_le_bytes([block[2], block[3]]));
+            let scale = widen_finite_f16(u16::from_le_bytes([block[0], block[1]]));
+            let min_scale = widen_finite_f16(u16::from_le_bytes([block[2], block[3]]));
             let (scales, mins) = scales_and_mins(block);
             for (sum, row) in sums.iter_mut().zip(rows) {
                 let (mut product, mut offset) = (0, 0);
