@@ -3,8 +3,8 @@
     python evaluate_runtime.py PATH/TO/vlm-runtime        # writes evaluation_runtime.json
 
 The questions are those of each model's own `evaluate.py`. One server for each model and format runs at the same
-time as all others. What the report already holds of other models and formats stays in it. Ends with 1 where a 16-bit
-or int8 model strays from f32.
+time as all others, or several where there are cores enough. With --answers a run that was cut goes on where it was.
+What the report already holds of other models and formats stays in it. Ends with 1 where 16 bits or int8 stray from f32.
 """
 
 import argparse
@@ -60,85 +60,111 @@ def free_port():
 
 
 class Server:
-    """One model in one format, and the answers that it has given: {number of the case: text}."""
+    """One model in one format, by `copies` processes, and the answers that it has given: {number of the case: text}."""
 
-    def __init__(self, binary, folder, format, concurrency, threads):
-        self.model, self.format, self.port, self.answers = folder.name, format, free_port(), {}
-        self.concurrency, self.seconds, self.error, self.lock = concurrency, None, None, threading.Lock()
-        self.log = tempfile.TemporaryFile()
-        line = [binary, "serve", "--model", folder / "model", "--served-model-name", NAME, "--host", "127.0.0.1", "--port", self.port,
-                "--max-concurrency", concurrency, "--drain-accept-seconds", 0, *FORMATS[format]]
-        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), TOKIO_WORKER_THREADS="2")
-        self.process = subprocess.Popen([str(word) for word in line], env=environment, stdout=self.log, stderr=subprocess.STDOUT)
+    def __init__(self, folder, format, args, copies):
+        self.model, self.format, self.ports, self.concurrency = folder.name, format, [free_port() for _ in range(copies)], args.concurrency
+        self.seconds, self.error, self.lock, self.log = None, None, threading.Lock(), tempfile.TemporaryFile()
+        self.kept = Path(args.answers) / f"{folder.name}-{format}.json" if args.answers else None
+        held = self.kept and self.kept.exists() and json.loads(self.kept.read_text())
+        self.answers = {int(number): text for number, text in held.items()} if held else {}
+        environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), TOKIO_WORKER_THREADS="2")
+        self.processes = []
+        for port in self.ports:
+            line = [args.binary, "serve", "--model", folder / "model", "--served-model-name", NAME, "--host", "127.0.0.1", "--port", port,
+                    "--max-concurrency", args.concurrency, "--drain-accept-seconds", 0, *FORMATS[format]]
+            self.processes.append(subprocess.Popen([str(word) for word in line], env=environment, stdout=self.log, stderr=subprocess.STDOUT))
 
     def __str__(self):
         return f"{self.model} {self.format}"
 
-    def fetch(self, method, path, body=None, connection=None):
-        connection = connection or HTTPConnection("127.0.0.1", self.port, timeout=300)
-        connection.request(method, path, body, {"content-type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read()
+    def connect(self, copy):
+        return HTTPConnection("127.0.0.1", self.ports[copy % len(self.ports)], timeout=300)
 
     def ready(self):
-        """Waits until the model is loaded."""
+        """Waits until every process has loaded the model."""
         deadline = time.time() + START_SECONDS
-        while time.time() < deadline and self.process.poll() is None:
-            try:
-                if self.fetch("GET", "/ready")[0] == 200:
-                    return
-            except (OSError, HTTPException):
-                pass
-            time.sleep(0.1)
-        self.log.seek(0)
-        raise SystemExit(f"{self} did not start:\n{self.log.read().decode(errors='replace')}")
+        for copy, process in enumerate(self.processes):
+            while process.poll() is None and time.time() < deadline:
+                try:
+                    if fetch(self.connect(copy), "GET", "/ready")[0] == 200:
+                        break
+                except (OSError, HTTPException):
+                    pass
+                time.sleep(0.1)
+            else:
+                self.log.seek(0)
+                raise SystemExit(f"{self} did not start:\n{self.log.read().decode(errors='replace')}")
 
     def ask(self, requests):
-        """Asks everything, `concurrency` requests at a time; an answer that is none is kept in `error`."""
-        begun, numbers = time.time(), iter(range(len(requests)))
+        """Asks what has no answer yet, `concurrency` requests at a time of each process; stops at the first error."""
+        begun, numbers = time.time(), iter([n for n in range(len(requests)) if n not in self.answers])
 
-        def work():
-            connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
+        def work(copy):
+            connection = self.connect(copy)
             while self.error is None:
                 with self.lock:
                     number = next(numbers, None)
                 if number is None:
                     return
                 try:
-                    status, body = self.fetch("POST", "/v1/chat/completions", requests[number][1], connection)
+                    status, body = fetch(connection, "POST", "/v1/chat/completions", requests[number][1])
                 except (OSError, HTTPException) as error:
                     status, body = 0, repr(error).encode()
                 if status != 200:
                     self.error = f"{self} answered {status} to question {number}: {body.decode(errors='replace')[:500]}"
                     return
-                self.answers[number] = json.loads(body)["choices"][0]["message"]["content"]
+                answer = json.loads(body)["choices"][0]["message"]["content"]
+                with self.lock:
+                    self.answers[number] = answer
 
-        workers = [threading.Thread(target=work) for _ in range(self.concurrency)]
+        workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(self.concurrency * len(self.ports))]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
         self.seconds = time.time() - begun
 
+    def keep(self):
+        """Writes the answers where `--answers` says, whole or not at all."""
+        if self.kept:
+            with self.lock:
+                text = json.dumps(self.answers, ensure_ascii=False)
+            self.kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.kept.with_suffix(".partial")
+            partial.write_text(text)
+            partial.replace(self.kept)
+
     def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def fetch(connection, method, path, body=None):
+    connection.request(method, path, body, {"content-type": "application/json"})
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def ask_all(servers, requests):
     """Asks all servers at once, with a line now and then on how far they are."""
     started = time.time()
-    threads = [threading.Thread(target=server.ask, args=(requests,)) for server in servers]
+    threads = [threading.Thread(target=server.ask, args=(requests,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        next(thread for thread in threads if thread.is_alive()).join(REPORT_SECONDS)
+        for thread in [thread for thread in threads if thread.is_alive()][:1]:
+            thread.join(REPORT_SECONDS)
         done = ", ".join(f"{server} {len(server.answers)}" for server in servers)
         print(f"{time.time() - started:.0f} s of {len(requests)}: {done}", flush=True)
+        for server in servers:
+            server.keep()
     errors = [server.error for server in servers if server.error]
     if errors:
         raise SystemExit("\n".join(errors))
@@ -206,9 +232,11 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--per-kind", type=int, default=300)
-    parser.add_argument("--concurrency", type=int, default=16, help="requests at a time to each server")
+    parser.add_argument("--concurrency", type=int, default=16, help="requests at a time to each process")
     parser.add_argument("--workers", type=int, default=max(1, cores - 1), help="processes that draw")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each server; more of them only wait for each other in models this small")
+    parser.add_argument("--copies", type=int, help="processes of each server; by default all cores are used")
+    parser.add_argument("--answers", help="folder that keeps the answers, for a run that may be cut")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process; more of them only wait for each other in models this small")
     parser.add_argument("--commit", help="what the binary was built from; by default what is checked out")
     parser.add_argument("--out", default=str(HERE / "evaluation_runtime.json"))
     args = parser.parse_args()
@@ -217,13 +245,13 @@ def main():
     with ProcessPoolExecutor(args.workers) as pool:
         requests = list(pool.map(request, jobs(args.per_kind), chunksize=16))
     print(f"drew {len(requests)} pictures in {time.time() - started:.0f} s, {sum(len(b) for _, b in requests) / 1e6:.0f} MB", flush=True)
-    servers = []
+    servers, copies = [], args.copies or max(1, cores // len(wanted))
     try:
         for model, format in wanted:
-            servers.append(Server(args.binary, HERE / model, format, args.concurrency, args.threads))
+            servers.append(Server(HERE / model, format, args, copies))
         for server in servers:
             server.ready()
-        print(f"{len(servers)} servers are ready after {time.time() - started:.0f} s", flush=True)
+        print(f"{len(servers)} servers of {copies} processes are ready after {time.time() - started:.0f} s", flush=True)
         ask_all(servers, requests)
     finally:
         for server in servers:
@@ -231,7 +259,7 @@ def main():
     exact = {server.model: server for server in servers if server.format == "f32"}
     runs = [run_of(server, requests, exact.get(server.model) if server.format != "f32" else None) for server in servers]
     for run in runs:
-        run.update(commit=args.commit or commit(), device=processor(), concurrency=args.concurrency, threads=args.threads)
+        run.update(commit=args.commit or commit(), device=processor(), concurrency=args.concurrency, copies=copies, threads=args.threads)
     runs = joined(args.out, args.per_kind, runs)
     report = dict(seed=SEED, per_kind=args.per_kind, decoding="greedy, exact match of the whole answer", runs=runs)
     Path(args.out).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
