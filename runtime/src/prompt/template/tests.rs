@@ -55,7 +55,7 @@ impl Turn {
 #[test]
 fn templates_render_as_in_transformers() {
     let dir = fixtures().join("templates");
-    let all: Rendered = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+    let all: Rendered = serde_json::from_slice(&std::fs::read(dir.join("rendered.json")).unwrap()).unwrap();
     assert!(all.expected.len() >= 8 && all.conversations.len() >= 10);
     for (name, expected) in &all.expected {
         let source = std::fs::read_to_string(dir.join(format!("{name}.jinja"))).unwrap();
