@@ -18,16 +18,31 @@ pub enum Cause {
     InvalidArguments,
     /// Anything else, such as a port already in use.
     StartFailed,
+    /// A GPU is asked for, and there is no driver or no GPU.
+    NoGpu,
+    /// The GPU's driver is older than the CUDA of this program.
+    DriverTooOld,
+    /// There is no code for this generation of GPUs.
+    GpuNotSupported,
+    /// A library of CUDA's is missing or broken.
+    CudaLibraryMissing,
+    /// Weights and KV cache do not fit into the GPU's memory.
+    NotEnoughMemory,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::ModelNotFound,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
         Self::InvalidArguments,
         Self::StartFailed,
+        Self::NoGpu,
+        Self::DriverTooOld,
+        Self::GpuNotSupported,
+        Self::CudaLibraryMissing,
+        Self::NotEnoughMemory,
     ];
 
     /// Exit code of the process.
@@ -38,6 +53,11 @@ impl Cause {
             Self::WeightsCorrupt => 11,
             Self::UnsupportedArchitecture => 12,
             Self::StartFailed => 20,
+            Self::NoGpu => 30,
+            Self::DriverTooOld => 31,
+            Self::GpuNotSupported => 32,
+            Self::CudaLibraryMissing => 33,
+            Self::NotEnoughMemory => 34,
         }
     }
 
@@ -49,6 +69,11 @@ impl Cause {
             Self::UnsupportedArchitecture => "UnsupportedArchitecture",
             Self::InvalidArguments => "InvalidArguments",
             Self::StartFailed => "StartFailed",
+            Self::NoGpu => "NoGpu",
+            Self::DriverTooOld => "DriverTooOld",
+            Self::GpuNotSupported => "GpuNotSupported",
+            Self::CudaLibraryMissing => "CudaLibraryMissing",
+            Self::NotEnoughMemory => "NotEnoughMemory",
         }
     }
 
@@ -60,6 +85,13 @@ impl Cause {
             Self::UnsupportedArchitecture => "use a checkpoint of a supported architecture",
             Self::InvalidArguments => "correct the flag",
             Self::StartFailed => "see the container's log",
+            Self::NoGpu => "run it on a node with a GPU and its container toolkit, or with --device cpu",
+            Self::DriverTooOld => "update the driver of the node",
+            Self::GpuNotSupported => "run it on a newer GPU, or with --device cpu",
+            Self::CudaLibraryMissing => "use the image that brings the libraries of CUDA 13, or install them",
+            Self::NotEnoughMemory => {
+                "use a GPU with more memory, quantise the model, or lower the longest sequence or the concurrency"
+            }
         }
     }
 

@@ -18,6 +18,12 @@ pub enum Trouble {
     WeightsCorrupt,
     /// The checkpoint is of a kind that is not served.
     UnsupportedArchitecture,
+    /// Weights and KV cache do not fit into the GPU's memory.
+    NotEnoughMemory,
+    /// The server has no code for this generation of GPUs.
+    GpuNotSupported,
+    /// The image lacks a library of CUDA's.
+    CudaLibraryMissing,
     /// The server refuses its arguments.
     InvalidArguments,
     /// The namespace's `PodSecurity` level forbids the pods.
@@ -28,6 +34,10 @@ pub enum Trouble {
     ImagePullError,
     /// A container used more memory than its limit.
     ContainerOOMKilled,
+    /// The node's GPU driver is too old.
+    DriverTooOld,
+    /// The server finds no GPU on its node.
+    NoGpu,
     /// The server could not start for a reason of its own.
     StartFailed,
     /// A container ends again and again.
@@ -57,18 +67,23 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::SpecRefused,
         Self::NameTaken,
         Self::VolumeNotFound,
         Self::ModelNotFound,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
+        Self::NotEnoughMemory,
+        Self::GpuNotSupported,
+        Self::CudaLibraryMissing,
         Self::InvalidArguments,
         Self::PodSecurityForbids,
         Self::ContainerConfigError,
         Self::ImagePullError,
         Self::ContainerOOMKilled,
+        Self::DriverTooOld,
+        Self::NoGpu,
         Self::StartFailed,
         Self::ContainerCrashLoopBackOff,
         Self::PodRefused,
@@ -87,11 +102,16 @@ impl Trouble {
             Self::ModelNotFound => Cause::ModelNotFound.reason(),
             Self::WeightsCorrupt => Cause::WeightsCorrupt.reason(),
             Self::UnsupportedArchitecture => Cause::UnsupportedArchitecture.reason(),
+            Self::NotEnoughMemory => Cause::NotEnoughMemory.reason(),
+            Self::GpuNotSupported => Cause::GpuNotSupported.reason(),
+            Self::CudaLibraryMissing => Cause::CudaLibraryMissing.reason(),
             Self::InvalidArguments => Cause::InvalidArguments.reason(),
             Self::PodSecurityForbids => "PodSecurityForbids",
             Self::ContainerConfigError => "ContainerConfigError",
             Self::ImagePullError => "ImagePullError",
             Self::ContainerOOMKilled => "ContainerOOMKilled",
+            Self::DriverTooOld => Cause::DriverTooOld.reason(),
+            Self::NoGpu => Cause::NoGpu.reason(),
             Self::StartFailed => Cause::StartFailed.reason(),
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
             Self::PodRefused => "PodRefused",
@@ -111,12 +131,17 @@ impl Trouble {
             | Self::ModelNotFound
             | Self::WeightsCorrupt
             | Self::UnsupportedArchitecture
+            | Self::NotEnoughMemory
+            | Self::GpuNotSupported
+            | Self::CudaLibraryMissing
             | Self::InvalidArguments
             | Self::PodSecurityForbids
             | Self::RolloutStuck => Stalls::AtOnce,
             Self::ContainerConfigError
             | Self::ImagePullError
             | Self::ContainerOOMKilled
+            | Self::DriverTooOld
+            | Self::NoGpu
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
             | Self::PodRefused => Stalls::AfterDeadline,
@@ -133,6 +158,11 @@ impl From<Cause> for Trouble {
             Cause::UnsupportedArchitecture => Self::UnsupportedArchitecture,
             Cause::InvalidArguments => Self::InvalidArguments,
             Cause::StartFailed => Self::StartFailed,
+            Cause::NoGpu => Self::NoGpu,
+            Cause::DriverTooOld => Self::DriverTooOld,
+            Cause::GpuNotSupported => Self::GpuNotSupported,
+            Cause::CudaLibraryMissing => Self::CudaLibraryMissing,
+            Cause::NotEnoughMemory => Self::NotEnoughMemory,
         }
     }
 }
