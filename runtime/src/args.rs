@@ -234,8 +234,18 @@ mod tests {
 
     #[test]
     fn every_command_that_loads_a_model_takes_the_same_flags() {
-        let flags =
-            ["--vision-tower", "/t", "--chat-template", "llava_v1", "--dtype", "bf16", "--quantization", "int4"];
+        let flags = [
+            "--vision-tower",
+            "/t",
+            "--chat-template",
+            "llava_v1",
+            "--dtype",
+            "bf16",
+            "--quantization",
+            "int4",
+            "--device",
+            "cpu",
+        ];
         let commands: [&[&str]; 3] = [
             &["serve", "--model", "x"],
             &["trace", "--model", "x", "--prompt-file", "p", "--max-tokens", "1", "--out", "o"],
@@ -249,6 +259,7 @@ mod tests {
             };
             assert_eq!(how.vision_tower.as_deref(), Some(std::path::Path::new("/t")));
             assert_eq!(how.chat_template.as_deref(), Some("llava_v1"));
+            assert_eq!(how.device, crate::device::DeviceChoice::Cpu);
             assert_eq!((how.precision.dtype, how.precision.quantization), (Dtype::Bf16, Quantization::Int4));
         }
         assert!(wrong(&["serve", "--model", "x", "--quantization", "int3"]).contains("none, int8, int4"));

@@ -18,6 +18,7 @@ mod zip;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use serde::de::DeserializeOwned;
 use vlm_catalog::architecture::raw::RawConfig;
 use vlm_catalog::architecture::{Dialect, Family, ModelConfig, describe};
@@ -93,6 +94,12 @@ impl Checkpoint {
     /// Where each part's tensors are.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The number format in which the decoder is stored.
+    pub fn stored(&self) -> DType {
+        let names = self.decoder().embedding().names();
+        names.first().and_then(|name| self.weights.dtype(name)).unwrap_or(DType::F32)
     }
 
     /// Path of a file of the checkpoint.

@@ -18,6 +18,7 @@ pub use request::{EngineOptions, Event, Failure, FinishReason, Request, Sampling
 pub use sampling::{NotFinite, choose};
 pub use steps::{CHUNK, Steps};
 
+use candle_core::Device;
 use vlm_catalog::architecture::TextConfig;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -44,8 +45,17 @@ impl Engine {
     /// # Errors
     /// Weights that do not fit the configuration, options that do not fit the model.
     pub fn start(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Self, CheckpointError> {
+        Self::start_on(checkpoint, options, &Device::Cpu)
+    }
+
+    /// Like [`Engine::start`], on `device`.
+    ///
+    /// # Errors
+    /// The same, and what `device` has no room for.
+    pub fn start_on(checkpoint: &Checkpoint, options: EngineOptions, device: &Device) -> Result<Self, CheckpointError> {
         slots(&checkpoint.config().text, &options)?;
-        Self::over(VisionLanguage::load(checkpoint, options.max_tokens, options.precision)?, options)
+        let model = VisionLanguage::load_on(checkpoint, options.max_tokens, options.precision, device)?;
+        Self::over(model, options)
     }
 
     /// Like [`Engine::start`], over a model that is loaded for as many positions as `options` asks for.

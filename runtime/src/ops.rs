@@ -10,17 +10,27 @@ mod activation;
 mod attention;
 mod batch;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod element;
+mod gather;
 mod kv_cache;
 mod linear;
 mod norm;
+mod residual;
 mod rope;
+mod stem;
+mod tile_attention;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
 pub use batch::{Batch, Segment};
 pub use element::largest;
+pub use gather::gather;
 pub use kv_cache::KvCache;
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
+pub use residual::{add, add_scaled};
 pub use rope::RopeTable;
+pub use stem::stem;
+pub use tile_attention::tile_attention;

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::Failure;
 use super::scheduler::{Decode, SequenceId};
 use super::steps::Steps;
+use crate::device;
 use crate::models::{VisionLanguage, finite};
 use crate::ops::Segment;
 use crate::prompt::Prompt;
@@ -31,6 +32,10 @@ pub trait Executor: Send {
     ) -> Result<Option<Vec<f32>>, Failure>;
     /// One more token for each; logits in the same order.
     fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>, Failure>;
+    /// Whether the device is gone for good, so that no later step can succeed. Asked after a step that failed.
+    fn lost(&self) -> bool {
+        false
+    }
 }
 
 /// Model and KV cache.
@@ -120,5 +125,9 @@ impl Executor for ModelExecutor {
         };
         let rows: Vec<(Segment, u32)> = rows.iter().map(|(row, id)| (segment(row), *id)).collect();
         Ok(self.steps.next(&rows)?.to_vec2()?)
+    }
+
+    fn lost(&self) -> bool {
+        device::is_lost(self.steps.model().device())
     }
 }

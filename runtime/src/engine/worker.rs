@@ -30,6 +30,8 @@ pub struct Worker<E> {
     kv_tokens: usize,
     streams: HashMap<SequenceId, Stream>,
     next_id: SequenceId,
+    /// No step can succeed any more.
+    lost: bool,
     shared: Arc<Shared>,
 }
 
@@ -45,10 +47,19 @@ impl<E: Executor> Worker<E> {
     /// A worker over `executor`, with a scheduler of `limits`.
     pub fn new(executor: E, limits: Limits, shared: Arc<Shared>) -> Self {
         let scheduler = Scheduler::new(limits);
-        Self { executor, scheduler, kv_tokens: limits.kv_tokens, streams: HashMap::new(), next_id: 0, shared }
+        Self {
+            executor,
+            scheduler,
+            kv_tokens: limits.kv_tokens,
+            streams: HashMap::new(),
+            next_id: 0,
+            lost: false,
+            shared,
+        }
     }
 
-    /// Serves until every handle is gone and all accepted requests have ended, or until a fault.
+    /// Serves until every handle is gone and all accepted requests have ended, or until a fault or the loss of the
+    /// device.
     pub fn run(mut self, submissions: &Receiver<Submission>) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(submissions)));
         if served.is_err() {
@@ -85,6 +96,10 @@ impl<E: Executor> Worker<E> {
                 self.work(work);
             }
             self.publish();
+            if self.lost {
+                tracing::error!("the device is lost");
+                return;
+            }
         }
     }
 
@@ -162,6 +177,7 @@ impl<E: Executor> Worker<E> {
     }
 
     fn fail(&mut self, id: SequenceId, why: Failure) {
+        self.lost |= matches!(why, Failure::Step(_)) && self.executor.lost();
         tracing::error!(%why, "a sequence failed");
         self.end(id, Some(Event::Failed(why)));
     }

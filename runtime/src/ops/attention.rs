@@ -10,6 +10,9 @@ use super::kv_cache::KvShape;
 use super::rope::rotate;
 use super::{Batch, KvCache, RopeTable, cpu};
 
+#[cfg(feature = "cuda")]
+mod on_gpu;
+
 /// Cached tokens that are widened to f32 at a time.
 const TILE: usize = 64;
 
@@ -43,6 +46,26 @@ impl CustomOp3 for Attention<'_> {
             CpuStorage::F16(_) => self.attend::<f16>(qkv, (cache, cache_layout), rope),
             CpuStorage::BF16(_) => self.attend::<bf16>(qkv, (cache, cache_layout), rope),
             _ => self.attend::<f32>(qkv, (cache, cache_layout), rope),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &candle_core::CudaStorage,
+        qkv_layout: &Layout,
+        cache: &candle_core::CudaStorage,
+        cache_layout: &Layout,
+        rope: &candle_core::CudaStorage,
+        rope_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::DType;
+        use candle_core::backend::BackendStorage;
+        let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
+        match cache.dtype() {
+            DType::F16 => self.launch::<f16>(qkv, (cache, cache_layout), rope, "f16"),
+            DType::BF16 => self.launch::<bf16>(qkv, (cache, cache_layout), rope, "bf16"),
+            _ => self.launch::<f32>(qkv, (cache, cache_layout), rope, "f32"),
         }
     }
 }

@@ -1,5 +1,19 @@
 //! Which rows of a step belong to which sequence.
 
+#[cfg(feature = "cuda")]
+mod on_gpu;
+
+#[cfg(feature = "cuda")]
+use std::sync::{Arc, OnceLock};
+
+#[cfg(feature = "cuda")]
+use candle_core::{CudaDevice, Result};
+
+#[cfg(feature = "cuda")]
+use super::RopeTable;
+#[cfg(feature = "cuda")]
+pub use on_gpu::DeviceRows;
+
 /// Consecutive rows of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -22,6 +36,9 @@ pub struct Batch {
     long: Vec<bool>,
     /// Index of each segment's last row.
     last: Vec<u32>,
+    /// The same in a GPU's memory, from its first use on.
+    #[cfg(feature = "cuda")]
+    on_gpu: OnceLock<Arc<DeviceRows>>,
 }
 
 impl Batch {
@@ -44,6 +61,16 @@ impl Batch {
     /// Whether row `row` takes the angles of long sequences.
     pub fn long(&self, row: usize) -> bool {
         self.long[row]
+    }
+
+    /// The rows on `device`; a batch has one device and one table of angles for its life.
+    #[cfg(feature = "cuda")]
+    pub fn on_gpu(&self, rope: &RopeTable, device: &CudaDevice) -> Result<Arc<DeviceRows>> {
+        if let Some(rows) = self.on_gpu.get() {
+            return Ok(Arc::clone(rows));
+        }
+        let rows = Arc::new(DeviceRows::new(self, rope, device)?);
+        Ok(Arc::clone(self.on_gpu.get_or_init(|| rows)))
     }
 
     /// Index of each segment's last row.

@@ -23,6 +23,7 @@ const FAILS: u32 = 1;
 const NAN: u32 = 2;
 const PANICS: u32 = 3;
 const NAN_LATER: u32 = 4;
+const LOSES_THE_DEVICE: u32 = 5;
 
 impl Scripted {
     fn logits(&self, id: SequenceId, decoding: bool) -> Vec<f32> {
@@ -59,7 +60,7 @@ impl Executor for Scripted {
     ) -> Result<Option<Vec<f32>>, Failure> {
         self.log.lock().unwrap().push(format!("prefill {id} {rows}"));
         match self.prompts[&id] {
-            FAILS => Err(Failure::Step("told to fail".to_owned())),
+            FAILS | LOSES_THE_DEVICE => Err(Failure::Step("told to fail".to_owned())),
             PANICS => panic!("told to panic"),
             _ => Ok(last.then(|| self.logits(id, false))),
         }
@@ -69,6 +70,10 @@ impl Executor for Scripted {
         std::thread::sleep(Duration::from_millis(2));
         self.log.lock().unwrap().push("decode".to_owned());
         Ok(rows.iter().map(|(row, _)| self.logits(row.id, true)).collect())
+    }
+
+    fn lost(&self) -> bool {
+        self.prompts.values().any(|prompt| *prompt == LOSES_THE_DEVICE)
     }
 }
 
@@ -187,4 +192,15 @@ async fn a_dropped_request_leaves_the_queue_while_another_runs() {
     tokio::time::timeout(Duration::from_secs(2), left).await.expect("the dropped request waits on");
     assert_eq!(engine.snapshot().running, 1);
     assert!(!log.lock().unwrap().iter().any(|line| line.starts_with("prefill 1")));
+}
+
+#[tokio::test]
+async fn a_lost_device_ends_the_engine_and_tells_everyone() {
+    let (engine, _) = engine(2, 4);
+    let running = ask(&engine, WELL, 4, 3000);
+    let loses = ask(&engine, LOSES_THE_DEVICE, 4, 3);
+    assert!(matches!(end(loses).await.1, Event::Failed(Failure::Step(_))));
+    assert_eq!(end(running).await.1, Event::Failed(Failure::Stopped));
+    tokio::time::timeout(Duration::from_secs(5), engine.idle()).await.expect("idle hangs");
+    assert!(engine.snapshot().stopped);
 }

@@ -118,11 +118,11 @@ impl BlockBuilder {
         })
     }
 
-    /// The blocks of all rows.
-    pub fn finish(self) -> Result<Blocks> {
+    /// The blocks of all rows in the memory of `device`.
+    pub fn finish(self, device: &Device) -> Result<Blocks> {
         let Self { format, row_length, bytes } = self;
         let rows = bytes.len() / row_bytes(format, row_length);
-        let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, dtype(format))?;
+        let storage = QStorage::from_data(Cow::Borrowed(&bytes), device, dtype(format))?;
         Ok(Blocks { tensor: Arc::new(QTensor::new(storage, (rows, row_length))?), format, rows, row_length })
     }
 }

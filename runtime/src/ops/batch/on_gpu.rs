@@ -1,0 +1,76 @@
+//! The rows of a step as the kernels of attention and of the KV cache read them: uploaded once for all layers.
+
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView};
+use candle_core::{CudaDevice, Result};
+
+use super::Batch;
+use crate::ops::RopeTable;
+
+/// Rows that one block of the kernel for runs takes.
+const RUN: usize = 32;
+
+/// Block tables, rows, and which rows are computed how, one after another in one array.
+#[derive(Debug)]
+pub struct DeviceRows {
+    words: CudaSlice<u32>,
+    /// Where the rows, the single rows and the runs begin.
+    begins: [usize; 3],
+    /// Rows that follow no other of their sequence.
+    pub singles: usize,
+    /// Up to [`RUN`] rows that follow each other.
+    pub runs: usize,
+    /// Most cached tokens that a single row sees.
+    pub longest: usize,
+}
+
+impl DeviceRows {
+    /// Uploads the rows of `batch`.
+    pub fn new(batch: &Batch, rope: &RopeTable, device: &CudaDevice) -> Result<Self> {
+        let (mut words, mut rows) = (Vec::new(), Vec::with_capacity(3 * batch.rows().len()));
+        let (mut singles, mut runs, mut longest) = (Vec::new(), Vec::new(), 0);
+        let mut first = 0;
+        for segment in batch.rows().chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1) {
+            let table = words.len();
+            words.extend(segment.first().map(|(slot, _)| *slot as u32));
+            for (n, (_, position)) in segment.iter().enumerate() {
+                let angles = rope.row(*position, batch.long(first + n));
+                rows.extend([table, *position, angles].map(|number| number as u32));
+            }
+            if let [(_, position)] = segment {
+                singles.push(first as u32);
+                longest = longest.max(position + 1);
+            } else {
+                let starts = (0..segment.len()).step_by(RUN);
+                runs.extend(starts.flat_map(|at| [first + at, RUN.min(segment.len() - at)]).map(|n| n as u32));
+            }
+            first += segment.len();
+        }
+        let (single_rows, run_rows) = (singles.len(), runs.len() / 2);
+        let mut begins = [0; 3];
+        for (begin, part) in begins.iter_mut().zip([rows, singles, runs]) {
+            *begin = words.len();
+            words.extend(part);
+        }
+        Ok(Self { words: device.clone_htod(&words)?, begins, singles: single_rows, runs: run_rows, longest })
+    }
+
+    /// The block tables of all sequences.
+    pub fn tables(&self) -> CudaView<'_, u32> {
+        self.words.slice(..self.begins[0])
+    }
+
+    /// Of each row: where its table begins, its position, its row of the angles.
+    pub fn rows(&self) -> CudaView<'_, u32> {
+        self.words.slice(self.begins[0]..self.begins[1])
+    }
+
+    /// The indices of single rows.
+    pub fn singles(&self) -> CudaView<'_, u32> {
+        self.words.slice(self.begins[1]..self.begins[2])
+    }
+
+    /// First row and number of rows of each run.
+    pub fn runs(&self) -> CudaView<'_, u32> {
+        self.words.slice(self.begins[2]..)
+    }
+}

@@ -1,0 +1,9 @@
+//! The CUDA halves of all ops against their CPU halves, and what is said of GPUs that cannot be used. Where there is no
+//! GPU, the tests that need one say so and pass.
+
+mod attention;
+mod diagnosis;
+mod gpu;
+mod linear;
+mod models;
+mod rows;

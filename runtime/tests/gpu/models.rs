@@ -1,0 +1,97 @@
+//! Whole models on the GPU: every reference case by the table of tolerances, and a model for which there is no room.
+
+use std::path::PathBuf;
+
+use candle_core::DType;
+use vlm_catalog::quantization::Quantization;
+use vlm_contract::diagnosis::Cause;
+use vlm_runtime::args::{ModelArgs, VerifyArgs};
+use vlm_runtime::checkpoint::Checkpoint;
+use vlm_runtime::commands::verify::{Report, verify};
+use vlm_runtime::device::{Demand, DeviceChoice, check_memory};
+use vlm_runtime::models::VisionLanguage;
+use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::precision::{Dtype, Precision, PrecisionArgs};
+
+use crate::gpu::{assert_near, gpu};
+
+const CASES: [&str; 11] = [
+    "internvl2_internlm2_chat",
+    "internvl2_llama_chat",
+    "internvl2_phi3_long_chat",
+    "internvl2_phi3_short_chat",
+    "internvl3_qwen2_chat",
+    "internvl3_qwen2_hub",
+    "llava15_llama_hub",
+    "llava15_llama_orig",
+    "llava_next_llama_hub",
+    "llava_next_llama_orig",
+    "llava_next_mistral_hub",
+];
+
+const FORMATS: [(Dtype, Quantization); 7] = [
+    (Dtype::F32, Quantization::None),
+    (Dtype::F16, Quantization::None),
+    (Dtype::Bf16, Quantization::None),
+    (Dtype::F32, Quantization::Int8),
+    (Dtype::F16, Quantization::Int8),
+    (Dtype::F32, Quantization::Int4),
+    (Dtype::Bf16, Quantization::Int4),
+];
+
+fn dir(case: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../tests/fixtures", case].iter().collect()
+}
+
+#[test]
+fn every_case_agrees_with_its_reference_in_every_number_format() {
+    if gpu().is_none() {
+        return;
+    }
+    let mut off = Vec::new();
+    for case in CASES {
+        for (dtype, quantization) in FORMATS {
+            let precision = PrecisionArgs { dtype, quantization };
+            let how = ModelArgs { device: DeviceChoice::Cuda, precision, ..ModelArgs::default() };
+            let (args, mut report) = (VerifyArgs { expected: dir(case), model: None, how }, Report::default());
+            verify(&args, &mut report).unwrap_or_else(|error| panic!("{case} {dtype:?} {quantization}: {error}"));
+            off.extend(report.first_off().map(|sentence| format!("{case} {dtype:?} {quantization}: {sentence}")));
+        }
+    }
+    assert!(off.is_empty(), "{}", off.join("\n"));
+}
+
+#[test]
+fn sequences_side_by_side_are_what_each_is_alone() {
+    let Some(gpu) = gpu() else { return };
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    for (dtype, limit) in [(DType::F32, 1e-4), (DType::BF16, 0.1)] {
+        let precision = Precision { dtype, quantization: Quantization::None };
+        let model = VisionLanguage::load_on(&checkpoint, 128, precision, &gpu).unwrap();
+        let language = model.language();
+        let prompts: [Vec<u32>; 3] = [(1..40).collect(), (5..6).collect(), (3..80).collect()];
+        let segment = |slot, ids: &[u32]| Segment { slot, start: 0, rows: ids.len(), long: false };
+        let together = model.kv_cache(3, 128).unwrap();
+        let segments: Vec<_> = prompts.iter().enumerate().map(|(slot, ids)| segment(slot, ids)).collect();
+        let batch = Batch::new(&segments);
+        let hidden = language.forward(&language.embed(&prompts.concat()).unwrap(), &batch, &together).unwrap();
+        let all = language.logits(&hidden, batch.last_rows()).unwrap();
+        for (n, ids) in prompts.iter().enumerate() {
+            let (cache, batch) = (model.kv_cache(1, 128).unwrap(), Batch::new(&[segment(0, ids)]));
+            let hidden = language.forward(&language.embed(ids).unwrap(), &batch, &cache).unwrap();
+            let alone = language.logits(&hidden, batch.last_rows()).unwrap();
+            assert_near(&all.narrow(0, n, 1).unwrap(), &alone, limit, &format!("sequence {n} in {dtype:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_model_without_room_is_refused_before_it_is_read() {
+    let Some(gpu) = gpu() else { return };
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    let demand = |sequences| Demand::of(&checkpoint, Precision::F32, 128, sequences);
+    assert!(demand(1).weights > 0 && demand(1).kv == demand(1).sequence);
+    check_memory(&gpu, demand(8)).unwrap();
+    let error = check_memory(&gpu, demand(1 << 40)).unwrap_err();
+    assert_eq!(error.cause(), Cause::NotEnoughMemory);
+}
