@@ -1,6 +1,8 @@
 //! The shared libraries of CUDA, opened by hand and kept open: the bindings that candle uses find them by name
 //! afterwards, and panic on one that is missing.
 
+use std::error::Error;
+
 use libloading::Library;
 use libloading::os::unix::{Library as Opened, RTLD_GLOBAL, RTLD_NOW};
 
@@ -38,7 +40,8 @@ pub fn open_first(name: &str, folders: &[&str]) -> Result<Library, String> {
         Ok(library) => Ok(library),
         Err(error) => {
             let found = folders.iter().find_map(|folder| open(&format!("{folder}/{name}")).ok());
-            found.ok_or_else(|| error.to_string())
+            // The error itself says no more than that it failed.
+            found.ok_or_else(|| error.source().map_or_else(|| error.to_string(), ToString::to_string))
         }
     }
 }

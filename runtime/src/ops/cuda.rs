@@ -43,6 +43,7 @@ modules! {
     RESIDUAL = "residual",
     STEM = "stem",
     TILE_ATTENTION = "tile_attention",
+    WIDEN = "widen",
 }
 
 /// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.

@@ -69,8 +69,11 @@ mod on_gpu {
             let strides = [q_stride as u32, k_stride as u32, v_stride as u32];
             let [of_tile, heads, columns] = [rows as u32, self.heads as u32, head_dim as u32];
             let mut out = cuda::room::<f32>(device, all * width)?;
-            let config =
-                cuda::blocks([rows.div_ceil(4 * QUERIES), self.heads, self.tiles], 128, tile_memory(4 * QUERIES, head_dim)?)?;
+            let config = cuda::blocks(
+                [rows.div_ceil(4 * QUERIES), self.heads, self.tiles],
+                128,
+                tile_memory(4 * QUERIES, head_dim)?,
+            )?;
             let kernel = Kernel::of(device, &TILE_ATTENTION, "tile_attention")?;
             let [q_stride, k_stride, v_stride] = &strides;
             launch!(kernel, config, &q, &k, &v, &mut out, q_stride, k_stride, v_stride, &of_tile, &heads, &columns)?;

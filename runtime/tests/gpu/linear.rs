@@ -73,8 +73,8 @@ fn quantised_layers_are_near_those_of_the_cpu() {
                 for bias in [None, Some(&bias)] {
                     let got = layer(&gpu, bias).forward(&x.to_device(&gpu).unwrap()).unwrap();
                     let want = layer(&Device::Cpu, bias).forward(&x).unwrap();
-                    // Activations in 8 bits on either side, five deviations of the sum of their errors.
-                    let limit = (inner as f32).sqrt() * 5e-2;
+                    // Up to 32 rows are rounded to 8 bits on either side, and more of them to 11 bits on the GPU.
+                    let limit = (inner as f32).sqrt() * if rows <= 32 { 1e-1 } else { 4e-3 };
                     assert_near(&got, &want, limit, &format!("{rows} rows, {inner} to {outer} in {format}"));
                 }
             }

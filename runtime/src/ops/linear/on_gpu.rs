@@ -1,5 +1,6 @@
-//! Products on a GPU: few rows by the project's own kernel, many by cuBLAS, quantised weights by candle's kernels.
-//! Sums are f32; many rows are rounded to the weights' 16 bits first, as the checkpoints were trained.
+//! Products on a GPU: few rows by the project's own kernel and those with quantised weights by candle's, many by cuBLAS.
+//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, and beside
+//! quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::CudaDType;
@@ -9,14 +10,16 @@ use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
 };
 use half::{bf16, f16};
+use vlm_catalog::quantization::BlockFormat;
 
-use super::{FEW_ROWS, Weight};
-use crate::ops::cuda::{self, Kernel, LINEAR, launch};
+use super::{Blocks, FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
+use crate::ops::cuda::{self, Kernel, LINEAR, WIDEN, launch};
 
 /// `[rows, in]` to `[rows, out]`, with the bias.
 pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
     match weight {
         Weight::Dense(weight) => x.apply_op2_no_bwd(weight, &Dense(bias)),
+        Weight::Blocks(blocks) if x.dim(0)? > FEW_QUANTISED_ROWS => x.apply_op1_no_bwd(&Widened { blocks, bias }),
         Weight::Blocks(blocks) => {
             let y = x.apply_op1_no_bwd(blocks.tensor())?;
             match bias {
@@ -66,6 +69,8 @@ struct Products<'a, T> {
     rows: usize,
     inner: usize,
     outer: usize,
+    /// How exact many rows are.
+    compute: sys::cublasComputeType_t,
     /// Whether each row of weights, and of `x`, begins at a multiple of 16 bytes.
     whole: bool,
 }
@@ -77,7 +82,7 @@ impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
         let whole = [inner, wl.start_offset()].into_iter().all(|length| aligned(length, size_of::<T>()))
             && [inner, xl.start_offset()].into_iter().all(|length| aligned(length, size_of::<f32>()));
         let (device, x, w) = (&x.device, cuda::slice(x, xl)?, cuda::slice(w, wl)?);
-        Ok(Self { device, x, w, rows, inner, outer, whole })
+        Ok(Self { device, x, w, rows, inner, outer, compute: sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, whole })
     }
 
     fn times(&self, format: &str, dtype: sys::cudaDataType_t, bias: Option<&Tensor>) -> Result<(CudaStorage, Shape)> {
@@ -163,11 +168,43 @@ impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
                 out as *mut _,
                 sys::cudaDataType_t::CUDA_R_32F,
                 outer,
-                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                self.compute,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
         done.map_err(cuda::failed_blas)
+    }
+}
+
+/// Many rows with quantised weights, which are widened for them.
+struct Widened<'a> {
+    blocks: &'a Blocks,
+    bias: Option<&'a Tensor>,
+}
+
+impl CustomOp1 for Widened<'_> {
+    fn name(&self) -> &'static str {
+        "quantised-many-rows"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the rows and the weights are not on one GPU")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, (rows, _), (outer, inner)) = (&x.device, layout.shape().dims2()?, self.blocks.dims());
+        let kernel = match self.blocks.format() {
+            BlockFormat::Q8_0 => "widen_q8_0",
+            BlockFormat::Q4_0 => "widen_q4_0",
+            BlockFormat::Q4_K => "widen_q4_k",
+        };
+        let (blocks, count) = (self.blocks.tensor().device_ptr()? as u64, outer * inner);
+        let mut widened = cuda::room::<f32>(device, count)?;
+        launch!(Kernel::of(device, &WIDEN, kernel)?, cuda::each(count)?, &blocks, &mut widened, &count)?;
+        let (x, w) = (cuda::slice(x, layout)?, widened.slice(..));
+        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32;
+        let products = Products { device, x, w, rows, inner, outer, compute, whole: true };
+        products.times("f32", sys::cudaDataType_t::CUDA_R_32F, self.bias)
     }
 }
 
