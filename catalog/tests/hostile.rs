@@ -45,6 +45,7 @@ fn values() -> impl Strategy<Value = Value> {
             json!(true),
             json!(false),
             json!(""),
+            json!("名".repeat(5000)),
             json!([]),
             json!({}),
             json!([1, 2]),

@@ -55,7 +55,7 @@ impl Cause {
     /// What a person does about it, as the end of a sentence.
     pub const fn mend(self) -> &'static str {
         match self {
-            Self::ModelNotFound => "check the path in spec.model.uri and the contents of the volume",
+            Self::ModelNotFound => "check the path (spec.model.uri or --model) and that a checkpoint lies there",
             Self::WeightsCorrupt => "fetch the weights again and compare their checksums",
             Self::UnsupportedArchitecture => "use a checkpoint of a supported architecture",
             Self::InvalidArguments => "correct the flag",
