@@ -1,5 +1,5 @@
 //! Speed of a LLaVA of about a billion parameters with random weights, for one number format and as many threads as
-//! the pool has: vision tower, prefill, decode. `llama_cpp.py` runs it beside llama.cpp and keeps the results.
+//! the pool has: vision tower, prefill, decode. `decode.py` runs it beside llama.cpp and keeps the results.
 //!
 //! `decode make DIR` writes the checkpoint; `decode run DIR DTYPE QUANTIZATION PROMPT STEPS REPEATS` prints medians
 //! as one line of JSON.

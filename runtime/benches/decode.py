@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Decode and prefill of a decoder of about a billion parameters on the CPU: ours beside llama.cpp, in one run.
 
-    python runtime/benches/llama_cpp.py 2
+    python runtime/benches/decode.py 2
 
 Measures with two threads, and writes `results/cpu-decode.json` and `results/cpu-decode.md`. Needs cargo,
 and llama-cpp-python built from source on this machine, so that it uses the machine's instructions (`pip install
@@ -176,7 +176,7 @@ def report(rows, read, numbers_of_threads):
                  repeats=REPEATS, memory_gb_per_second=read, rows=rows)
     (RESULTS / "cpu-decode.json").write_text(json.dumps(facts, indent=1) + "\n")
     lines = ["# Decode of a billion parameters on the CPU, beside llama.cpp", "",
-             f"`python runtime/benches/llama_cpp.py {' '.join(map(str, numbers_of_threads))}`", "",
+             f"`python runtime/benches/decode.py {' '.join(map(str, numbers_of_threads))}`", "",
              f"{processor}; {versions}; load {facts['load']:.1f}.",
              f"LLaVA with the decoder of TinyLlama (hidden {HIDDEN}, {LAYERS} layers), random weights; prompt of {PROMPT} "
              f"tokens, {STEPS} decoded; medians of {REPEATS}, tokens per second. \"Of memory\" is the share of the "
