@@ -24,6 +24,12 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// The same number in f32. Free of branches, so that loops over it become vector instructions.
     fn widen(self) -> f32;
 
+    /// As [`Self::widen`], for a number that is known to be finite.
+    #[inline(always)]
+    fn widen_finite(self) -> f32 {
+        self.widen()
+    }
+
     /// The nearest number of this format; infinite beyond its range.
     fn narrow(value: f32) -> Self;
 
@@ -98,6 +104,11 @@ impl Element for f16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         widen_f16(self.to_bits())
+    }
+
+    #[inline(always)]
+    fn widen_finite(self) -> f32 {
+        widen_finite_f16(self.to_bits())
     }
 
     fn narrow(value: f32) -> Self {

@@ -167,12 +167,13 @@ fn weights_and_cache_take_the_bytes_of_their_formats() {
 }
 
 /// What loading says when the largest number of `name` is `value`.
-fn refusal(name: &str, value: f32, precision: Precision) -> CheckpointError {
+fn refusal(name: &str, value: f32, stored: DType, precision: Precision) -> CheckpointError {
     let mut harmed = tensors();
     let tensor = harmed[name].clone();
     let mut values = flat(&tensor);
     values[7] = value;
-    harmed.insert(name.to_owned(), Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap());
+    let values = Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap();
+    harmed.insert(name.to_owned(), values.to_dtype(stored).unwrap());
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &harmed);
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
@@ -185,14 +186,16 @@ fn numbers_that_a_format_cannot_hold_are_refused_by_name() {
     let tower = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight";
     let f16 = precision(DType::F16, Quantization::None);
     for (name, precision) in [(name, precision(DType::F32, Quantization::Int8)), (name, f16), (tower, f16)] {
-        let error = refusal(name, -7e4, precision);
+        let error = refusal(name, -7e4, DType::F32, precision);
         let text = error.to_string();
         assert!(text.contains(name) && text.contains("70000") && text.contains("65504"), "{text}");
         assert_eq!(error.cause(), Cause::InvalidArguments);
         for value in [f32::NAN, f32::NEG_INFINITY] {
-            let error = refusal(name, value, precision);
-            assert!(error.to_string().contains(name) && error.to_string().contains("not finite"), "{error}");
-            assert_eq!(error.cause(), Cause::WeightsCorrupt);
+            for stored in [DType::F32, DType::F16] {
+                let error = refusal(name, value, stored, precision);
+                assert!(error.to_string().contains(name) && error.to_string().contains("not finite"), "{error}");
+                assert_eq!(error.cause(), Cause::WeightsCorrupt);
+            }
         }
     }
 }

@@ -101,5 +101,9 @@ pub fn unsupported(what: &str, supported: &'static str) -> ArchitectureError {
 
 /// An error for a value that makes no model.
 pub fn invalid(field: &str, value: &impl ToString, expected: &str) -> ArchitectureError {
-    ArchitectureError::Invalid { field: field.to_owned(), value: brief(&value.to_string()), expected: expected.to_owned() }
+    ArchitectureError::Invalid {
+        field: field.to_owned(),
+        value: brief(&value.to_string()),
+        expected: expected.to_owned(),
+    }
 }
