@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
     ("vlm-crds", &["vlm-catalog", "vlm-contract"]),
     ("vlm-runtime", &["vlm-catalog", "vlm-contract"]),
     ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
-    ("vlm-tests", &["vlm-contract", "vlm-crds"]),
+    ("vlm-tests", &["vlm-catalog", "vlm-contract", "vlm-crds"]),
 ];
 
 /// Crate → names that must not stand anywhere below it.
