@@ -10,7 +10,7 @@ use crate::quantization::Quantization;
 
 /// Tokens of a block of the KV cache; sequences take whole blocks.
 pub const KV_BLOCK_TOKENS: u64 = 32;
-/// Tiles that go through the tower at a time.
+/// Tiles that go through the tower at a time; they may be of several pictures.
 pub const TILES_AT_A_TIME: u64 = 4;
 /// Tokens of prompts that are read in one step.
 pub const PREFILL_TOKENS: u64 = 512;
@@ -119,13 +119,14 @@ fn image(config: &ModelConfig, number: u64) -> u64 {
     // The norm's rows, and the two layers' with the activation between.
     let projector = product([rows, joined.saturating_add(product([3, width])), number]);
     let pixels = product([tiles, 3, side, side, SINGLE]);
-    let layer = tower_layer(vision, tiles.min(TILES_AT_A_TIME), number);
+    let layer = tower_layer(vision, number);
     sum([pixels, features, projector.max(layer)])
 }
 
-/// The larger half of a layer of the tower over `tiles`: attention, whose scores live as they are and beside them in
-/// 32 bit for the softmax, or the two layers behind it.
-fn tower_layer(vision: &VisionConfig, tiles: u64, number: u64) -> u64 {
+/// The larger half of a layer of the tower: attention, whose scores live as they are and beside them in 32 bit for the
+/// softmax, or the two layers behind it.
+fn tower_layer(vision: &VisionConfig, number: u64) -> u64 {
+    let tiles = TILES_AT_A_TIME;
     let patches = (vision.grid() as u64).saturating_mul(vision.grid() as u64);
     let rows = patches.saturating_add(1);
     let width = vision.hidden_size as u64;
