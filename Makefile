@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: clients help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build images \
+.PHONY: clients help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -71,6 +71,9 @@ crds: ## write the chart's CRD from the Rust types
 
 build: ## our own binaries, static
 	$(CARGO) build $(ALL) --bins
+
+plugin: build ## kubectl vlm: plan, status, logs (BIN=folder; ~/.local/bin unless said)
+	install -D $(OURS)/kubectl-vlm $(or $(BIN),$(HOME)/.local/bin)/kubectl-vlm
 
 images: build ## container images (PUSH=1 IMAGE_PREFIX=registry/path pushes them)
 	@images/build.sh

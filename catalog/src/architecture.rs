@@ -2,6 +2,7 @@
 //! later code multiplies and divides without looking again. The file as written is in [`raw`].
 
 mod describe;
+mod largest_image;
 pub mod raw;
 
 use std::fmt;

@@ -5,16 +5,19 @@
 use std::process::Command;
 
 use serde_json::Value;
+use vlm_catalog::gpu::GpuTypes;
 use vlm_tests::tools::{documents, tool};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/vlm-operator");
 
 fn render(settings: &[&str]) -> Result<Vec<Value>, String> {
+    let settings: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    render_with(&settings)
+}
+
+fn render_with(flags: &[&str]) -> Result<Vec<Value>, String> {
     let mut command = Command::new(tool("helm"));
-    command.args(["template", "vlm-operator", CHART, "--namespace", "vlm-system"]);
-    for setting in settings {
-        command.args(["--set", setting]);
-    }
+    command.args(["template", "vlm-operator", CHART, "--namespace", "vlm-system"]).args(flags);
     let out = command.output().expect("helm runs");
     if !out.status.success() {
         return Err(String::from_utf8_lossy(&out.stderr).into_owned());
@@ -70,8 +73,38 @@ fn wrong_values_are_refused_by_name() {
         ("prometheus.url=ftp://x", "url"),
         ("watchNamespaces=a", "watchNamespaces"),
         ("image.prefix=UPPER", "prefix"),
+        ("gpuTypes.UPPER.untested=true", "UPPER"),
+        ("gpuTypes.mine.memoryGB=24", "memoryGB"),
+        ("gpuTypes.mine.price.usdPerHour=-1", "usdPerHour"),
     ] {
         let error = render(&[setting]).expect_err(setting);
         assert!(error.contains(name), "{setting}: {error}");
     }
+}
+
+/// The catalogue of GPU types as it is installed.
+fn gpu_types(flags: &[&str]) -> GpuTypes {
+    let all = render_with(flags).unwrap();
+    let map = of_kind(&all, "ConfigMap").into_iter().find(|map| map["metadata"]["name"] == "vlm-operator-gpu-types");
+    GpuTypes::parse(map.unwrap()["data"]["gpu-types.yaml"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn the_gpu_catalogue_is_installed_as_it_is_in_the_chart() {
+    let file = std::fs::read_to_string(format!("{CHART}/gpu-types.yaml")).unwrap();
+    assert_eq!(gpu_types(&[]), GpuTypes::parse(&file).unwrap());
+}
+
+#[test]
+fn gpu_types_of_ones_own_are_added_change_others_and_take_some_away() {
+    let own = r#"gpuTypes={
+        "ours": {"memoryBytes": 25769803776, "computeCapability": "8.6"},
+        "nvidia-l4": {"price": {"usdPerHour": 0.5, "source": "ours"}},
+        "nvidia-b200": {}
+    }"#;
+    let types = gpu_types(&["--set-json", own]);
+    assert_eq!(types.get("ours").unwrap().memory_bytes, 25_769_803_776);
+    let l4 = types.get("nvidia-l4").unwrap();
+    assert_eq!((l4.memory_bytes, l4.price.as_ref().unwrap().source.as_str()), (24_152_899_584, "ours"));
+    assert!(types.get("nvidia-b200").is_err());
 }
