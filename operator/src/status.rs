@@ -74,7 +74,7 @@ pub struct Report {
 pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
     let generation = facts.model.metadata.generation.unwrap_or_default();
     let counts = Counts::of(facts);
-    let found = failures::find(facts);
+    let found = failures::find(facts, &counts);
     let (verdict, look_again) = verdict::judge(facts, &counts, found.first(), remembered);
     let mut conditions = Conditions::new(&facts.previous.conditions, generation, facts.now);
     state(&mut conditions, &verdict, &counts);

@@ -8,7 +8,7 @@ fn diagnosis(cause: Cause) -> String {
     serde_json::to_string(&Diagnosis::new(cause, "/models/x does not exist")).unwrap()
 }
 
-fn failing(pods: &[Value]) -> Scene {
+pub(super) fn failing(pods: &[Value]) -> Scene {
     let mut scene = Scene::new(1);
     scene.deployed(1, 1, 0);
     scene.pods(pods);
@@ -86,8 +86,8 @@ fn pods_that_break_long_after_a_rollout_stall_after_the_same_deadline() {
     scene.report();
     assert_eq!(scene.says(STALLED), ("False", reasons::SETTLED));
     let (_, again) = scene.report();
-    assert_eq!(again, Some(Duration::from_secs(600)));
-    scene.wait(600);
+    assert_eq!(again, Some(Duration::from_secs(1800)));
+    scene.wait(1800);
     scene.report();
     assert_eq!(scene.says(STALLED), ("True", "ContainerCrashLoopBackOff"));
 }
