@@ -9,7 +9,11 @@ async fn models_of_the_watched_namespaces_are_served_and_of_no_other() {
     let (one, two) = (Space::with_model("a-one").await, Space::with_model("a-two").await);
     let other = Space::with_model("a-other").await;
     helm_install(&["watchNamespaces={a-one,a-two}"]);
-    assert_eq!(kubectl(&["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/name=vlm-operator", "-o", "name"]).unwrap(), "");
+    assert_eq!(
+        kubectl(&["get", "clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/name=vlm-operator", "-o", "name"])
+            .unwrap(),
+        ""
+    );
     for space in [&other, &one, &two] {
         space.apply(&json!({})).unwrap();
     }

@@ -63,7 +63,8 @@ async fn a_second_field_manager_keeps_what_is_its_own_and_loses_the_rest_once() 
         let found = get("deployment", "tiny-llava", &space.name).unwrap();
         let spec = &found["spec"];
         let ours = spec["replicas"] == 1 && spec["progressDeadlineSeconds"] == 1800;
-        let theirs = found["metadata"]["labels"]["team"] == "vision" && found["metadata"]["annotations"]["owner"] == "vision";
+        let theirs =
+            found["metadata"]["labels"]["team"] == "vision" && found["metadata"]["annotations"]["owner"] == "vision";
         if ours && theirs { Ok(()) } else { Err(found["metadata"].to_string() + &spec["replicas"].to_string()) }
     })
     .await;
@@ -86,7 +87,8 @@ async fn a_deleted_child_is_back_within_a_second() {
             "Service" => kube::api::ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()),
             _ => kube::api::ApiResource::erase::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(&()),
         };
-        let api: kube::Api<kube::api::DynamicObject> = kube::Api::namespaced_with(client.clone(), &space.name, &resource);
+        let api: kube::Api<kube::api::DynamicObject> =
+            kube::Api::namespaced_with(client.clone(), &space.name, &resource);
         let before = uid(&api.get("tiny-llava").await.unwrap());
         let begun = Instant::now();
         api.delete("tiny-llava", &kube::api::DeleteParams::background()).await.unwrap();

@@ -94,12 +94,34 @@ async fn what_ails_a_container_is_told_and_forgotten_when_it_is_mended() {
     let good = pod(&json!({}));
     let edits: [(&str, &str, Value, bool, &[&str]); 5] = [
         // The runtime's async library refuses to start so: a panic with an exit code of no table.
-        ("p-crash", "ContainerCrashLoopBackOff", pod(&json!({"env": [{"name": "TOKIO_WORKER_THREADS", "value": "0"}]})),
-         false, &["container server", "exit code 101", "TOKIO_WORKER_THREADS"]),
-        ("p-oom", "ContainerOOMKilled", limits(&json!({"memory": "16Mi"})), false, &["spec.pod.resources.limits.memory", "exit code 137"]),
-        ("p-config", "ContainerConfigError", pod(&json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "nope", "key": "k"}}}]})),
-         false, &["nope", "container server"]),
-        ("p-nowhere", "Unschedulable", pod(&json!({"nodeSelector": {"no": "such-node"}})), false, &["0/", "available", "pod tiny-llava-"]),
+        (
+            "p-crash",
+            "ContainerCrashLoopBackOff",
+            pod(&json!({"env": [{"name": "TOKIO_WORKER_THREADS", "value": "0"}]})),
+            false,
+            &["container server", "exit code 101", "TOKIO_WORKER_THREADS"],
+        ),
+        (
+            "p-oom",
+            "ContainerOOMKilled",
+            limits(&json!({"memory": "16Mi"})),
+            false,
+            &["spec.pod.resources.limits.memory", "exit code 137"],
+        ),
+        (
+            "p-config",
+            "ContainerConfigError",
+            pod(&json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "nope", "key": "k"}}}]})),
+            false,
+            &["nope", "container server"],
+        ),
+        (
+            "p-nowhere",
+            "Unschedulable",
+            pod(&json!({"nodeSelector": {"no": "such-node"}})),
+            false,
+            &["0/", "available", "pod tiny-llava-"],
+        ),
         ("p-priority", "PodRefused", pod(&json!({"priorityClassName": "nope"})), false, &["nope"]),
     ];
     let edits = edits.map(|(name, reason, bad, stalled, words)| {
@@ -173,10 +195,14 @@ async fn server_of(space: &Space) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_valid_and_impossible_is_a_condition_within_two_seconds() {
     let service = |space: &str| {
-        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: tiny-llava, namespace: {space}}}\nspec: {{ports: [{{port: 80}}]}}")
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: tiny-llava, namespace: {space}}}\nspec: {{ports: [{{port: 80}}]}}"
+        )
     };
     let quota = |space: &str| {
-        format!("apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: none, namespace: {space}}}\nspec: {{hard: {{pods: '0'}}}}")
+        format!(
+            "apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: none, namespace: {space}}}\nspec: {{hard: {{pods: '0'}}}}"
+        )
     };
     let nothing = |_: &str| String::new();
     let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
@@ -184,7 +210,13 @@ async fn what_is_valid_and_impossible_is_a_condition_within_two_seconds() {
     let cases: [(&str, &str, Setup, Value, &[&str]); 5] = [
         ("i-refused", "SpecRefused", nothing, json!({"pod": {"resources": over}}), &["cpu", "limit"]),
         ("i-taken", "NameTaken", service, json!({}), &["Service named tiny-llava"]),
-        ("i-volume", "VolumeNotFound", nothing, json!({"model": {"uri": "pvc://nope/x"}}), &["PersistentVolumeClaim nope"]),
+        (
+            "i-volume",
+            "VolumeNotFound",
+            nothing,
+            json!({"model": {"uri": "pvc://nope/x"}}),
+            &["PersistentVolumeClaim nope"],
+        ),
         ("i-quota", "QuotaExceeded", quota, json!({}), &["exceeded quota: none"]),
         ("i-priority", "PodRefused", nothing, json!({"pod": {"priorityClassName": "nope"}}), &["nope"]),
     ];

@@ -25,9 +25,23 @@ impl Random {
 
 /// Fields that an edit may set, each to a value that the API server takes whatever the others are.
 const FIELDS: [&str; 17] = [
-    "model", "context/maxTokens", "context/maxConcurrency", "replicas", "scaling", "scaling/target", "rollout", "drain",
-    "pod/labels", "pod/annotations", "pod/nodeSelector", "pod/tolerations", "pod/env", "pod/resources",
-    "pod/imagePullSecrets", "pod/priorityClassName", "pod",
+    "model",
+    "context/maxTokens",
+    "context/maxConcurrency",
+    "replicas",
+    "scaling",
+    "scaling/target",
+    "rollout",
+    "drain",
+    "pod/labels",
+    "pod/annotations",
+    "pod/nodeSelector",
+    "pod/tolerations",
+    "pod/env",
+    "pod/resources",
+    "pod/imagePullSecrets",
+    "pod/priorityClassName",
+    "pod",
 ];
 
 /// Sets or removes one to three fields.

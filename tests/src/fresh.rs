@@ -103,8 +103,7 @@ async fn clear(space: &Space) {
     let services: Api<Service> = Api::namespaced(client, &space.name);
     await_that("the last fresh object is gone", 60, || async {
         let all = ListParams::default();
-        let (models, deployments, services) =
-            tokio::join!(api.list(&all), deployments.list(&all), services.list(&all));
+        let (models, deployments, services) = tokio::join!(api.list(&all), deployments.list(&all), services.list(&all));
         let left = models.map_or(1, |l| l.items.len())
             + deployments.map_or(1, |l| l.items.len())
             + services.map_or(1, |l| l.items.len());

@@ -198,8 +198,13 @@ mod tests {
             (vec![changed("/status/replicas/updated", json!(0))], "Current with"),
             (vec![good(), object(2, 1, ["True", "False", "False"])], "went back"),
             (vec![good(), changed("/status/conditions/0/lastTransitionTime", json!(T2))], "without a change"),
-            (vec![changed("/status/conditions/1/lastTransitionTime", json!(T2)), object(2, 2, ["True", "True", "False"])],
-             "changed in the past"),
+            (
+                vec![
+                    changed("/status/conditions/1/lastTransitionTime", json!(T2)),
+                    object(2, 2, ["True", "True", "False"]),
+                ],
+                "changed in the past",
+            ),
         ] {
             let wrong = violations(&history);
             assert!(wrong.iter().any(|w| w.contains(words)), "{words}: {wrong:?}");

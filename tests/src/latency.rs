@@ -32,8 +32,11 @@ pub fn faults() -> Vec<(&'static str, Value)> {
         ("UnsupportedArchitecture", unready(&ended(12), &none)),
         ("StartFailed", unready(&ended(20), &none)),
         ("Unschedulable", unscheduled()),
-        ("PodEvicted", json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
-                              "conditions": conditions("False"), "containerStatuses": []})),
+        (
+            "PodEvicted",
+            json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+                              "conditions": conditions("False"), "containerStatuses": []}),
+        ),
     ]
 }
 

@@ -1,8 +1,8 @@
 //! A node that kwok plays, and models whose pods go there: they become ready without running, or,
 //! with the annotation `hold`, stay as the test makes them.
 
-use kube::api::{Api, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{await_that, cluster};

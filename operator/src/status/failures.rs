@@ -142,9 +142,11 @@ fn of_pod(pod: &Pod) -> Option<Problem> {
         return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(message, MESSAGE_MAX)));
     }
     let first = status.init_container_statuses.iter().flatten().filter_map(|c| of_container(pod, c, false));
-    let main = status.container_statuses.iter().flatten().filter_map(|c| {
-        of_container(pod, c, true).or_else(|| silent_since_ready(pod, status, c))
-    });
+    let main = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|c| of_container(pod, c, true).or_else(|| silent_since_ready(pod, status, c)));
     if let Some(problem) = first.chain(main).min_by_key(|p| p.trouble) {
         return Some(problem);
     }

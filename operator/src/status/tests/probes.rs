@@ -7,8 +7,7 @@ use super::*;
 fn running(started: &str, unready: &str) -> Value {
     let mut pod = pod("p1", &json!({"running": {"startedAt": started}}), &json!({}), 0);
     pod["status"]["containerStatuses"][0]["started"] = json!(true);
-    pod["status"]["conditions"] =
-        json!([{"type": "ContainersReady", "status": "False", "reason": "ContainersNotReady", "lastTransitionTime": unready}]);
+    pod["status"]["conditions"] = json!([{"type": "ContainersReady", "status": "False", "reason": "ContainersNotReady", "lastTransitionTime": unready}]);
     pod
 }
 
