@@ -130,6 +130,12 @@ impl Counts {
             seen: status.observed_generation >= deployment.metadata.generation,
         }
     }
+
+    /// As many replicas answer as are wanted, all of them of the newest template.
+    fn are_complete(&self) -> bool {
+        let Self { desired, current, ready, updated, seen } = *self;
+        seen && ready >= desired && updated >= desired && current == updated
+    }
 }
 
 fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, counts: &Counts) {

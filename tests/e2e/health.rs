@@ -52,6 +52,12 @@ fn check(watch: &Watch) -> Vec<Health> {
     path(&states)
 }
 
+/// Waits until tools take the spec as it is now for done.
+async fn current(watch: &Watch, from: usize) {
+    let done = |seen: &vlm_tests::watch::Seen| health(&seen.object) == Health::Current;
+    watch.until("Current", from, 90, done).await;
+}
+
 #[tokio::test]
 async fn tools_see_the_truth_from_creation_to_deletion() {
     let space = Space::with_model("t-health").await;
@@ -59,14 +65,15 @@ async fn tools_see_the_truth_from_creation_to_deletion() {
     space.apply(&json!({})).unwrap();
     let wait = ["wait", "visionmodel/tiny-llava", "-n", &space.name, "--for=condition=Ready", "--timeout=90s"];
     kubectl(&wait).unwrap();
+    current(&watch, 0).await;
 
     // An edit that rolls out, and one that touches no pod.
     let from = watch.len();
     space.apply(&json!({"context": {"maxConcurrency": 4}})).unwrap();
-    watch.until_ready_is("True", "", from, 90).await;
+    current(&watch, from).await;
     let from = watch.len();
     space.apply(&json!({"context": {"maxConcurrency": 4}, "rollout": {"progressDeadlineSeconds": 900}})).unwrap();
-    watch.until_ready_is("True", "", from, 30).await;
+    current(&watch, from).await;
     assert_eq!(check(&watch), [Health::InProgress, Health::Current].repeat(3));
 
     // A failure that only a person can mend, and the mend.
@@ -75,7 +82,7 @@ async fn tools_see_the_truth_from_creation_to_deletion() {
     watch.until_ready_is("False", "ModelNotFound", from, 60).await;
     let from = watch.len();
     space.apply(&json!({})).unwrap();
-    watch.until_ready_is("True", "", from, 90).await;
+    current(&watch, from).await;
     kubectl(&["delete", "visionmodel", "tiny-llava", "-n", &space.name, "--timeout=60s"]).unwrap();
     watch.until("the deletion", from, 30, |seen| seen.deleted).await;
 

@@ -19,6 +19,9 @@ struct Case {
 impl Case {
     async fn new(name: &str) -> Self {
         let space = Space::with_model(name).await;
+        // A pod that comes before the volume is bound is unschedulable for a moment.
+        let bound = ["wait", "pvc/tiny-llava", "-n", name, "--for=jsonpath={.status.phase}=Bound", "--timeout=30s"];
+        kubectl(&bound).unwrap();
         let watch = Watch::start(&space.name, "tiny-llava").await;
         Self { space, watch }
     }
@@ -250,22 +253,30 @@ async fn broken_models_delay_no_other() {
         }
     };
     let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
-    let refused = (0..40).map(|i| create(format!("refused-{i}"), json!({"pod": {"resources": over}})));
-    let homeless = (0..40).map(|i| create(format!("homeless-{i}"), json!({"model": {"uri": "pvc://nope/x"}})));
-    let watch = Watch::start(&space.name, "healthy").await;
-    let last = Watch::start(&space.name, "refused-39").await;
+    let refused = (0..20).map(|i| create(format!("refused-{i}"), json!({"pod": {"resources": over}})));
+    let homeless = (0..20).map(|i| create(format!("homeless-{i}"), json!({"model": {"uri": "pvc://nope/x"}})));
     futures::future::join_all(refused).await;
     futures::future::join_all(homeless).await;
+    await_that("all broken ones are told", 60, || async {
+        let all = models.list(&kube::api::ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        let told = |object: &&kube::api::DynamicObject| {
+            let conditions = object.data["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|c| c["type"] == "Stalled" && c["status"] == "True")
+        };
+        let told = all.iter().filter(told).count();
+        if told == 40 { Ok(()) } else { Err(format!("{told} of 40")) }
+    })
+    .await;
+    let watch = Watch::start(&space.name, "healthy").await;
     let begun = std::time::Instant::now();
     create("healthy".to_owned(), json!({"replicas": 1})).await;
     let seen = watch.until_ready_is("False", "Deploying", 0, 30).await;
     println!("looked at after {:?}", seen.at.duration_since(begun));
-    assert!(seen.at.duration_since(begun) < Duration::from_secs(2), "{:?}", seen.at.duration_since(begun));
+    assert!(seen.at.duration_since(begun) < Duration::from_secs(1), "{:?}", seen.at.duration_since(begun));
     watch.until_ready_is("True", "", 0, 30).await;
-    last.until_ready_is("False", "SpecRefused", 0, 30).await;
     // What nobody mends is not tried again and again.
     let window = vlm_tests::idle::Window::after_settling(&space, 5).await;
     let tries = vlm_tests::idle::writes(&window, |e| e["objectRef"]["namespace"] == space.name.as_str());
-    assert!(tries.len() <= 40, "{} writes in five seconds: {tries:#?}", tries.len());
+    assert!(tries.len() <= 20, "{} writes in five seconds: {tries:#?}", tries.len());
     space.close();
 }

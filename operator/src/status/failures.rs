@@ -83,13 +83,17 @@ pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     if !facts.observed.claim_exists && facts.scale.desired > 0 {
         problems.extend(missing_claim(facts));
     }
-    problems.extend(refused_pods(deployment));
+    // Records of what went wrong stay: of pods that ended, of ReplicaSets that could not create any.
+    // Once all replicas answer, they are only that.
+    let complete = counts.are_complete();
+    if !complete {
+        problems.extend(refused_pods(deployment));
+    }
     // Pods of an older template are about to go; what ails them says nothing about this spec.
     let current = facts.observed.pods.iter().filter(|pod| {
         pod.metadata.deletion_timestamp.is_none()
             && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
-            // A pod that ended stays as a record; once others do its work, it is only that.
-            && (counts.ready < counts.desired || !is_over(pod))
+            && !(complete && is_over(pod))
     });
     problems.extend(current.filter_map(|pod| of_pod(pod)));
     problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
@@ -234,9 +238,10 @@ fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTer
     Problem { exit_code: Some(code), ..Problem::of_container(trouble, pod, container, message) }
 }
 
-/// The last line that a container wrote, and what to do.
+/// The last line that a container wrote, and what to do. Rust ends a panic with a hint that tells nothing.
 fn said(written: &str, mend: &str) -> String {
-    match written.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+    let tells = |line: &&str| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE=1`");
+    match written.lines().map(str::trim).rfind(tells) {
         Some(line) => format!("the container ended: {}; {mend}", shorten(line, MESSAGE_MAX / 2)),
         None => format!("the container ended; {mend}"),
     }

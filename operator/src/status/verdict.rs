@@ -40,10 +40,10 @@ pub(super) fn judge(
         remembered.short_since = None;
     }
     if let Ok((_, template)) = facts.applied {
-        if is_complete(counts) && counts.desired > 0 {
+        if counts.are_complete() && counts.desired > 0 {
             remembered.ready_template = Some(template.to_owned());
         }
-        if is_complete(counts) || counts.desired == 0 {
+        if counts.are_complete() || counts.desired == 0 {
             return (complete(counts), None);
         }
     }
@@ -55,11 +55,6 @@ pub(super) fn judge(
     let (stalled, look_again) = stalls(facts, counts, worst);
     let deadline = facts.model.spec.progress_deadline_seconds();
     (missing(counts, worst, was_ready, stalled.then_some(deadline)), look_again)
-}
-
-fn is_complete(counts: &Counts) -> bool {
-    let Counts { desired, current, ready, updated, seen } = *counts;
-    seen && ready >= desired && updated >= desired && current == updated
 }
 
 /// This template was ready before; after a restart of the operator, as far as the status tells.
