@@ -22,6 +22,7 @@ WITH_CLUSTER := $(ALL) --features vlm-tests/cluster
 CLUSTER_SH := tests/cluster/cluster.sh
 CRD := charts/vlm-operator/templates/crd.yaml
 IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
+KWOK := $(CACHE)/tools/bin/kwok
 PYTHON := python3
 
 help: ## this list
@@ -78,8 +79,9 @@ plugin: build ## kubectl vlm: plan, status, logs (BIN=folder; ~/.local/bin unles
 images: build ## container images (PUSH=1 IMAGE_PREFIX=registry/path pushes them)
 	@images/build.sh
 
-kube: ## Kubernetes for the local cluster, from Go modules
+kube: ## Kubernetes for the local cluster, and tools of the tests, from Go modules
 	@tests/cluster/build.sh
+	tests/cluster/build-tools.sh
 
 cluster-up: ## a local cluster with our images, reachable from this machine
 	@tests/cluster/build.sh &
@@ -107,14 +109,15 @@ clients: ## a Python environment with the official client that the tests use
 	fi
 
 cluster-test: clients ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
-	$(CARGO) test $(WITH_CLUSTER) --test e2e --no-run
-	CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
-		$(CARGO) test $(WITH_CLUSTER) --offline --test e2e -- $(ARGS)
+	$(CARGO) test $(WITH_CLUSTER) --test e2e --test alone --no-run
+	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' KWOK=$(KWOK)
+	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
+		$(CARGO) test $(WITH_CLUSTER) --offline
 
-campaign: ## a long test: NAME=geometries, or NAME=idle on a fresh cluster (after kube and images); SEED=...
+campaign: ## a long test: NAME=geometries, or NAME=idle|many|latency|edits on a fresh cluster (after kube and images); SEED=...
 	if [ '$(NAME)' = geometries ]; then exec $(CARGO) test $(ALL) --test geometries -- --all --seed $(or $(SEED),1); fi
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
-	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
+	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' KWOK=$(KWOK) $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
 
 bench: ## the speed of the runtime's core on one processor core

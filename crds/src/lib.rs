@@ -2,7 +2,7 @@
 //! No client, no behaviour beyond defaults and parsing.
 //!
 //! # Layout
-//! - [`vision_model`]: the resource and its spec; [`scaling`] and [`pod`] are parts of it.
+//! - [`vision_model`]: the resource and its spec; [`scaling`], [`rollout`] and [`pod`] are parts of it.
 //! - [`status`]: what the operator reports; the only lists of conditions and reasons.
 //! - [`uri`]: where the weights are.
 //! - [`mod@definition`]: the finished `CustomResourceDefinition`.
@@ -12,6 +12,7 @@
 
 pub mod definition;
 pub mod pod;
+pub mod rollout;
 pub mod scaling;
 pub mod status;
 pub mod uri;

@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{pod::PodSettings, scaling::Scaling, status::VisionModelStatus};
+use crate::{pod::PodSettings, rollout::Rollout, scaling::Scaling, status::VisionModelStatus};
 
 /// One vision-language model, served by as many replicas as its load needs behind one Service of
 /// the same name.
@@ -30,6 +30,7 @@ use crate::{pod::PodSettings, scaling::Scaling, status::VisionModelStatus};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.replicas.summary", description = "Ready replicas of those wanted"),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why it is ready or not"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since it was created"),
+    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "The reason in a sentence"),
     validation = Rule::new(
         "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
     ).message("metadata.name must be the name of a Service: at most 63 small letters, digits and hyphens, beginning with a letter")
@@ -48,6 +49,9 @@ pub struct VisionModelSpec {
     /// How the number of replicas follows the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
+    /// How a change reaches the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// How a replica goes away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
@@ -105,6 +109,11 @@ impl VisionModelSpec {
     /// `context.maxConcurrency` or its default.
     pub fn max_concurrency(&self) -> i32 {
         self.context.as_ref().and_then(|c| c.max_concurrency).unwrap_or(8).max(1)
+    }
+
+    /// `rollout.progressDeadlineSeconds` or its default.
+    pub fn progress_deadline_seconds(&self) -> i32 {
+        self.rollout.as_ref().and_then(|r| r.progress_deadline_seconds).unwrap_or(1800).max(1)
     }
 
     /// `drain.timeoutSeconds` or its default.

@@ -14,7 +14,6 @@ pub mod labels;
 mod pod;
 mod service;
 
-pub use deployment::PROGRESS_DEADLINE_SECONDS;
 pub use pod::CONTAINER;
 
 /// The objects that a model consists of.

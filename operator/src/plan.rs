@@ -39,6 +39,8 @@ pub struct Plan {
     pub max_concurrency: i32,
     /// Longest request in tokens; `None` leaves it to the model.
     pub max_tokens: Option<i32>,
+    /// Seconds without progress after which a rollout counts as stuck.
+    pub progress_deadline_seconds: i32,
     /// Seconds that running requests get to finish.
     pub drain_timeout_seconds: i32,
     /// What is handed on to the pods.
@@ -60,6 +62,7 @@ pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32) -> Result<P
         replicas,
         max_concurrency: spec.max_concurrency(),
         max_tokens: spec.context.as_ref().and_then(|c| c.max_tokens),
+        progress_deadline_seconds: spec.progress_deadline_seconds(),
         drain_timeout_seconds: spec.drain_timeout_seconds(),
         pod: spec.pod.clone().unwrap_or_default(),
     })

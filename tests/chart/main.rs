@@ -15,6 +15,13 @@ fn render(settings: &[&str]) -> Result<Vec<Value>, String> {
     render_with(&settings)
 }
 
+/// Renders for a cluster that has these API versions besides Kubernetes' own.
+fn render_for(settings: &[&str], api_versions: &[&str]) -> Result<Vec<Value>, String> {
+    let versions = api_versions.iter().flat_map(|version| ["--api-versions", version]);
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    render_with(&versions.chain(settings).collect::<Vec<_>>())
+}
+
 fn render_with(flags: &[&str]) -> Result<Vec<Value>, String> {
     let mut command = Command::new(tool("helm"));
     command.args(["template", "vlm-operator", CHART, "--namespace", "vlm-system"]).args(flags);
@@ -46,10 +53,41 @@ fn the_default_installation_has_a_crd_and_rights_in_every_namespace() {
 }
 
 #[test]
-fn a_watched_namespace_gets_a_role_and_no_cluster_role() {
-    let all = render(&["watchNamespace=team-a"]).unwrap();
-    assert!(of_kind(&all, "ClusterRole").is_empty());
-    assert!(of_kind(&all, "Role").iter().any(|r| r["metadata"]["namespace"] == "team-a"));
+fn watched_namespaces_get_roles_and_there_is_no_cluster_role() {
+    let all = render(&["watchNamespaces={team-a,team-b}"]).unwrap();
+    assert!(of_kind(&all, "ClusterRole").is_empty() && of_kind(&all, "ClusterRoleBinding").is_empty());
+    let everywhere = render(&[]).unwrap();
+    for namespace in ["team-a", "team-b"] {
+        for kind in ["Role", "RoleBinding"] {
+            let found = of_kind(&all, kind);
+            let mut here = found.iter().filter(|r| r["metadata"]["namespace"] == namespace);
+            let role = here.next().unwrap_or_else(|| panic!("no {kind} in {namespace}"));
+            assert!(here.next().is_none());
+            assert!(kind != "Role" || role["rules"] == of_kind(&everywhere, "ClusterRole")[0]["rules"]);
+        }
+    }
+    let args = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(args.as_array().unwrap().contains(&Value::from("--watch-namespaces=team-a,team-b")), "{args}");
+}
+
+#[test]
+fn pod_monitors_are_there_only_where_their_definition_is() {
+    assert!(of_kind(&render(&[]).unwrap(), "PodMonitor").is_empty());
+    let settings = ["watchNamespaces={team-a}", "prometheus.podMonitorLabels.release=main"];
+    let all = render_for(&settings, &["monitoring.coreos.com/v1/PodMonitor"]).unwrap();
+    let monitors = of_kind(&all, "PodMonitor");
+    assert_eq!(monitors.len(), 2);
+    assert!(monitors.iter().all(|m| m["metadata"]["labels"]["release"] == "main"));
+    assert!(monitors.iter().any(|m| m["spec"]["namespaceSelector"]["matchNames"][0] == "team-a"));
+}
+
+#[test]
+fn the_model_servers_tag_can_be_pinned() {
+    let all = render(&["image.tag=2.0", "image.runtimeTag=1.0"]).unwrap();
+    let operator = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(operator["image"], "localhost/vlm-operator:2.0");
+    let args = operator["args"].as_array().unwrap();
+    assert!(args.contains(&Value::from("--runtime-image=localhost/vlm-runtime:1.0")), "{args:?}");
 }
 
 #[test]
@@ -71,7 +109,14 @@ fn wrong_values_are_refused_by_name() {
         ("replicas=0", "replicas"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("prometheus.url=ftp://x", "url"),
+        ("watchNamespace=a", "watchNamespace"),
         ("watchNamespaces=a", "watchNamespaces"),
+        ("watchNamespaces={Team}", "watchNamespaces"),
+        ("watchNamespaces={a,a}", "watchNamespaces"),
+        ("image.runtimeTag=a b", "runtimeTag"),
+        ("resources.cpu=1", "cpu"),
+        ("logFormat=xml", "logFormat"),
+        ("image.pullSecrets=one", "pullSecrets"),
         ("image.prefix=UPPER", "prefix"),
         ("gpuTypes.UPPER.untested=true", "UPPER"),
         ("gpuTypes.mine.memoryGB=24", "memoryGB"),

@@ -32,6 +32,8 @@ pub enum Trouble {
     StartFailed,
     /// A container ends again and again.
     ContainerCrashLoopBackOff,
+    /// A server runs but does not pass its probes.
+    ProbeFailed,
     /// The API server refuses the pods.
     PodRefused,
     /// A `ResourceQuota` is used up.
@@ -57,7 +59,7 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SpecRefused,
         Self::NameTaken,
         Self::VolumeNotFound,
@@ -71,6 +73,7 @@ impl Trouble {
         Self::ContainerOOMKilled,
         Self::StartFailed,
         Self::ContainerCrashLoopBackOff,
+        Self::ProbeFailed,
         Self::PodRefused,
         Self::QuotaExceeded,
         Self::Unschedulable,
@@ -94,6 +97,7 @@ impl Trouble {
             Self::ContainerOOMKilled => "ContainerOOMKilled",
             Self::StartFailed => Cause::StartFailed.reason(),
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
+            Self::ProbeFailed => "ProbeFailed",
             Self::PodRefused => "PodRefused",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Unschedulable => "Unschedulable",
@@ -119,6 +123,7 @@ impl Trouble {
             | Self::ContainerOOMKilled
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
+            | Self::ProbeFailed
             | Self::PodRefused => Stalls::AfterDeadline,
             Self::QuotaExceeded | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
         }

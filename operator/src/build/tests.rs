@@ -17,6 +17,7 @@ fn plan() -> Plan {
         replicas: 3,
         max_concurrency: 8,
         max_tokens: Some(1024),
+        progress_deadline_seconds: 1800,
         drain_timeout_seconds: 120,
         pod: PodSettings::default(),
     }
@@ -119,4 +120,11 @@ fn service_and_budget_select_the_same_pods() {
     assert_eq!(service.selector, budget.selector.unwrap().match_labels);
     assert_eq!(service.ports.unwrap()[0].port, 80);
     assert_eq!(budget.unhealthy_pod_eviction_policy.as_deref(), Some("AlwaysAllow"));
+}
+
+#[test]
+fn the_progress_deadline_reaches_the_deployment_and_restarts_nothing() {
+    let (long, short) = (plan(), Plan { progress_deadline_seconds: 60, ..plan() });
+    assert_eq!(deployment(&short)["spec"]["progressDeadlineSeconds"], 60);
+    assert_eq!(build(&long, &owner()).template, build(&short, &owner()).template);
 }

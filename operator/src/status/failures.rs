@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
 };
 use kube::ResourceExt;
 use vlm_contract::diagnosis::{Cause, Diagnosis};
@@ -14,11 +14,14 @@ use vlm_crds::{
     uri::ModelUri,
 };
 
-use super::{Facts, conditions::shorten};
+use super::{Counts, Facts, conditions::shorten};
 use crate::build::labels;
 
 /// Longest text of a problem; the definition admits twice as much.
 const MESSAGE_MAX: usize = 1000;
+
+/// How a server ends that somebody stops: it drained, or SIGKILL or SIGTERM ended it.
+const STOPPED: [i32; 3] = [0, 137, 143];
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl Problem {
 }
 
 /// Finds what is wrong, most actionable first.
-pub(super) fn find(facts: &Facts<'_>) -> Vec<Problem> {
+pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     let (deployment, template) = match facts.applied {
         Ok(applied) => applied,
         Err(problem) => return vec![problem.clone()],
@@ -80,11 +83,17 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Problem> {
     if !facts.observed.claim_exists && facts.scale.desired > 0 {
         problems.extend(missing_claim(facts));
     }
-    problems.extend(refused_pods(deployment));
+    // Records of what went wrong stay: of pods that ended, of ReplicaSets that could not create any.
+    // Once all replicas answer, they are only that.
+    let complete = counts.are_complete();
+    if !complete {
+        problems.extend(refused_pods(deployment));
+    }
     // Pods of an older template are about to go; what ails them says nothing about this spec.
     let current = facts.observed.pods.iter().filter(|pod| {
         pod.metadata.deletion_timestamp.is_none()
             && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
+            && !(complete && is_over(pod))
     });
     problems.extend(current.filter_map(|pod| of_pod(pod)));
     problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
@@ -123,17 +132,27 @@ fn refused_pods(deployment: &Deployment) -> Option<Problem> {
     Some(Problem::new(trouble, shorten(message, MESSAGE_MAX)))
 }
 
+/// The pod has ended for good: a node evicted or refused it.
+fn is_over(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed")
+}
+
 fn of_pod(pod: &Pod) -> Option<Problem> {
     let status = pod.status.as_ref()?;
-    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    let mut worst: Vec<Problem> = containers.filter_map(|c| of_container(pod, c)).collect();
-    worst.sort_by_key(|p| p.trouble);
-    if let Some(problem) = worst.into_iter().next() {
-        return Some(problem);
+    if is_over(pod) {
+        // Its containers were stopped with it: how they ended says nothing.
+        let why = status.reason.as_deref().unwrap_or("the pod failed");
+        let message = status.message.as_deref().filter(|m| !m.is_empty()).unwrap_or(why);
+        return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(message, MESSAGE_MAX)));
     }
-    if status.reason.as_deref() == Some("Evicted") {
-        let message = status.message.clone().unwrap_or_else(|| "the node evicted the pod".to_owned());
-        return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(&message, MESSAGE_MAX)));
+    let first = status.init_container_statuses.iter().flatten().filter_map(|c| of_container(pod, c, false));
+    let main = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|c| of_container(pod, c, true).or_else(|| silent_since_ready(pod, status, c)));
+    if let Some(problem) = first.chain(main).min_by_key(|p| p.trouble) {
+        return Some(problem);
     }
     let unscheduled =
         status.conditions.iter().flatten().find(|c| {
@@ -143,7 +162,8 @@ fn of_pod(pod: &Pod) -> Option<Problem> {
     Some(Problem::of_pod(Trouble::Unschedulable, pod, shorten(&message, MESSAGE_MAX)))
 }
 
-fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
+/// What ails a container. `probed`: the kubelet restarts it when its probes fail.
+fn of_container(pod: &Pod, container: &ContainerStatus, probed: bool) -> Option<Problem> {
     if container.ready {
         return None;
     }
@@ -152,7 +172,7 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
     // Until it is ready again, how it last ended is what ails it, whatever it does meanwhile.
     let ended = state.terminated.or(last.terminated);
     if let Some(ended) = ended.filter(|e| e.exit_code != 0 || container.restart_count > 0) {
-        return Some(ended_badly(pod, container, &ended));
+        return Some(ended_badly(pod, container, &ended, probed));
     }
     let waiting = state.waiting?;
     let detail = waiting.message.unwrap_or_default();
@@ -173,6 +193,17 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
     }
 }
 
+/// A server that was ready since it started, and is not any more. One that still loads never was.
+fn silent_since_ready(pod: &Pod, status: &PodStatus, container: &ContainerStatus) -> Option<Problem> {
+    let started = container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
+    let changed = status.conditions.iter().flatten().find(|c| c.type_ == "ContainersReady" && c.status == "False")?;
+    let was_ready = changed.last_transition_time.as_ref()?.0 > started.0;
+    (was_ready && !container.ready && container.started == Some(true)).then(|| {
+        let message = "the server runs but no longer passes its readiness probe; see the container's log";
+        Problem::of_container(Trouble::ProbeFailed, pod, container, message)
+    })
+}
+
 fn unpullable(image: &str, detail: &str) -> String {
     // The kubelet alternates between the error and "Back-off pulling image …: ErrImagePull: the error".
     let error = detail.split_once("ErrImagePull: ").map_or(detail, |(_, error)| error);
@@ -185,7 +216,7 @@ fn unpullable(image: &str, detail: &str) -> String {
     }
 }
 
-fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTerminated) -> Problem {
+fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTerminated, probed: bool) -> Problem {
     let code = ended.exit_code;
     let written = ended.message.as_deref().unwrap_or_default();
     let diagnosis: Option<Diagnosis> = serde_json::from_str(written.trim()).ok();
@@ -198,15 +229,19 @@ fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTer
         )
     } else if let Some(cause) = Cause::from_exit_code(code) {
         (cause.into(), said(written, cause.mend()))
+    } else if probed && STOPPED.contains(&code) {
+        let message = "the container was stopped from outside: its startup or liveness probe failed, or its node ran short of memory; see the pod's events";
+        (Trouble::ProbeFailed, message.to_owned())
     } else {
         (Trouble::ContainerCrashLoopBackOff, said(written, "see the container's log"))
     };
     Problem { exit_code: Some(code), ..Problem::of_container(trouble, pod, container, message) }
 }
 
-/// The last line that a container wrote, and what to do.
+/// The last line that a container wrote, and what to do. Rust ends a panic with a hint that tells nothing.
 fn said(written: &str, mend: &str) -> String {
-    match written.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+    let tells = |line: &&str| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE=1`");
+    match written.lines().map(str::trim).rfind(tells) {
         Some(line) => format!("the container ended: {}; {mend}", shorten(line, MESSAGE_MAX / 2)),
         None => format!("the container ended; {mend}"),
     }

@@ -11,7 +11,9 @@ use vlm_crds::status::reasons::Trouble;
 use super::*;
 use crate::autoscaler::table::{AutoView, Seen};
 
+mod deadline;
 mod failing;
+mod probes;
 mod transitions;
 
 const TEMPLATE: &str = "t1";

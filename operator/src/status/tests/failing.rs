@@ -8,7 +8,7 @@ fn diagnosis(cause: Cause) -> String {
     serde_json::to_string(&Diagnosis::new(cause, "/models/x does not exist")).unwrap()
 }
 
-fn failing(pods: &[Value]) -> Scene {
+pub(super) fn failing(pods: &[Value]) -> Scene {
     let mut scene = Scene::new(1);
     scene.deployed(1, 1, 0);
     scene.pods(pods);
@@ -79,6 +79,28 @@ fn a_crash_without_words_shows_the_last_line_and_stalls_only_after_the_deadline(
 }
 
 #[test]
+fn a_panic_is_told_by_its_own_words() {
+    let log = "thread 'main' panicked at x.rs:1:\nno threads\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+    let scene = failing(&[pod("p1", &waiting("CrashLoopBackOff", ""), &ended(101, log), 1)]);
+    let message = &scene.condition(READY).message;
+    assert!(message.starts_with("the container ended: no threads; "), "{message}");
+}
+
+#[test]
+fn what_a_deployment_remembers_of_refused_pods_is_no_failure_once_all_replicas_answer() {
+    let mut scene = Scene::new(1);
+    let refusal = "pods \"tiny-5d-x7\" is forbidden: exceeded quota: q, requested: cpu=1";
+    scene.deployment_says("ReplicaFailure", "True", "FailedCreate", refusal);
+    scene.report();
+    assert_eq!(scene.status.failures[0].reason, "QuotaExceeded");
+    scene.deployed(1, 1, 1);
+    scene.deployment_says("ReplicaFailure", "True", "FailedCreate", refusal);
+    scene.report();
+    assert_eq!(scene.ready(), ("True", reasons::SERVING));
+    assert!(scene.status.failures.is_empty(), "{:?}", scene.status.failures);
+}
+
+#[test]
 fn pods_that_break_long_after_a_rollout_stall_after_the_same_deadline() {
     let mut scene = Scene::serving(1);
     scene.deployed(1, 1, 0);
@@ -86,8 +108,8 @@ fn pods_that_break_long_after_a_rollout_stall_after_the_same_deadline() {
     scene.report();
     assert_eq!(scene.says(STALLED), ("False", reasons::SETTLED));
     let (_, again) = scene.report();
-    assert_eq!(again, Some(Duration::from_secs(600)));
-    scene.wait(600);
+    assert_eq!(again, Some(Duration::from_secs(1800)));
+    scene.wait(1800);
     scene.report();
     assert_eq!(scene.says(STALLED), ("True", "ContainerCrashLoopBackOff"));
 }
