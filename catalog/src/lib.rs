@@ -4,4 +4,5 @@
 
 pub mod architecture;
 pub mod checkpoint;
+pub mod inspection;
 pub mod quantization;

@@ -31,6 +31,10 @@ pub struct Run {
     /// Base URL of the Prometheus server that spec.scaling.prometheus queries.
     #[arg(long, env = "VLM_PROMETHEUS_URL", value_name = "URL")]
     pub prometheus_url: Option<String>,
+    /// Base address of the hub or of a mirror, for the operator and for the pods that fetch. Default: the public
+    /// Hugging Face hub.
+    #[arg(long, env = "VLM_HUB_ENDPOINT", value_name = "URL")]
+    pub hub_endpoint: Option<String>,
     /// Look after this namespace only.
     #[arg(long, env = "VLM_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub watch_namespace: Option<String>,

@@ -13,6 +13,7 @@ use kube::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use vlm_hub::{Hub, HubError, hf, patience::Patience};
 
 use crate::{
     admin::{self, Admin},
@@ -26,6 +27,7 @@ use crate::{
     metrics::Metrics,
     observe,
     plan::Settings,
+    revision::Revisions,
 };
 
 /// Time limit of a look at a pod or at Prometheus.
@@ -45,6 +47,9 @@ pub enum RunError {
     /// The client for pods and Prometheus cannot be made.
     #[error("no HTTP client")]
     Http(#[source] reqwest::Error),
+    /// The client for the hub cannot be made.
+    #[error("no client for the hub")]
+    Hub(#[source] HubError),
     /// Two metrics have one name.
     #[error("metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
@@ -88,6 +93,7 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
         settings: Settings {
             runtime_image: args.runtime_image.clone(),
             image_pull_policy: args.image_pull_policy.name().to_owned(),
+            hub_endpoint: args.hub_endpoint.clone(),
         },
         prometheus_url: args.prometheus_url.clone(),
         http: http_client()?,
@@ -96,6 +102,7 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
         metrics: metrics.clone(),
         started: Instant::now(),
         memories: Memories::default(),
+        revisions: Revisions::new(hub(&args)?),
     });
     let candidate = candidate(config, &context.client, &args, identity)?;
     let listener = listen(args.admin_port).await?;
@@ -141,6 +148,12 @@ fn http_client() -> Result<reqwest::Client, RunError> {
         .timeout(LOAD_TIMEOUT)
         .build()
         .map_err(RunError::Http)
+}
+
+/// Without a token: whatever needs one is asked for by a pod that has it.
+fn hub(args: &Run) -> Result<Hub, RunError> {
+    let endpoint = args.hub_endpoint.clone().unwrap_or_else(|| hf::PUBLIC.to_owned());
+    Hub::new(&hf::Settings { endpoint, token: None, patience: Patience::LOOK }).map_err(RunError::Hub)
 }
 
 async fn listen(port: u16) -> Result<TcpListener, RunError> {

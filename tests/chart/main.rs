@@ -43,6 +43,16 @@ fn the_default_installation_has_a_crd_and_rights_in_every_namespace() {
 }
 
 #[test]
+fn a_mirror_of_the_hub_is_handed_to_the_operator() {
+    let arguments = |settings: &[&str]| {
+        let all = render(settings).unwrap();
+        of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+    };
+    assert!(!arguments(&[]).contains("--hub-endpoint"));
+    assert!(arguments(&["hub.endpoint=https://mirror/hf"]).contains("--hub-endpoint=https://mirror/hf"));
+}
+
+#[test]
 fn a_watched_namespace_gets_a_role_and_no_cluster_role() {
     let all = render(&["watchNamespace=team-a"]).unwrap();
     assert!(of_kind(&all, "ClusterRole").is_empty());
@@ -68,6 +78,8 @@ fn wrong_values_are_refused_by_name() {
         ("replicas=0", "replicas"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("prometheus.url=ftp://x", "url"),
+        ("hub.endpoint=ftp://x", "endpoint"),
+        ("hub.endpoint=https://user:password@x", "endpoint"),
         ("watchNamespaces=a", "watchNamespaces"),
         ("image.prefix=UPPER", "prefix"),
     ] {

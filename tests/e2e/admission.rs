@@ -8,7 +8,17 @@ use vlm_tests::space::Space;
 fn refusals() -> Vec<(Value, &'static [&'static str])> {
     vec![
         (json!({"model": {"uri": "ftp://host/model"}}), &["spec.model.uri", "pvc://"]),
-        (json!({"model": {"uri": "hf://org/model"}}), &["spec.model.uri", "pvc://"]),
+        (json!({"model": {"uri": "s3://bucket/model"}}), &["spec.model.uri", "hf://"]),
+        (json!({"model": {"uri": "hf://model"}}), &["spec.model.uri", "hf://ORGANISATION/NAME"]),
+        (json!({"model": {"uri": "hf://org/model/more"}}), &["spec.model.uri", "hf://ORGANISATION/NAME"]),
+        (json!({"model": {"uri": "hf://org/mo..del"}}), &["spec.model.uri", "hf://ORGANISATION/NAME"]),
+        (json!({"model": {"uri": "hf://org/model", "revision": "../main"}}), &["spec.model.revision", "branch"]),
+        (json!({"model": {"uri": "pvc://c/x", "revision": "main"}}), &["spec.model", "revision", "hf://"]),
+        (
+            json!({"model": {"uri": "pvc://c/x", "tokenSecretRef": {"name": "a", "key": "b"}}}),
+            &["spec.model", "tokenSecretRef", "hf://"],
+        ),
+        (json!({"model": {"uri": "hf://org/model", "tokenSecretRef": {"name": "a"}}}), &["tokenSecretRef", "key"]),
         (json!({"model": {"uri": "pvc://claim/../other"}}), &["spec.model.uri"]),
         (json!({"model": {"uri": "pvc:///path"}}), &["spec.model.uri", "pvc://"]),
         (json!({"scaling": {"minReplicas": 5, "maxReplicas": 2}}), &["spec.scaling", "minReplicas", "maxReplicas"]),

@@ -12,3 +12,4 @@ mod lifecycle;
 mod load;
 mod recovery;
 mod scaling;
+mod weights;

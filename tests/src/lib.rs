@@ -5,6 +5,8 @@
 #[cfg(feature = "cluster")]
 pub mod cluster;
 #[cfg(feature = "cluster")]
+pub mod hub;
+#[cfg(feature = "cluster")]
 pub mod idle;
 #[cfg(feature = "cluster")]
 pub mod space;
