@@ -90,3 +90,30 @@ pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32, commit: Opt
         pod: spec.pod.clone().unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_fetch_the_commit_that_is_known_and_else_the_revision() {
+        let model: VisionModel = serde_json::from_value(json!({
+            "apiVersion": "vlm-operator.dev/v1alpha1", "kind": "VisionModel", "metadata": {"name": "tiny"},
+            "spec": {"model": {"uri": "hf://org/tiny", "revision": "v2"}},
+        }))
+        .unwrap();
+        let settings = Settings {
+            runtime_image: "i".to_owned(),
+            image_pull_policy: "Always".to_owned(),
+            hub_endpoint: Some("http://mirror".to_owned()),
+        };
+        for (commit, expected) in [(Some("c0ffee"), "c0ffee"), (None, "v2")] {
+            let Source::Hub { revision, endpoint, .. } = plan(&model, &settings, 1, commit).unwrap().source else {
+                panic!("a claim")
+            };
+            assert_eq!((revision.as_str(), endpoint.as_deref()), (expected, Some("http://mirror")));
+        }
+    }
+}
