@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: clients help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
+.PHONY: clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -23,6 +23,7 @@ CLUSTER_SH := tests/cluster/cluster.sh
 CRD := charts/vlm-operator/templates/crd.yaml
 IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
 KWOK := $(CACHE)/tools/bin/kwok
+TEST_HUB := $(CACHE)/images/test-hub.tar
 PYTHON := python3
 
 help: ## this list
@@ -108,9 +109,13 @@ clients: ## a Python environment with the official client that the tests use
 		echo "$$stamp" >$(CACHE)/python/stamp
 	fi
 
-cluster-test: clients ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
+test-hub:
+	$(CARGO) build $(ALL) --bin test-hub
+	images/build.sh test-hub
+
+cluster-test: clients test-hub ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
 	$(CARGO) test $(WITH_CLUSTER) --test e2e --test alone --no-run
-	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' KWOK=$(KWOK)
+	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES) $(TEST_HUB)' KWOK=$(KWOK)
 	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
 		$(CARGO) test $(WITH_CLUSTER) --offline
 

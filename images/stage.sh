@@ -39,10 +39,15 @@ debian() { # the files of a Debian package, without installing it
 }
 
 case $name in
-operator) # with the public certificate authorities: a Prometheus may be behind https
-    static vlm-operator
+operator | runtime) # with the public certificate authorities: hub and Prometheus may be behind https
+    static "vlm-$name"
     cat "$(debian ca-certificates)"/usr/share/ca-certificates/mozilla/*.crt >"$to/ca-certificates.crt" ;;
-runtime) static vlm-runtime ;;
+test-hub) # with the tiny models, one of them for those with its token alone
+    static test-hub
+    mkdir -p "$to/repositories/tiny"
+    for model in tiny-llava tiny-internvl; do cp -r "$here/../examples/$model/model" "$to/repositories/tiny/$model"; done
+    cp -r "$to/repositories/tiny/tiny-llava" "$to/repositories/tiny/private"
+    echo hf_test_token >"$to/repositories/tiny/private/.token" ;;
 tiny-llava | tiny-internvl)
     install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
     install -m 644 "$here/publish.sh" "$to/publish.sh"

@@ -7,5 +7,6 @@ pub mod architecture;
 pub mod checkpoint;
 pub mod footprint;
 pub mod gpu;
+pub mod inspection;
 pub mod quantity;
 pub mod quantization;

@@ -25,6 +25,9 @@ pub const KV_CACHE_USAGE: &str = "vlm_kv_cache_usage_ratio";
 /// Histogram in seconds: decoding and preprocessing one picture.
 pub const IMAGE_DECODE: &str = "vlm_image_decode_seconds";
 
+/// Gauge by `state`: bytes of the checkpoint that is being fetched. The states add up to its size.
+pub const WEIGHTS_BYTES: &str = "vlm_weights_bytes";
+
 /// Values of the label `stage` of [`REQUESTS_WAITING`].
 pub mod stage {
     /// A picture of the request is being decoded.
@@ -65,4 +68,14 @@ pub mod finished {
     pub const NOT_FINITE: &str = "not_finite";
     /// All reasons.
     pub const ALL: [&str; 5] = [STOP, LENGTH, CANCELLED, ERROR, NOT_FINITE];
+}
+
+/// Values of the label `state` of [`WEIGHTS_BYTES`].
+pub mod weights {
+    /// On the disk.
+    pub const FETCHED: &str = "fetched";
+    /// Still to come.
+    pub const MISSING: &str = "missing";
+    /// All states.
+    pub const ALL: [&str; 2] = [FETCHED, MISSING];
 }

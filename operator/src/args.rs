@@ -31,6 +31,10 @@ pub struct Run {
     /// Base URL of the Prometheus server that spec.scaling.prometheus queries.
     #[arg(long, env = "VLM_PROMETHEUS_URL", value_name = "URL")]
     pub prometheus_url: Option<String>,
+    /// Base address of the hub or of a mirror, for the operator and for the pods that fetch. Default: the public
+    /// Hugging Face hub.
+    #[arg(long, env = "VLM_HUB_ENDPOINT", value_name = "URL")]
+    pub hub_endpoint: Option<String>,
     /// Look after these namespaces only, with commas between them. Default: every namespace.
     #[arg(long, env = "VLM_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,

@@ -14,6 +14,7 @@ use kube::{
 use tokio::{net::TcpListener, sync::broadcast};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use vlm_hub::{Hub, HubError, hf, patience::Patience};
 
 use crate::{
     admin::{self, Admin},
@@ -27,6 +28,7 @@ use crate::{
     metrics::Metrics,
     observe::{self, Trigger, Watches},
     plan::Settings,
+    revision::Revisions,
 };
 
 /// Time limit of a look at a pod or at Prometheus.
@@ -46,6 +48,9 @@ pub enum RunError {
     /// The client for pods and Prometheus cannot be made.
     #[error("no HTTP client")]
     Http(#[source] reqwest::Error),
+    /// The client for the hub cannot be made.
+    #[error("no client for the hub")]
+    Hub(#[source] HubError),
     /// Two metrics have one name.
     #[error("metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
@@ -87,7 +92,7 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
     let (mut scopes, mut work) = (Vec::new(), Vec::new());
     for namespace in namespaces {
         let watches = observe::watch(&client, namespace.as_deref());
-        let context = context(&args, &client, &watches, &http, &metrics, &recorder);
+        let context = context(&args, &client, &watches, &http, &metrics, &recorder)?;
         work.push(watches.work);
         scopes.push(Scope { namespace, triggers: watches.triggers, context: Arc::new(context) });
     }
@@ -138,14 +143,15 @@ fn context(
     http: &reqwest::Client,
     metrics: &Metrics,
     recorder: &Recorder,
-) -> Context {
-    Context {
+) -> Result<Context, RunError> {
+    Ok(Context {
         recorder: recorder.clone(),
         client: client.clone(),
         stores: watches.stores.clone(),
         settings: Settings {
             runtime_image: args.runtime_image.clone(),
             image_pull_policy: args.image_pull_policy.name().to_owned(),
+            hub_endpoint: args.hub_endpoint.clone(),
         },
         prometheus_url: args.prometheus_url.clone(),
         http: http.clone(),
@@ -154,7 +160,8 @@ fn context(
         metrics: metrics.clone(),
         started: Instant::now(),
         memories: Memories::default(),
-    }
+        revisions: Revisions::new(hub(args)?),
+    })
 }
 
 fn connect(config: Config) -> Result<Client, RunError> {
@@ -176,6 +183,12 @@ fn http_client() -> Result<reqwest::Client, RunError> {
         .timeout(LOAD_TIMEOUT)
         .build()
         .map_err(RunError::Http)
+}
+
+/// Without a token: whatever needs one is asked for by a pod that has it.
+fn hub(args: &Run) -> Result<Hub, RunError> {
+    let endpoint = args.hub_endpoint.clone().unwrap_or_else(|| hf::PUBLIC.to_owned());
+    Hub::new(&hf::Settings { endpoint, token: None, patience: Patience::LOOK }).map_err(RunError::Hub)
 }
 
 async fn listen(port: u16) -> Result<TcpListener, RunError> {

@@ -85,6 +85,7 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         resolved: Some(Resolved {
             max_concurrency: Some(facts.model.spec.max_concurrency()),
             image: facts.settings.runtime_image.clone(),
+            ..Resolved::default()
         }),
         replicas: Some(Replicas {
             desired: counts.desired,

@@ -1,5 +1,6 @@
 //! The command line. Owns the flags' names, defaults and ranges; does nothing with them.
 
+mod hub;
 mod model;
 mod proof;
 
@@ -11,6 +12,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
 
+pub use hub::{FetchArgs, HubArgs, InspectArgs};
 pub use model::ModelArgs;
 pub use proof::{TraceArgs, VerifyArgs};
 
@@ -28,6 +30,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve a checkpoint over the `OpenAI` API.
     Serve(ServeArgs),
+    /// Download a checkpoint of the hub into a directory.
+    Fetch(FetchArgs),
+    /// Tell what a checkpoint is and weighs, as one line of JSON, without reading its weights.
+    Inspect(InspectArgs),
     /// Run one prompt as it is and write what every part of the model gave.
     Trace(TraceArgs),
     /// Compare what a model gives with what a reference gave.
@@ -246,6 +252,7 @@ mod tests {
                 Command::Serve(args) => args.how,
                 Command::Trace(args) => args.how,
                 Command::Verify(args) => args.how,
+                other => panic!("{other:?}"),
             };
             assert_eq!(how.vision_tower.as_deref(), Some(std::path::Path::new("/t")));
             assert_eq!(how.chat_template.as_deref(), Some("llava_v1"));

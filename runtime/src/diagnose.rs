@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use vlm_contract::diagnosis::{Cause, Diagnosis};
+use vlm_hub::HubError;
 
 use crate::checkpoint::CheckpointError;
 
@@ -20,6 +21,9 @@ pub enum StartError {
     /// The checkpoint cannot be served.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The port cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -50,6 +54,7 @@ impl StartError {
         match self {
             Self::Arguments(_) => Cause::InvalidArguments,
             Self::Checkpoint(error) => error.cause(),
+            Self::Hub(error) => error.cause(),
             Self::Listen { .. } | Self::System { .. } | Self::LoadPanicked(_) | Self::EngineStopped => {
                 Cause::StartFailed
             }

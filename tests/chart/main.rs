@@ -91,6 +91,16 @@ fn the_model_servers_tag_can_be_pinned() {
 }
 
 #[test]
+fn a_mirror_of_the_hub_is_handed_to_the_operator() {
+    let arguments = |settings: &[&str]| {
+        let all = render(settings).unwrap();
+        of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+    };
+    assert!(!arguments(&[]).contains("--hub-endpoint"));
+    assert!(arguments(&["hub.endpoint=https://mirror/hf"]).contains("--hub-endpoint=https://mirror/hf"));
+}
+
+#[test]
 fn no_rule_touches_secrets_or_uses_a_wildcard() {
     for role in render(&[]).unwrap().iter().filter(|d| d["kind"] == "ClusterRole" || d["kind"] == "Role") {
         for rule in role["rules"].as_array().unwrap() {
@@ -110,6 +120,8 @@ fn wrong_values_are_refused_by_name() {
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("prometheus.url=ftp://x", "url"),
         ("watchNamespace=a", "watchNamespace"),
+        ("hub.endpoint=ftp://x", "endpoint"),
+        ("hub.endpoint=https://user:password@x", "endpoint"),
         ("watchNamespaces=a", "watchNamespaces"),
         ("watchNamespaces={Team}", "watchNamespaces"),
         ("watchNamespaces={a,a}", "watchNamespaces"),

@@ -7,20 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// Crate → the workspace crates that it may depend on.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("vlm-catalog", &[]),
     ("vlm-contract", &[]),
+    ("vlm-hub", &["vlm-contract"]),
     ("vlm-crds", &["vlm-catalog", "vlm-contract"]),
-    ("vlm-runtime", &["vlm-catalog", "vlm-contract"]),
-    ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
+    ("vlm-runtime", &["vlm-catalog", "vlm-contract", "vlm-hub"]),
+    ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract", "vlm-hub"]),
     ("kubectl-vlm", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
     ("vlm-tests", &["vlm-catalog", "vlm-contract", "vlm-crds"]),
+    ("vlm-test-hub", &[]),
 ];
 
 /// Crate → names that must not stand anywhere below it.
-const FORBIDDEN: [(&str, &[&str]); 5] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("vlm-catalog", &["kube", "candle-core", "tokio"]),
     ("vlm-contract", &["kube", "candle-core", "tokio"]),
+    ("vlm-hub", &["kube", "kube-client", "k8s-openapi", "candle-core", "vlm-test-hub"]),
     ("vlm-runtime", &["kube", "kube-client", "kube-core", "k8s-openapi"]),
     ("vlm-operator", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
     ("kubectl-vlm", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),

@@ -16,3 +16,4 @@ mod provocations;
 mod recovery;
 mod scaling;
 mod slices;
+mod weights;

@@ -8,6 +8,8 @@ pub mod edits;
 #[cfg(feature = "cluster")]
 pub mod fresh;
 #[cfg(feature = "cluster")]
+pub mod hub;
+#[cfg(feature = "cluster")]
 pub mod idle;
 pub mod kstatus;
 #[cfg(feature = "cluster")]

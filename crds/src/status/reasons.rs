@@ -14,6 +14,8 @@ pub enum Trouble {
     VolumeNotFound,
     /// The checkpoint is not where the spec says.
     ModelNotFound,
+    /// The hub does not let anybody, or this token, read the repository.
+    ModelAccessDenied,
     /// The weights are damaged.
     WeightsCorrupt,
     /// The checkpoint is of a kind that is not served.
@@ -28,6 +30,8 @@ pub enum Trouble {
     ImagePullError,
     /// A container used more memory than its limit.
     ContainerOOMKilled,
+    /// The weights cannot be downloaded.
+    WeightsDownloadFailed,
     /// The server could not start for a reason of its own.
     StartFailed,
     /// A container ends again and again.
@@ -59,11 +63,12 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::SpecRefused,
         Self::NameTaken,
         Self::VolumeNotFound,
         Self::ModelNotFound,
+        Self::ModelAccessDenied,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
         Self::InvalidArguments,
@@ -71,6 +76,7 @@ impl Trouble {
         Self::ContainerConfigError,
         Self::ImagePullError,
         Self::ContainerOOMKilled,
+        Self::WeightsDownloadFailed,
         Self::StartFailed,
         Self::ContainerCrashLoopBackOff,
         Self::ProbeFailed,
@@ -88,6 +94,7 @@ impl Trouble {
             Self::NameTaken => "NameTaken",
             Self::VolumeNotFound => "VolumeNotFound",
             Self::ModelNotFound => Cause::ModelNotFound.reason(),
+            Self::ModelAccessDenied => Cause::ModelAccessDenied.reason(),
             Self::WeightsCorrupt => Cause::WeightsCorrupt.reason(),
             Self::UnsupportedArchitecture => Cause::UnsupportedArchitecture.reason(),
             Self::InvalidArguments => Cause::InvalidArguments.reason(),
@@ -95,6 +102,7 @@ impl Trouble {
             Self::ContainerConfigError => "ContainerConfigError",
             Self::ImagePullError => "ImagePullError",
             Self::ContainerOOMKilled => "ContainerOOMKilled",
+            Self::WeightsDownloadFailed => Cause::WeightsDownloadFailed.reason(),
             Self::StartFailed => Cause::StartFailed.reason(),
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
             Self::ProbeFailed => "ProbeFailed",
@@ -113,6 +121,7 @@ impl Trouble {
             | Self::NameTaken
             | Self::VolumeNotFound
             | Self::ModelNotFound
+            | Self::ModelAccessDenied
             | Self::WeightsCorrupt
             | Self::UnsupportedArchitecture
             | Self::InvalidArguments
@@ -121,6 +130,7 @@ impl Trouble {
             Self::ContainerConfigError
             | Self::ImagePullError
             | Self::ContainerOOMKilled
+            | Self::WeightsDownloadFailed
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
             | Self::ProbeFailed
@@ -134,6 +144,8 @@ impl From<Cause> for Trouble {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::ModelNotFound => Self::ModelNotFound,
+            Cause::ModelAccessDenied => Self::ModelAccessDenied,
+            Cause::WeightsDownloadFailed => Self::WeightsDownloadFailed,
             Cause::WeightsCorrupt => Self::WeightsCorrupt,
             Cause::UnsupportedArchitecture => Self::UnsupportedArchitecture,
             Cause::InvalidArguments => Self::InvalidArguments,

@@ -8,11 +8,11 @@ use k8s_openapi::api::{
     core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
 };
 use kube::ResourceExt;
-use vlm_contract::diagnosis::{Cause, Diagnosis};
-use vlm_crds::{
-    status::{Failure, reasons::Trouble},
+use vlm_contract::{
+    diagnosis::{Cause, Diagnosis},
     uri::ModelUri,
 };
+use vlm_crds::status::{Failure, reasons::Trouble};
 
 use super::{Counts, Facts, conditions::shorten};
 use crate::build::labels;
@@ -102,12 +102,13 @@ pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
 
 fn missing_claim(facts: &Facts<'_>) -> Option<Problem> {
     let uri = ModelUri::from_str(&facts.model.spec.model.uri).ok()?;
+    let claim = uri.claim()?;
     let namespace = facts.model.namespace().unwrap_or_default();
     Some(Problem::new(
         Trouble::VolumeNotFound,
         format!(
             "the PersistentVolumeClaim {} of spec.model.uri does not exist in namespace {namespace}; create it or correct the name",
-            uri.claim
+            claim.claim
         ),
     ))
 }

@@ -100,7 +100,11 @@ impl Scene {
                     None => Ok((&self.deployment, &self.template)),
                 },
                 scale: &self.scale,
-                settings: &Settings { runtime_image: "i".to_owned(), image_pull_policy: "Always".to_owned() },
+                settings: &Settings {
+                    runtime_image: "i".to_owned(),
+                    image_pull_policy: "Always".to_owned(),
+                    hub_endpoint: None,
+                },
                 now: self.now,
             },
             &mut self.remembered,

@@ -155,19 +155,20 @@ fn app(args: &ServeArgs, abort: CancellationToken) -> Result<App, StartError> {
     Ok(App::new(args.names(), limits, admission, metrics, Lifecycle::new(abort)))
 }
 
-/// The signals that end the server.
-struct Signals {
+/// The signals that end the process.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, StartError> {
+    pub fn new() -> Result<Self, StartError> {
         let listen = |kind| signal(kind).map_err(|source| StartError::System { what: "signal handlers", source });
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for one of them.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

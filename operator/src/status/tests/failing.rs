@@ -24,7 +24,7 @@ fn the_servers_own_words_stand_in_the_condition_with_pod_container_and_exit_code
     assert_eq!(scene.says(RECONCILING), ("False", reasons::SETTLED));
     assert_eq!(
         scene.condition(READY).message,
-        "/models/x does not exist; check the path (spec.model.uri or --model) and that a checkpoint lies there (pod p1, container server, exit code 10)"
+        "/models/x does not exist; check spec.model.uri or --model, and that what it names is there (pod p1, container server, exit code 10)"
     );
     let failure = &scene.status.failures[0];
     assert_eq!((failure.pod.as_deref(), failure.exit_code), (Some("p1"), Some(10)));
