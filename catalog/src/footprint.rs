@@ -167,10 +167,10 @@ pub fn fit(model: Model<'_>, wish: Wish, device: Device) -> Result<Fit, ContextT
     if let Some(wished) = wish.max_tokens.filter(|wished| *wished > longest) {
         return Err(ContextTooLong { wished, longest });
     }
-    let with = |quantization| of(model, wish, device, quantization);
+    let fitted = |quantization| of(model, wish, device, quantization);
     Ok(match wish.quantization {
-        QuantizationChoice::Fixed(quantization) => with(quantization),
-        QuantizationChoice::Auto => choose(model, wish, Quantization::ALL.map(with)),
+        QuantizationChoice::Fixed(quantization) => fitted(quantization),
+        QuantizationChoice::Auto => choose(model, wish, &Quantization::ALL.map(fitted)),
     })
 }
 
@@ -185,7 +185,7 @@ fn typical(model: Model<'_>) -> u64 {
 }
 
 /// The first that gives what was wished for, else the one with the longest context, the smallest of equal ones.
-fn choose(model: Model<'_>, wish: Wish, all: [Fit; 3]) -> Fit {
+fn choose(model: Model<'_>, wish: Wish, all: &[Fit; 3]) -> Fit {
     let tokens = wish.max_tokens.unwrap_or(AMPLE_TOKENS.min(longest(model)));
     let requests = wish.max_concurrency.unwrap_or(1);
     let gives = |fit: &Fit| fit.may_start() && fit.max_tokens >= tokens && fit.typical_requests >= requests;
@@ -201,7 +201,7 @@ fn choose(model: Model<'_>, wish: Wish, all: [Fit; 3]) -> Fit {
         return Fit { chosen_because: Some(because), ..fit.clone() };
     }
     let room = |fit: &&Fit| (fit.may_start(), fit.kv_tokens(), fit.quantization == Quantization::Int4);
-    let [.., last] = &all;
+    let [.., last] = all;
     let best = all.iter().max_by_key(room).unwrap_or(last);
     let because = format!("{wished} fit with none of them; this has the most room");
     Fit { chosen_because: Some(because), ..best.clone() }

@@ -34,7 +34,7 @@ pub enum ManifestError {
     /// No YAML.
     #[error("it is no YAML: {0}")]
     Yaml(serde_yaml::Error),
-    /// No VisionModel.
+    /// No `VisionModel`.
     #[error("it has no object of the kind {KIND}")]
     None,
     /// A field is not what it must be.
@@ -66,7 +66,7 @@ struct Gpu {
     r#type: String,
 }
 
-/// The VisionModels of a file of one or more YAML documents, lists among them.
+/// The `VisionModels` of a file of one or more YAML documents, lists among them.
 ///
 /// # Errors
 /// When it is no YAML, has none, or one of them is not what the API takes.

@@ -67,7 +67,7 @@ impl CheckpointSize {
         let mut groups: BTreeMap<(Part, u64, u64), u64> = BTreeMap::new();
         let mut parameters = 0_u64;
         for (name, shape) in stored {
-            let Some(part) = part_of(name, shape.len()) else { continue };
+            let Some(part) = Part::of_tensor(name, shape.len()) else { continue };
             let too_large = || StoredError::TooLarge { tensor: name.chars().take(256).collect() };
             let (rows, row_length) = matrix(shape).ok_or_else(too_large)?;
             parameters = rows.checked_mul(row_length).and_then(|n| n.checked_add(parameters)).ok_or_else(too_large)?;
@@ -123,27 +123,29 @@ fn matrix(shape: &[usize]) -> Option<(u64, u64)> {
     }
 }
 
-/// The part that a tensor belongs to by its name, in every layout of the registry; `None` for those that are never
-/// read.
-fn part_of(name: &str, axes: usize) -> Option<Part> {
-    if name.ends_with("rotary_emb.inv_freq") || name.ends_with("position_ids") {
-        return None;
+impl Part {
+    /// The part that a tensor belongs to by its name, in every layout of the registry; `None` for those that are never
+    /// read.
+    pub fn of_tensor(name: &str, axes: usize) -> Option<Self> {
+        if name.ends_with("rotary_emb.inv_freq") || name.ends_with("position_ids") {
+            return None;
+        }
+        let bare = name.strip_prefix("model.").unwrap_or(name);
+        let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| bare.starts_with(prefix));
+        if begins(&["vision_tower.", "vision_model."]) {
+            return Some(Self::Tower);
+        }
+        if begins(&["multi_modal_projector.", "mm_projector.", "mlp1."]) {
+            return Some(Self::Projector);
+        }
+        Some(match bare {
+            "image_newline" => Self::Newline,
+            _ if bare.ends_with("embed_tokens.weight") || bare.ends_with("tok_embeddings.weight") => Self::Embedding,
+            _ if bare.ends_with("lm_head.weight") || bare == "language_model.output.weight" => Self::Head,
+            _ if axes == 2 && bare.ends_with(".weight") => Self::DecoderLinear,
+            _ => Self::DecoderNorm,
+        })
     }
-    let bare = name.strip_prefix("model.").unwrap_or(name);
-    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| bare.starts_with(prefix));
-    if begins(&["vision_tower.", "vision_model."]) {
-        return Some(Part::Tower);
-    }
-    if begins(&["multi_modal_projector.", "mm_projector.", "mlp1."]) {
-        return Some(Part::Projector);
-    }
-    Some(match bare {
-        "image_newline" => Part::Newline,
-        _ if bare.ends_with("embed_tokens.weight") || bare.ends_with("tok_embeddings.weight") => Part::Embedding,
-        _ if bare.ends_with("lm_head.weight") || bare == "language_model.output.weight" => Part::Head,
-        _ if axes == 2 && bare.ends_with(".weight") => Part::DecoderLinear,
-        _ => Part::DecoderNorm,
-    })
 }
 
 #[cfg(test)]

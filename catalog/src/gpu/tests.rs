@@ -149,14 +149,12 @@ fn what_is_wrong_is_named_with_type_and_field() {
 
 #[test]
 fn bombs_and_floods_are_refused() {
-    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for (from, to) in "abcdefghi".chars().zip("bcdefghij".chars()) {
-        let list = vec![format!("*{from}"); 9].join(", ");
-        bomb.push_str(&format!("{to}: &{to} [{list}]\n"));
-    }
+    let layer = |(from, to): (char, char)| format!("{to}: &{to} [{}]", vec![format!("*{from}"); 9].join(", "));
+    let layers = "abcdefghi".chars().zip("bcdefghij".chars()).map(layer).collect::<Vec<_>>();
+    let bomb = format!("a: &a [x, x, x, x, x, x, x, x, x]\n{}", layers.join("\n"));
     for text in [bomb, "[".repeat(100_000), "a".repeat(2 << 20)] {
         assert!(error(&text).len() < 500);
     }
-    let many: String = (0..300).map(|n| format!("gpu-{n}: {{}}\n")).collect();
-    assert!(error(&many).contains("300 types"));
+    let many: Vec<_> = (0..300).map(|n| format!("gpu-{n}: {{}}")).collect();
+    assert!(error(&many.join("\n")).contains("300 types"));
 }

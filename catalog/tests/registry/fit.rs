@@ -170,8 +170,8 @@ fn what_is_suggested_is_what_would_fit() {
     let device = Device::Gpu { memory_bytes: 35 << 30 };
     assert_eq!(fit(model_14b, wish, device).unwrap().verdict, Verdict::DoesNotFit);
     let tokens = suggest(model_14b, wish, device, &types).max_tokens.unwrap();
-    let with = |tokens| fit(model_14b, Wish { max_tokens: Some(tokens), ..wish }, device).unwrap().verdict;
-    assert_eq!((with(tokens), with(tokens + 32)), (Verdict::Fits, Verdict::DoesNotFit), "{tokens}");
+    let verdict = |tokens| fit(model_14b, Wish { max_tokens: Some(tokens), ..wish }, device).unwrap().verdict;
+    assert_eq!((verdict(tokens), verdict(tokens + 32)), (Verdict::Fits, Verdict::DoesNotFit), "{tokens}");
 
     // More than any GPU has.
     let config = model("InternVL3-78B");

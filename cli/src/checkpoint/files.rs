@@ -35,7 +35,7 @@ pub(super) fn weights(dir: &Path) -> Result<Found, CheckpointError> {
         Some(json) => {
             let files: BTreeSet<String> = self::json::<Index>(&index, &json)?.weight_map.into_values().collect();
             if let Some(file) = files.iter().find(|file| file.contains(['/', '\\', '\0']) || file.contains("..")) {
-                return Err(malformed(&index, format!("it names the file {file:?}, which is no plain name")));
+                return Err(malformed(&index, &format!("it names the file {file:?}, which is no plain name")));
             }
             files
         }
@@ -47,7 +47,7 @@ pub(super) fn weights(dir: &Path) -> Result<Found, CheckpointError> {
         let path = dir.join(file);
         let (mut opened, size) = open(&path)?.ok_or_else(|| not_found(&path))?;
         bytes = bytes.saturating_add(size);
-        tensors.extend(header::tensors(&mut opened, size).map_err(|reason| malformed(&path, reason))?);
+        tensors.extend(header::tensors(&mut opened, size).map_err(|reason| malformed(&path, &reason))?);
     }
     Ok(Found { tensors: Some(tensors), bytes: Some(bytes) })
 }
@@ -58,15 +58,15 @@ pub(super) fn small(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
     let mut bytes = Vec::new();
     file.take(MAX_SMALL + 1).read_to_end(&mut bytes).map_err(|source| read(path, source))?;
     if bytes.len() as u64 > MAX_SMALL {
-        return Err(malformed(path, format!("it has more than the {MAX_SMALL} bytes that are read")));
+        return Err(malformed(path, &format!("it has more than the {MAX_SMALL} bytes that are read")));
     }
     Ok(Some(bytes))
 }
 
 pub(super) fn json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, CheckpointError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| malformed(path, e.to_string()))?;
-    reader.end().map_err(|e| malformed(path, e.to_string()))?;
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| malformed(path, &e.to_string()))?;
+    reader.end().map_err(|e| malformed(path, &e.to_string()))?;
     Ok(value)
 }
 
@@ -78,7 +78,7 @@ fn open(path: &Path) -> Result<Option<(File, u64)>, CheckpointError> {
         Err(error) => return Err(read(path, error)),
     };
     if !meta.is_file() {
-        return Err(malformed(path, "it is not a regular file".to_owned()));
+        return Err(malformed(path, "it is not a regular file"));
     }
     Ok(Some((File::open(path).map_err(|source| read(path, source))?, meta.len())))
 }
@@ -91,6 +91,6 @@ fn read(path: &Path, source: std::io::Error) -> CheckpointError {
     CheckpointError::Read { path: path.to_owned(), source }
 }
 
-fn malformed(path: &Path, reason: String) -> CheckpointError {
+fn malformed(path: &Path, reason: &str) -> CheckpointError {
     CheckpointError::Malformed { path: path.to_owned(), reason: reason.chars().take(500).collect() }
 }

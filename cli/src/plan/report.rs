@@ -56,7 +56,7 @@ pub struct ModelReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FitReport {
-    /// Fits, DoesNotFit or NoLimit.
+    /// `Fits`, `DoesNotFit` or `NoLimit`.
     pub verdict: &'static str,
     /// What is needed and what there is, in words.
     pub message: String,

@@ -102,7 +102,7 @@ fn names_of_every_layout_find_their_part() {
         ("image_newline", 1, Some(Newline)),
         ("model.image_newline", 1, Some(Newline)),
     ] {
-        assert_eq!(part_of(name, axes), part, "{name}");
+        assert_eq!(Part::of_tensor(name, axes), part, "{name}");
     }
 }
 
