@@ -14,6 +14,9 @@ prefix=${IMAGE_PREFIX:-localhost}
 prefix=${prefix%/}
 architectures=${ARCHITECTURES:-$(dpkg --print-architecture)}
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$here/../Cargo.toml")
+case $architectures in
+*' '*) [ -n "${PUSH:-}" ] || { echo "build.sh: images of several architectures can only be pushed (PUSH=1)" >&2; exit 1; } ;;
+esac
 mkdir -p "$out"
 exec 7>"$out/lock"
 flock 7

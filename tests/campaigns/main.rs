@@ -36,10 +36,10 @@ enum Campaign {
     /// From a pod's failure to the reason on its model, at least 100 times for each reason.
     Latency {
         /// Models that fail at the same time.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 4)]
         lanes: usize,
         /// Failures of each reason on each model.
-        #[arg(long, default_value_t = 11)]
+        #[arg(long, default_value_t = 27)]
         rounds: usize,
     },
     /// Random valid edits in sequence, the state after each held against that of a fresh object.
