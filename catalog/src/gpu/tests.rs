@@ -100,6 +100,12 @@ fn the_cheapest_that_would_do_is_a_tested_one() {
     assert_eq!(with(150), Some("nvidia-b200"));
     assert_eq!(with(100), Some("nvidia-h200"));
     assert_eq!(with(1000), None);
+    let gpu = |usd: u8, more: &str| {
+        let price = format!("price: {{usdPerHour: {usd}, source: x}}");
+        format!("{{memoryBytes: 25769803776, computeCapability: '8.6', {price}{more}}}")
+    };
+    let own = format!("a: {}\nb: {}\nc: {}", gpu(1, ", untested: true"), gpu(3, ""), gpu(2, ""));
+    assert_eq!(GpuTypes::parse(&own).unwrap().cheapest(|_| true), Some("c"));
     let prices = types.by_price().into_iter().filter_map(|(_, gpu)| gpu.price.as_ref().map(|p| p.usd_per_hour));
     assert!(prices.collect::<Vec<_>>().is_sorted());
 }

@@ -88,7 +88,7 @@ fn a_model_that_does_not_fit_says_what_would() {
 fn the_numbers_of_the_json_agree_with_each_other() {
     let case =
         Case::new("InternVL3-8B", "  gpu: {type: nvidia-h100}\n  context: {maxTokens: 8192, maxConcurrency: 32}\n");
-    let json = case.json(&["--images-per-day", "100000"]);
+    let json = case.json(&["--images-per-day", "1000000"]);
     let (fit, parts) = (&json["fit"], &json["fit"]["breakdown"]);
     let sum: u64 = ["embedding", "decoder", "head", "tower", "projector", "image", "workspace", "context", "kv"]
         .map(|part| parts[format!("{part}Bytes")].as_u64().unwrap())
@@ -101,8 +101,9 @@ fn the_numbers_of_the_json_agree_with_each_other() {
     let rate = number(&cost["rate"]["tokensPerSecond"]);
     assert!((number(&cost["usdPerMillionTokens"]) - 6.88 / 3600.0 / rate * 1e6).abs() < 1e-9);
     let api = &cost["againstApi"];
-    assert!((number(&api["apiUsdPerDay"]) - 100_000.0 * (829.0 * 2.5 + 500.0 * 10.0) / 1e6).abs() < 1e-6);
-    let replicas = (100_000.0 * 500.0 / (rate * 86_400.0)).ceil();
+    assert!((number(&api["apiUsdPerDay"]) - 1_000_000.0 * (829.0 * 2.5 + 500.0 * 10.0) / 1e6).abs() < 1e-6);
+    let replicas = (1_000_000.0 * 500.0 / (rate * 86_400.0)).ceil();
+    assert!(replicas > 1.0);
     assert!((number(&api["usdPerDay"]) - replicas * 24.0 * 6.88).abs() < 1e-6);
     assert!((number(&api["savedUsdPerDay"]) - (number(&api["apiUsdPerDay"]) - number(&api["usdPerDay"]))).abs() < 1e-6);
 }
