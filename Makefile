@@ -108,8 +108,10 @@ cluster-test: clients ## the tests on a fresh cluster (after kube and images; AR
 	CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
 		$(CARGO) test $(WITH_CLUSTER) --offline --test e2e -- $(ARGS)
 
-campaign: ## a long test: NAME=geometries, or NAME=idle on a fresh cluster (after kube and images); SEED=...
-	if [ '$(NAME)' = geometries ]; then exec $(CARGO) test $(ALL) --test geometries -- --all --seed $(or $(SEED),1); fi
+campaign: ## a long test: NAME=geometries or scheduler, or NAME=idle on a fresh cluster (after kube and images); SEED=...
+	case '$(NAME)' in
+	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
+	esac
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
 	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
