@@ -2,12 +2,12 @@
 //! way into it.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::Failure;
+use super::prefix::PictureRows;
 use super::scheduler::{SequenceId, Tiles};
 use super::steps::Steps;
 use crate::image::{ImageKey, PreparedImage};
@@ -23,10 +23,8 @@ pub struct Reading<'a> {
     pub id: SequenceId,
     /// The rows' tokens.
     pub ids: &'a [u32],
-    /// The id at rows of pictures.
-    pub image_token: u32,
     /// The rows of pictures among them, in order.
-    pub pictures: Vec<(ImageKey, Range<usize>)>,
+    pub pictures: Vec<PictureRows>,
     /// Whether the logits after the last row are wanted.
     pub last: bool,
 }
@@ -105,12 +103,12 @@ impl ModelExecutor {
 
     /// The decoder's input: text from the vocabulary, rows of pictures from the tower.
     fn embed(&self, reading: &Reading<'_>) -> Result<Tensor, Failure> {
-        let rows = |(key, rows): &(ImageKey, Range<usize>)| match self.pictures.get(key) {
-            Some(Rows::All(all)) => Ok(all.narrow(0, rows.start, rows.len())?),
+        let rows = |PictureRows { key, at, rows }: &PictureRows| match self.pictures.get(key) {
+            Some(Rows::All(all)) => Ok((*at, all.narrow(0, rows.start, rows.len())?)),
             _ => Err(Failure::Step("an image of the prompt has not been computed".to_owned())),
         };
         let pictures = reading.pictures.iter().map(rows).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.steps.model().embed(reading.ids, reading.image_token, &pictures)?)
+        Ok(self.steps.model().embed_around(reading.ids, &pictures)?)
     }
 }
 

@@ -32,11 +32,21 @@ impl Picture {
     }
 }
 
+/// Some rows of a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PictureRows {
+    /// The picture.
+    pub key: ImageKey,
+    /// Where the first of them stands, among the tokens that were asked for.
+    pub at: usize,
+    /// Which of the picture's rows.
+    pub rows: Range<usize>,
+}
+
 /// The known tokens of a sequence, prompt and answer, with their pictures.
 #[derive(Clone, Debug)]
 pub struct Content {
     ids: Vec<u32>,
-    image_token: u32,
     pictures: Vec<Picture>,
     long: bool,
     hashes: Vec<BlockHash>,
@@ -56,7 +66,7 @@ impl Content {
             return Err(Failure::Step(format!("the token {id} is beyond the model's vocabulary of {vocabulary}")));
         }
         let ids = std::mem::take(&mut prompt.ids);
-        let mut content = Self { ids, image_token, pictures, long, hashes: Vec::new() };
+        let mut content = Self { ids, pictures, long, hashes: Vec::new() };
         content.extend();
         Ok(content)
     }
@@ -76,11 +86,6 @@ impl Content {
         &self.ids[positions]
     }
 
-    /// The id at the rows of pictures.
-    pub fn image_token(&self) -> u32 {
-        self.image_token
-    }
-
     /// All pictures in order.
     pub fn pictures(&self) -> &[Picture] {
         &self.pictures
@@ -97,11 +102,12 @@ impl Content {
     }
 
     /// The rows of pictures at `positions`, in order.
-    pub fn rows_at(&self, positions: &Range<usize>) -> impl Iterator<Item = (ImageKey, Range<usize>)> {
+    pub fn rows_at(&self, positions: &Range<usize>) -> impl Iterator<Item = PictureRows> {
         self.pictures.iter().filter_map(move |picture| {
             let start = picture.start.max(positions.start);
             let end = picture.end().min(positions.end);
-            (start < end).then(|| (picture.key, start - picture.start..end - picture.start))
+            let rows = || start - picture.start..end - picture.start;
+            (start < end).then(|| PictureRows { key: picture.key, at: start - positions.start, rows: rows() })
         })
     }
 
@@ -132,7 +138,7 @@ impl Content {
         }
         hasher.update(&bytes);
         // Where a picture's rows are in the block is known from the ids, so that its name and its first row there do.
-        for (key, rows) in self.rows_at(&positions) {
+        for PictureRows { key, rows, .. } in self.rows_at(&positions) {
             hasher.update(key.bytes()).update(&(rows.start as u64).to_le_bytes());
         }
         hasher.finalize().into()

@@ -67,8 +67,11 @@ impl Scheduler {
         self.running.iter_mut().for_each(|running| running.publish(&mut self.pool));
         let admitted = self.admit();
         let decode = self.decode();
+        self.claim_pictures();
+        // What the work lets go of is still needed for it, and dropped with the next step.
+        let dropped = self.encoder.dropped();
         let work = self.work(!decode.is_empty());
-        Step { admitted, decode, work, dropped: self.encoder.dropped() }
+        Step { admitted, decode, work, dropped }
     }
 
     /// A sequence's next token is known.

@@ -156,7 +156,6 @@ impl<E: Executor> Worker<E> {
                 segment: Segment { blocks, start: chunk.start, rows: chunk.rows, long: content.long() },
                 id: chunk.id,
                 ids: content.ids(positions.clone()),
-                image_token: content.image_token(),
                 pictures: content.rows_at(&positions).collect(),
                 last: chunk.last,
             })

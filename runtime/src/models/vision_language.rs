@@ -139,14 +139,34 @@ impl VisionLanguage {
             return self.language.embed(ids);
         }
         let visual = Tensor::cat(images, 0)?;
-        let (mut parts, mut used) = (Vec::new(), 0);
+        let (mut pictures, mut used, mut start) = (Vec::new(), 0, 0);
         for run in ids.chunk_by(|a, b| (*a == image_token) == (*b == image_token)) {
             if run.first() == Some(&image_token) {
-                parts.push(visual.narrow(0, used, run.len())?);
+                pictures.push((start, visual.narrow(0, used, run.len())?));
                 used += run.len();
-            } else {
-                parts.push(self.language.embed(run)?);
             }
+            start += run.len();
+        }
+        self.embed_around(ids, &pictures)
+    }
+
+    /// Embeddings of `ids`, but for the rows of pictures, each from an index of `ids` on, in order. An id of image
+    /// tokens that stands elsewhere is text, as where the model generated it.
+    pub fn embed_around(&self, ids: &[u32], pictures: &[(usize, Tensor)]) -> Result<Tensor> {
+        let (mut parts, mut used) = (Vec::new(), 0);
+        for (start, rows) in pictures {
+            match ids.get(used..*start) {
+                Some([]) => {}
+                Some(text) => parts.push(self.language.embed(text)?),
+                None => bail!("the rows of a picture at {start} are not among {} tokens, or overlap others", ids.len()),
+            }
+            used = start + rows.dim(0)?;
+            parts.push(rows.clone());
+        }
+        match ids.get(used..) {
+            Some([]) => {}
+            Some(text) => parts.push(self.language.embed(text)?),
+            None => bail!("the rows of a picture end at {used}, behind {} tokens", ids.len()),
         }
         Tensor::cat(&parts, 0)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use vlm_runtime::engine::prefix::Content;
+use vlm_runtime::engine::prefix::{Content, PictureRows};
 use vlm_runtime::engine::scheduler::{Chunk, Decode, Scheduler, Sequence, SequenceId, Step, Tiles, Work};
 use vlm_runtime::image::ImageKey;
 use vlm_runtime::ops::BLOCK_TOKENS;
@@ -237,7 +237,7 @@ impl World {
         let alive = self.alive.get(&chunk.id).expect("a sequence is read that is gone");
         assert!(chunk.rows > 0 && chunk.start == alive.cached, "{chunk:?} after {} tokens", alive.cached);
         assert_eq!(chunk.last, chunk.start + chunk.rows == alive.goal);
-        for (key, _) in alive.content.rows_at(&(chunk.start..chunk.start + chunk.rows)) {
+        for PictureRows { key, .. } in alive.content.rows_at(&(chunk.start..chunk.start + chunk.rows)) {
             let picture = alive.content.pictures().iter().find(|picture| picture.key == key).unwrap();
             assert_eq!(self.tiles.get(&key), Some(&picture.tiles), "a picture is read before it is seen");
         }

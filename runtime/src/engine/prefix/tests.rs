@@ -67,8 +67,9 @@ fn rows_of_pictures_are_found_by_position() {
     let [a, b] = [image(1.0, 5), image(2.0, 3)];
     let content = content(&[1, IMAGE, 2, IMAGE, 3], &[Arc::clone(&a), Arc::clone(&b)], false).unwrap();
     let rows = |positions: Range<usize>| content.rows_at(&positions).collect::<Vec<_>>();
-    assert_eq!(rows(0..11), [(a.key, 0..5), (b.key, 0..3)]);
-    assert_eq!(rows(4..8), [(a.key, 3..5), (b.key, 0..1)]);
+    let of = |image: &Arc<PreparedImage>, at, rows| PictureRows { key: image.key, at, rows };
+    assert_eq!(rows(0..11), [of(&a, 1, 0..5), of(&b, 7, 0..3)]);
+    assert_eq!(rows(4..8), [of(&a, 0, 3..5), of(&b, 3, 0..1)]);
     assert_eq!(rows(6..7), []);
 }
 

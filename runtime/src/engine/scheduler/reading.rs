@@ -9,7 +9,6 @@ const TILE_IN_TOKENS: usize = 256;
 impl Scheduler {
     /// The next piece of work: for one sequence, filled up with those of the same kind for others.
     pub(super) fn work(&mut self, decoding: bool) -> Option<Work> {
-        self.claim_pictures();
         let budget = if decoding { self.limits.while_decoding } else { self.limits.alone };
         for index in self.turns() {
             let work = match self.next(index)? {
@@ -25,7 +24,7 @@ impl Scheduler {
     }
 
     /// Claims pictures in the order of arrival, as far as there is room: none overtakes one that waits for room.
-    fn claim_pictures(&mut self) {
+    pub(super) fn claim_pictures(&mut self) {
         for running in self.running.iter_mut().filter(|running| !running.decodes()) {
             while let Some(picture) = running.unclaimed() {
                 match self.encoder.claim(&picture) {
