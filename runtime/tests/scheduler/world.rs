@@ -271,12 +271,12 @@ impl World {
         if tiles.first > 0 {
             assert_eq!(self.tiles.get(&tiles.key), Some(&tiles.first), "tiles are left out or seen twice");
         }
-        self.tiles.insert(tiles.key, tiles.first + tiles.count);
         if fails(tiles.id) {
             self.scheduler.restart_picture(&tiles.key);
             self.scheduler.fail(tiles.id);
-            self.end(tiles.id, End::Failed);
+            return self.end(tiles.id, End::Failed);
         }
+        self.tiles.insert(tiles.key, tiles.first + tiles.count);
     }
 
     /// The token that follows from what was read.
