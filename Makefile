@@ -119,8 +119,10 @@ cluster-test: clients test-hub ## the tests on a fresh cluster (after kube and i
 	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
 		$(CARGO) test $(WITH_CLUSTER) --offline
 
-campaign: ## a long test: NAME=geometries, or NAME=idle|many|latency|edits on a fresh cluster (after kube and images); SEED=...
-	if [ '$(NAME)' = geometries ]; then exec $(CARGO) test $(ALL) --test geometries -- --all --seed $(or $(SEED),1); fi
+campaign: ## a long test: NAME=geometries|scheduler, or NAME=idle|many|latency|edits on a fresh cluster (after kube and images); SEED=...
+	case '$(NAME)' in
+	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
+	esac
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
 	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' KWOK=$(KWOK) $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)

@@ -9,6 +9,8 @@ pub const SERVED_MODEL_NAME: &str = "--served-model-name";
 pub const MAX_TOKENS: &str = "--max-tokens";
 /// Sequences computed at the same time.
 pub const MAX_CONCURRENCY: &str = "--max-concurrency";
+/// Most bytes of the KV cache.
+pub const KV_BYTES: &str = "--kv-bytes";
 /// Seconds that running requests get to finish after SIGTERM.
 pub const DRAIN_TIMEOUT_SECONDS: &str = "--drain-timeout-seconds";
 /// File that receives the diagnosis when the process cannot start.

@@ -18,9 +18,9 @@ mod rope;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
-pub use batch::{Batch, Segment};
+pub use batch::{Batch, Row, Segment};
 pub use element::largest;
-pub use kv_cache::KvCache;
+pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::RopeTable;

@@ -95,7 +95,8 @@ fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
         max_tokens,
         max_concurrency: args.max_concurrency as usize,
         max_queue: args.queue(),
-        kv_bytes: None,
+        kv_bytes: args.kv_bytes,
+        encoder_cache_bytes: args.encoder_cache_bytes,
         precision: args.how.precision.on_cpu(),
     };
     let engine = Engine::start(&checkpoint, options)?;

@@ -33,12 +33,21 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// The nearest number of this format; infinite beyond its range.
     fn narrow(value: f32) -> Self;
 
-    /// `stored` in f32, in `scratch` where that is another format.
+    /// `rows` rows of `width` numbers, one every `stride`, in f32, in `scratch` where that is another format; and the
+    /// stride of the rows in what is given.
     #[inline(always)]
-    fn widen_all<'a>(stored: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        scratch.clear();
-        scratch.extend(stored.iter().map(|value| value.widen()));
-        scratch
+    fn widen_rows<'a>(
+        stored: &'a [Self],
+        (rows, width, stride): (usize, usize, usize),
+        scratch: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        scratch.resize(rows * width, 0.0);
+        for (row, wide) in stored.chunks(stride).zip(scratch.chunks_exact_mut(width)) {
+            for (value, wide) in row[..width].iter().zip(wide) {
+                *wide = value.widen();
+            }
+        }
+        (scratch, width)
     }
 }
 
@@ -64,8 +73,12 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn widen_all<'a>(stored: &'a [Self], _scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        stored
+    fn widen_rows<'a>(
+        stored: &'a [Self],
+        (_, _, stride): (usize, usize, usize),
+        _scratch: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        (stored, stride)
     }
 }
 

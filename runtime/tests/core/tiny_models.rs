@@ -7,10 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use vlm_catalog::quantization::Quantization;
 use vlm_runtime::checkpoint::Checkpoint;
-use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling, TokenStream};
+use vlm_runtime::engine::{
+    ENCODER_CACHE_BYTES, Engine, EngineOptions, Event, FinishReason, Request, Sampling, TokenStream,
+};
 use vlm_runtime::image::{ImageLimits, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
 use vlm_runtime::tolerance::{Difference, quantized_logits};
@@ -95,6 +97,7 @@ impl Example {
             max_concurrency,
             max_queue: 64,
             kv_bytes: None,
+            encoder_cache_bytes: ENCODER_CACHE_BYTES,
             precision: Precision::F32,
         };
         Engine::start(&self.checkpoint, options).unwrap()
@@ -164,8 +167,9 @@ impl Example {
     fn logits(&self, case: &Case, visual: Tensor) -> Tensor {
         let prompt = self.prompt(case);
         let embeds = self.model.embed(&case.input_ids, prompt.image_token, &[visual]).unwrap();
-        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: case.input_ids.len(), long: false }]);
-        let cache = self.model.kv_cache(1, POSITIONS).unwrap();
+        let blocks = nth_table(0, POSITIONS);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: case.input_ids.len(), long: false }]);
+        let cache = self.model.kv_cache(room_for(1, POSITIONS)).unwrap();
         let hidden = self.model.language().forward(&embeds, &batch, &cache).unwrap();
         self.model.language().logits(&hidden, batch.last_rows()).unwrap().squeeze(0).unwrap()
     }
