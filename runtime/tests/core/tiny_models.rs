@@ -180,8 +180,10 @@ impl Example {
         let forced = [&case.input_ids[..], &case.greedy_ids[..case.greedy_ids.len() - 1]].concat();
         let visual = model.see(&self.image(case)).unwrap();
         let embeds = model.embed(&forced, prompt.image_token, &[visual]).unwrap();
-        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: forced.len(), long: false }]);
-        let hidden = model.language().forward(&embeds, &batch, &model.kv_cache(1, POSITIONS).unwrap()).unwrap();
+        let blocks = nth_table(0, POSITIONS);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: forced.len(), long: false }]);
+        let cache = model.kv_cache(room_for(1, POSITIONS)).unwrap();
+        let hidden = model.language().forward(&embeds, &batch, &cache).unwrap();
         let steps: Vec<u32> = (case.input_ids.len() as u32 - 1..forced.len() as u32).collect();
         model.language().logits(&hidden, &steps).unwrap()
     }
