@@ -110,7 +110,7 @@ async fn a_body_that_stalls_is_given_up_and_a_slow_one_is_not() {
     let small = vlm_test_hub::repository::sha256(&tiny().files["model-2.safetensors"]);
     server.fail(&large, [Fault::Stall(100_000)]);
     // Longer in all than the time in which the next bytes must come.
-    server.fail(&small, [Fault::Slow(100, Duration::from_millis(50))]);
+    server.fail(&small, [Fault::Slow(100, Duration::from_millis(250))]);
     let to = dir.path().join("model");
     get(&server, &to).await.unwrap();
     assert_is_the_checkpoint(&to);

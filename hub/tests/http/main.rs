@@ -26,8 +26,8 @@ pub const PATIENCE: Patience = Patience {
     first_pause: Duration::from_millis(5),
     longest_pause: Duration::from_millis(40),
     connect_timeout: Duration::from_secs(5),
-    read_timeout: Duration::from_millis(300),
-    answer_timeout: Duration::from_secs(5),
+    read_timeout: Duration::from_secs(2),
+    answer_timeout: Duration::from_secs(30),
 };
 
 pub fn name() -> uri::Repository {

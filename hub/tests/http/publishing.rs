@@ -64,7 +64,8 @@ async fn an_empty_directory_is_as_good_as_none() {
 async fn unfinished_work_on_another_commit_is_thrown_away() {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("model");
-    let old = with_file(tiny(), "special_tokens_map.json", "{}");
+    // A file that is gone, and one of the same size that is another.
+    let old = with_file(with_file(tiny(), "special_tokens_map.json", "{}"), "tokenizer.json", "[]");
     let server = TestHub::start(vec![old]).await;
     server.fail("/blobs/", vec![Fault::Status(500, None); 99]);
     get(&server, "main", &to).await.unwrap_err();
@@ -72,6 +73,7 @@ async fn unfinished_work_on_another_commit_is_thrown_away() {
     let server = TestHub::start(vec![tiny()]).await;
     get(&server, "main", &to).await.unwrap();
     assert!(!to.join("special_tokens_map.json").exists() && !dir.path().join("model.partial").exists());
+    assert_eq!(std::fs::read(to.join("tokenizer.json")).unwrap(), tiny().files["tokenizer.json"]);
     assert!(!to.join(".commit").exists());
 }
 

@@ -113,7 +113,7 @@ async fn a_failure_stands_while_it_is_asked_again_and_goes_with_the_answer() {
     let Revision::Failed(problem) = &failed else { panic!("{failed:?}") };
     assert_eq!(problem.trouble, Trouble::ModelAccessDenied);
     assert_eq!(scene.look(&tiny, RETRY.as_secs() - 1), failed);
-    assert_eq!(scene.server.asked().len(), 1, "not asked before its time");
+    assert!(lock(&scene.revisions.waiting).is_empty(), "not asked before its time");
     assert_eq!(scene.look(&tiny, RETRY.as_secs()), failed, "no moment without a reason");
     scene.answered(RETRY.as_secs()).await;
     assert!(scene.look(&tiny, RETRY.as_secs()).commit().is_some());

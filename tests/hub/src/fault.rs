@@ -19,7 +19,7 @@ pub enum Fault {
     NoRanges,
     /// The byte at this place of the file is another.
     Flip(usize),
-    /// Another body with status 200.
+    /// Another body with status 200, whose length is not told.
     Body(Bytes),
     /// A redirect to there.
     Redirect(String),

@@ -135,7 +135,11 @@ async fn answer(State((shared, is_storage)): State<(Arc<Shared>, bool)>, request
             let after = after.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
             return after.map_or_else(|| status.into_response(), |after| (status, after).into_response());
         }
-        Some(Fault::Body(body)) => return body.clone().into_response(),
+        Some(Fault::Body(body)) => {
+            let body = body.clone();
+            let chunks = stream::once(async move { Ok::<_, std::io::Error>(body) });
+            return Body::from_stream(chunks).into_response();
+        }
         Some(Fault::Redirect(to)) => return (StatusCode::FOUND, [(header::LOCATION, to.clone())]).into_response(),
         _ => {}
     }
