@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Numbers that depend on the seed alone (SplitMix64).
+/// Numbers that depend on the seed alone (`SplitMix64`).
 pub struct Random(pub u64);
 
 impl Random {
