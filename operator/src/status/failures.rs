@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{Deployment, DeploymentCondition},
     core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
 };
 use kube::ResourceExt;
@@ -86,16 +86,21 @@ pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     // Records of what went wrong stay: of pods that ended, of ReplicaSets that could not create any.
     // Once all replicas answer, they are only that.
     let complete = counts.are_complete();
-    if !complete {
-        problems.extend(refused_pods(deployment));
-    }
     // Pods of an older template are about to go; what ails them says nothing about this spec.
-    let current = facts.observed.pods.iter().filter(|pod| {
-        pod.metadata.deletion_timestamp.is_none()
-            && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
-            && !(complete && is_over(pod))
-    });
-    problems.extend(current.filter_map(|pod| of_pod(pod)));
+    let current: Vec<_> = facts
+        .observed
+        .pods
+        .iter()
+        .filter(|pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
+                && !(complete && is_over(pod))
+        })
+        .collect();
+    if !complete {
+        problems.extend(refused_pods(deployment, current.len(), counts));
+    }
+    problems.extend(current.into_iter().filter_map(|pod| of_pod(pod)));
     problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
     problems
 }
@@ -113,13 +118,20 @@ fn missing_claim(facts: &Facts<'_>) -> Option<Problem> {
     ))
 }
 
-/// Pods that the API server did not let the Deployment create.
-fn refused_pods(deployment: &Deployment) -> Option<Problem> {
+/// Pods that the API server did not let the Deployment create, where `pods` of this template exist.
+fn refused_pods(deployment: &Deployment, pods: usize, counts: &Counts) -> Option<Problem> {
     let status = deployment.status.as_ref()?;
     if status.observed_generation < deployment.metadata.generation {
         return None;
     }
-    let failure = status.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let condition = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind);
+    let failure = condition("ReplicaFailure").filter(|c| c.status == "True")?;
+    // It may be that of an older ReplicaSet: then there are pods enough, or the new one came after it.
+    let before = |c: &DeploymentCondition| failure.last_update_time < c.last_update_time;
+    let older = pods == 0 && condition("Progressing").is_some_and(before);
+    if older || i32::try_from(pods).is_ok_and(|pods| pods >= counts.desired) {
+        return None;
+    }
     // Before it stands the made-up name of a pod that never was, another one at each attempt.
     let message = failure.message.as_deref().unwrap_or_default();
     let message = message.split_once("is forbidden: ").map_or(message, |(_, rest)| rest);

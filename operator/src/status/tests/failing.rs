@@ -101,6 +101,29 @@ fn what_a_deployment_remembers_of_refused_pods_is_no_failure_once_all_replicas_a
 }
 
 #[test]
+fn the_refusal_of_an_older_template_says_nothing_about_this_one() {
+    let conditions = |failed: &str, progressed: &str| {
+        serde_json::from_value(json!([
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "lastUpdateTime": failed,
+             "message": "pods \"tiny-5d-x7\" is forbidden: no PriorityClass with name x was found"},
+            {"type": "Progressing", "status": "True", "reason": "NewReplicaSetCreated", "lastUpdateTime": progressed},
+        ]))
+        .unwrap()
+    };
+    let mut scene = Scene::new(1);
+    scene.deployment.status.as_mut().unwrap().conditions = conditions("2026-01-01T00:00:05Z", "2026-01-01T00:00:05Z");
+    scene.report();
+    assert_eq!(scene.ready(), ("False", "PodRefused"));
+    scene.deployment.status.as_mut().unwrap().conditions = conditions("2026-01-01T00:00:05Z", "2026-01-01T00:00:09Z");
+    scene.report();
+    assert_eq!(scene.ready(), ("False", reasons::DEPLOYING));
+    scene.deployment.status.as_mut().unwrap().conditions = conditions("2026-01-01T00:00:05Z", "2026-01-01T00:00:05Z");
+    scene.pods(&[pod("p1", &waiting("ContainerCreating", ""), &json!({}), 0)]);
+    scene.report();
+    assert_eq!(scene.ready(), ("False", reasons::DEPLOYING), "there are pods enough");
+}
+
+#[test]
 fn pods_that_break_long_after_a_rollout_stall_after_the_same_deadline() {
     let mut scene = Scene::serving(1);
     scene.deployed(1, 1, 0);
