@@ -41,8 +41,8 @@ impl Case {
             assert!(message.contains(word), "{reason}: {word:?} is missing from: {message}");
         }
         assert_eq!(object["status"]["failures"][0]["reason"], reason, "{}", object["status"]["failures"]);
-        let (is_stalled, works) = if stalled { ("True", "False") } else { ("False", "True") };
-        assert_eq!(condition(object, "Stalled")["status"], is_stalled, "{reason}");
+        let (final_one, works) = if stalled { ("True", "False") } else { ("False", "True") };
+        assert_eq!(condition(object, "Stalled")["status"], final_one, "{reason}");
         assert_eq!(condition(object, "Reconciling")["status"], works, "{reason}");
         println!("{reason}: {message}");
         seen
@@ -195,6 +195,9 @@ async fn server_of(space: &Space) -> String {
     .await
 }
 
+/// Makes what is in the way; what it made, to be deleted.
+type Setup = fn(&str) -> String;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_valid_and_impossible_is_a_condition_within_two_seconds() {
     let service = |space: &str| {
@@ -209,7 +212,6 @@ async fn what_is_valid_and_impossible_is_a_condition_within_two_seconds() {
     };
     let nothing = |_: &str| String::new();
     let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
-    type Setup = fn(&str) -> String;
     let cases: [(&str, &str, Setup, Value, &[&str]); 5] = [
         ("i-refused", "SpecRefused", nothing, json!({"pod": {"resources": over}}), &["cpu", "limit"]),
         ("i-taken", "NameTaken", service, json!({}), &["Service named tiny-llava"]),
