@@ -41,9 +41,9 @@ impl Case {
             assert!(message.contains(word), "{reason}: {word:?} is missing from: {message}");
         }
         assert_eq!(object["status"]["failures"][0]["reason"], reason, "{}", object["status"]["failures"]);
-        let (final_one, works) = if stalled { ("True", "False") } else { ("False", "True") };
-        assert_eq!(condition(object, "Stalled")["status"], final_one, "{reason}");
-        assert_eq!(condition(object, "Reconciling")["status"], works, "{reason}");
+        let (is_stalled, reconciling) = if stalled { ("True", "False") } else { ("False", "True") };
+        assert_eq!(condition(object, "Stalled")["status"], is_stalled, "{reason}");
+        assert_eq!(condition(object, "Reconciling")["status"], reconciling, "{reason}");
         println!("{reason}: {message}");
         seen
     }
