@@ -1,4 +1,4 @@
-//! What GitOps tools see over a whole life: every state that a watch tells, by the rules of kstatus
+//! What `GitOps` tools see over a whole life: every state that a watch tells, by the rules of kstatus
 //! and by the expressions that are shipped for Argo CD and Flux, run with those tools' own engines.
 
 use std::io::Write as _;
@@ -21,7 +21,7 @@ fn judged(objects: &[Value]) -> Vec<Value> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
+    let lines = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     let mut input = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()).unwrap());
     let out = child.wait_with_output().unwrap();

@@ -41,9 +41,9 @@ impl Case {
             assert!(message.contains(word), "{reason}: {word:?} is missing from: {message}");
         }
         assert_eq!(object["status"]["failures"][0]["reason"], reason, "{}", object["status"]["failures"]);
-        let (is_stalled, works) = if stalled { ("True", "False") } else { ("False", "True") };
-        assert_eq!(condition(object, "Stalled")["status"], is_stalled, "{reason}");
-        assert_eq!(condition(object, "Reconciling")["status"], works, "{reason}");
+        let (given_up, at_work) = if stalled { ("True", "False") } else { ("False", "True") };
+        assert_eq!(condition(object, "Stalled")["status"], given_up, "{reason}");
+        assert_eq!(condition(object, "Reconciling")["status"], at_work, "{reason}");
         println!("{reason}: {message}");
         seen
     }
@@ -71,6 +71,9 @@ impl Case {
         told.map(|e| e["series"]["count"].as_u64().unwrap_or(1)).sum()
     }
 }
+
+/// Manifests that a namespace of this name gets first.
+type Setup = fn(&str) -> String;
 
 /// Runs all at the same time, so that the whole takes as long as the slowest.
 async fn all_of(cases: Vec<tokio::task::JoinHandle<()>>) {
@@ -211,7 +214,6 @@ async fn what_is_valid_and_impossible_is_a_condition_within_two_seconds() {
     };
     let nothing = |_: &str| String::new();
     let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
-    type Setup = fn(&str) -> String;
     let cases: [(&str, &str, Setup, Value, &[&str]); 5] = [
         ("i-refused", "SpecRefused", nothing, json!({"pod": {"resources": over}}), &["cpu", "limit"]),
         ("i-taken", "NameTaken", service, json!({}), &["Service named tiny-llava"]),
