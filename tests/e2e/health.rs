@@ -21,7 +21,7 @@ fn judged(objects: &[Value]) -> Vec<Value> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = objects.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n";
+    let lines = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     let mut input = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()).unwrap());
     let out = child.wait_with_output().unwrap();
