@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: clients help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build images \
+.PHONY: clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -22,6 +22,8 @@ WITH_CLUSTER := $(ALL) --features vlm-tests/cluster
 CLUSTER_SH := tests/cluster/cluster.sh
 CRD := charts/vlm-operator/templates/crd.yaml
 IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
+KWOK := $(CACHE)/tools/bin/kwok
+TEST_HUB := $(CACHE)/images/test-hub.tar
 PYTHON := python3
 # The runtime for GPUs: another target folder, because its binaries open libraries when they run and cannot be static.
 CUDA := $(CACHE)/cuda
@@ -80,11 +82,15 @@ crds: ## write the chart's CRD from the Rust types
 build: ## our own binaries, static
 	$(CARGO) build $(ALL) --bins
 
+plugin: build ## kubectl vlm: plan, status, logs (BIN=folder; ~/.local/bin unless said)
+	install -D $(OURS)/kubectl-vlm $(or $(BIN),$(HOME)/.local/bin)/kubectl-vlm
+
 images: build ## container images (PUSH=1 IMAGE_PREFIX=registry/path pushes them)
 	@images/build.sh
 
-kube: ## Kubernetes for the local cluster, from Go modules
+kube: ## Kubernetes for the local cluster, and tools of the tests, from Go modules
 	@tests/cluster/build.sh
+	tests/cluster/build-tools.sh
 
 cluster-up: ## a local cluster with our images, reachable from this machine
 	@tests/cluster/build.sh &
@@ -111,15 +117,22 @@ clients: ## a Python environment with the official client that the tests use
 		echo "$$stamp" >$(CACHE)/python/stamp
 	fi
 
-cluster-test: clients ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
-	$(CARGO) test $(WITH_CLUSTER) --test e2e --no-run
-	CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
-		$(CARGO) test $(WITH_CLUSTER) --offline --test e2e -- $(ARGS)
+test-hub:
+	$(CARGO) build $(ALL) --bin test-hub
+	images/build.sh test-hub
 
-campaign: ## a long test: NAME=geometries, or NAME=idle on a fresh cluster (after kube and images); SEED=...
-	if [ '$(NAME)' = geometries ]; then exec $(CARGO) test $(ALL) --test geometries -- --all --seed $(or $(SEED),1); fi
+cluster-test: clients test-hub ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
+	$(CARGO) test $(WITH_CLUSTER) --test e2e --test alone --no-run
+	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES) $(TEST_HUB)' KWOK=$(KWOK)
+	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
+		$(CARGO) test $(WITH_CLUSTER) --offline
+
+campaign: ## a long test: NAME=geometries|scheduler, or NAME=idle|many|latency|edits on a fresh cluster (after kube and images); SEED=...
+	case '$(NAME)' in
+	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
+	esac
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
-	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' $(CLUSTER_SH) run \
+	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' KWOK=$(KWOK) $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
 
 bench: ## the speed of the runtime's core on one processor core

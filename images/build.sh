@@ -1,16 +1,22 @@
 #!/bin/bash
 # Builds container images with buildah, no registry and no daemon:
-#   images/build.sh [NAME...]      operator runtime tiny-llava tiny-internvl prometheus, all by default; pause
+#   images/build.sh [NAME...]      operator runtime tiny-llava tiny-internvl prometheus, all by default; pause, test-hub
 # Each becomes an archive in the cache, images/NAME.tar, that `cluster.sh load` or
 # `docker load` takes. One whose files did not change is left as it is.
 #   PUSH=1 IMAGE_PREFIX=REGISTRY/PATH images/build.sh
 # pushes them instead (after `buildah login REGISTRY`; PUSH_FLAGS=--tls-verify=false for plain http).
+#   ARCHITECTURES="amd64 arm64" PUSH=1 IMAGE_PREFIX=... images/build.sh operator runtime
+# pushes one name for several architectures, whose binaries have been built (stage.sh).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator/images
 prefix=${IMAGE_PREFIX:-localhost}
 prefix=${prefix%/}
+architectures=${ARCHITECTURES:-$(dpkg --print-architecture)}
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$here/../Cargo.toml")
+case $architectures in
+*' '*) [ -n "${PUSH:-}" ] || { echo "build.sh: images of several architectures can only be pushed (PUSH=1)" >&2; exit 1; } ;;
+esac
 mkdir -p "$out"
 exec 7>"$out/lock"
 flock 7
@@ -36,12 +42,14 @@ build() { # NAME
         return
     fi
     "$here/../tests/cluster/packages.sh" buildah
-    buildah "${store[@]}" bud --quiet --isolation chroot --timestamp 0 \
-        --file "$(dockerfile "$name")" --tag "$image" "$work/$name" >/dev/null
+    for architecture in $architectures; do
+        buildah "${store[@]}" bud --quiet --isolation chroot --timestamp 0 --platform "linux/$architecture" \
+            --file "$(dockerfile "$name")" --tag "$image" --manifest "$image-all" "$work/$name" >/dev/null
+    done
     if [ -n "${PUSH:-}" ]; then
         # shellcheck disable=SC2086 # several flags
-        buildah "${store[@]}" push --quiet ${PUSH_FLAGS:-} "$image" "docker://$image"
-        echo "image $image pushed"
+        buildah "${store[@]}" manifest push --quiet --all ${PUSH_FLAGS:-} "$image-all" "docker://$image"
+        echo "image $image pushed for $architectures"
     else
         rm -f "$out/$name".*
         buildah "${store[@]}" push --quiet "$image" "oci-archive:$work/$name.tar:$image"

@@ -1,6 +1,8 @@
 #!/bin/bash
 # Lays out the files an image is made of: stage.sh NAME FOLDER
 # Binaries must have been built (make images does); Debian's are fetched.
+# ARCHITECTURES="amd64 arm64" lays out those of several; each must have been built with
+# cargo build --release --target x86_64-unknown-linux-gnu (or aarch64-unknown-linux-gnu).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator
@@ -8,12 +10,20 @@ name=$1
 mkdir -p "$2"
 to=$(cd "$2" && pwd)
 
-static() { # a static binary of this workspace
-    local built=${CARGO_TARGET_DIR:-$cache/target}/${CARGO_BUILD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}/release/$1
-    [ -x "$built" ] || { echo "stage.sh: $built is missing: make images builds it" >&2; exit 1; }
-    ! ldd "$built" >/dev/null 2>&1 || ldd "$built" | grep -q statically ||
-        { echo "stage.sh: $built is not linked statically" >&2; exit 1; }
-    install -m 755 "$built" "$to/$1"
+static() { # a static binary of this workspace, for each architecture
+    local architecture built
+    for architecture in ${ARCHITECTURES:-$(dpkg --print-architecture)}; do
+        case $architecture in
+        amd64) built=x86_64-unknown-linux-gnu ;;
+        arm64) built=aarch64-unknown-linux-gnu ;;
+        *) echo "stage.sh: no target is known for $architecture, only amd64 and arm64" >&2; exit 1 ;;
+        esac
+        built=${CARGO_TARGET_DIR:-$cache/target}/$built/release/$1
+        [ -x "$built" ] || { echo "stage.sh: $built is missing: make images builds it" >&2; exit 1; }
+        ! ldd "$built" >/dev/null 2>&1 || ldd "$built" | grep -q statically ||
+            { echo "stage.sh: $built is not linked statically" >&2; exit 1; }
+        install -D -m 755 "$built" "$to/$architecture/$1"
+    done
 }
 debian() { # the files of a Debian package, without installing it
     local unpacked=$cache/debian/$1
@@ -29,10 +39,15 @@ debian() { # the files of a Debian package, without installing it
 }
 
 case $name in
-operator) # with the public certificate authorities: a Prometheus may be behind https
-    static vlm-operator
+operator | runtime) # with the public certificate authorities: hub and Prometheus may be behind https
+    static "vlm-$name"
     cat "$(debian ca-certificates)"/usr/share/ca-certificates/mozilla/*.crt >"$to/ca-certificates.crt" ;;
-runtime) static vlm-runtime ;;
+test-hub) # with the tiny models, one of them for those with its token alone
+    static test-hub
+    mkdir -p "$to/repositories/tiny"
+    for model in tiny-llava tiny-internvl; do cp -r "$here/../examples/$model/model" "$to/repositories/tiny/$model"; done
+    cp -r "$to/repositories/tiny/tiny-llava" "$to/repositories/tiny/private"
+    echo hf_test_token >"$to/repositories/tiny/private/.token" ;;
 tiny-llava | tiny-internvl)
     install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
     install -m 644 "$here/publish.sh" "$to/publish.sh"

@@ -21,7 +21,7 @@ phase() { # NAME COMMAND...
 }
 # Kubernetes and Rust compile side by side: the one waits for the network or its
 # linker while the other computes.
-setsid tests/cluster/build.sh </dev/null >"$cache/kube-build.log" 2>&1 &
+setsid bash -c 'tests/cluster/build.sh && tests/cluster/build-tools.sh' </dev/null >"$cache/kube-build.log" 2>&1 &
 kube=$!
 report() {
     if kill -0 $kube 2>/dev/null; then kill -- -$kube 2>/dev/null || true; fi

@@ -2,14 +2,17 @@
 //! later code multiplies and divides without looking again. The file as written is in [`raw`].
 
 mod describe;
+mod largest_image;
 pub mod raw;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use describe::{FoundTower, TowerShapes, describe, describe_tower, tower_from_tensors};
 
 /// A vision-language model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Which family.
     pub family: Family,
@@ -35,7 +38,7 @@ pub struct ModelConfig {
 }
 
 /// Families of vision-language models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     /// LLaVA-1.5: CLIP, a two-layer projector, one tile an image.
     Llava,
@@ -46,7 +49,7 @@ pub enum Family {
 }
 
 /// Whose conventions of file names, keys, preprocessing and prompts a checkpoint follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     /// The transformers library's own classes (llava-hf, InternVL "-hf").
     Transformers,
@@ -55,7 +58,7 @@ pub enum Dialect {
 }
 
 /// How a family cuts a picture into square tiles.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Tiling {
     /// One tile, padded to a square or cropped; `None` leaves it to `preprocessor_config.json`.
     One {
@@ -79,7 +82,7 @@ pub enum Tiling {
 }
 
 /// A decoder of the Llama kind: RMS norms, rotary positions, gated `SiLU`, grouped queries.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextConfig {
     /// Rows of the embedding.
     pub vocab_size: usize,
@@ -117,7 +120,7 @@ impl TextConfig {
 }
 
 /// Rotary factors of Phi-3 ("su", later "longrope"): inverse frequencies are divided by a factor each.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LongRope {
     /// Factors of sequences up to `original_positions`; half a head's width.
     pub short: Vec<f64>,
@@ -130,7 +133,7 @@ pub struct LongRope {
 }
 
 /// Kinds of vision towers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tower {
     /// CLIP: a norm behind the stem, layer norms, biases everywhere.
     Clip,
@@ -146,7 +149,7 @@ pub enum Tower {
 }
 
 /// A vision tower.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VisionConfig {
     /// Which kind.
     pub tower: Tower,
@@ -188,7 +191,7 @@ impl VisionConfig {
 }
 
 /// Two linear layers with an activation between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectorConfig {
     /// Whether a layer norm (epsilon 1e-5) stands before the layers (InternVL).
     pub norm: bool,
@@ -199,7 +202,7 @@ pub struct ProjectorConfig {
 }
 
 /// Activation functions of towers and projectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
     /// GELU by the error function.
     Gelu,

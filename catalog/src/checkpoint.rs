@@ -1,11 +1,15 @@
-//! How large a checkpoint is, from its description alone: the tensors of each part, their numbers, and the
-//! bytes they take in every number format. Reads no file.
+//! How large a checkpoint is: the tensors of each part, their numbers, and the bytes they take in every number
+//! format; from the model's description alone, or from the shapes of the tensors that are stored. Reads no file.
+
+mod stored;
 
 use crate::architecture::{Family, ModelConfig, Tower};
 use crate::quantization::{LinearRole, Quantization};
 
-/// Bytes of a number that is not quantised.
-const BYTES: u64 = 2;
+pub use stored::StoredError;
+
+/// Bytes of a number in 16 bit.
+const HALF: u64 = 2;
 
 /// Where the output head is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub enum Head {
 }
 
 /// Parts of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// Rows of the vocabulary.
     Embedding,
@@ -56,14 +60,19 @@ impl Tensors {
 
     /// Bytes of all of them, at 16 bit where `quantization` leaves them as they are.
     pub fn bytes(&self, quantization: Quantization) -> u64 {
+        self.held_bytes(quantization, HALF)
+    }
+
+    /// Bytes of all of them, at `number_bytes` a number where `quantization` leaves them as they are.
+    pub fn held_bytes(&self, quantization: Quantization, number_bytes: u64) -> u64 {
         let role = match self.part {
             Part::DecoderLinear => LinearRole::Decoder,
             Part::Head => LinearRole::Head,
-            _ => return self.parameters() * BYTES,
+            _ => return self.parameters() * number_bytes,
         };
         match quantization.format(role, self.row_length as usize) {
             Some(format) => self.parameters() / format.block_len() as u64 * format.block_bytes() as u64,
-            None => self.parameters() * BYTES,
+            None => self.parameters() * number_bytes,
         }
     }
 }
@@ -108,10 +117,20 @@ impl CheckpointSize {
     /// Bytes in memory: what is not quantised at 16 bit. A tied head that is quantised is held beside the
     /// embedding, which stays as it is.
     pub fn bytes(&self, quantization: Quantization) -> u64 {
-        let copied =
-            !self.stored_head && quantization.format(LinearRole::Head, self.head.row_length as usize).is_some();
-        let copy = if copied { self.head.bytes(quantization) } else { 0 };
-        self.tensors.iter().map(|tensors| tensors.bytes(quantization)).sum::<u64>() + copy
+        self.tensors.iter().map(|tensors| tensors.bytes(quantization)).sum::<u64>()
+            + self.copied_head(quantization, HALF)
+    }
+
+    /// Bytes of one part in memory, at `number_bytes` a number where it is not quantised; the copy of a tied head
+    /// counts as the head.
+    pub fn held_bytes(&self, part: Part, quantization: Quantization, number_bytes: u64) -> u64 {
+        let copy = if part == Part::Head { self.copied_head(quantization, number_bytes) } else { 0 };
+        self.of_part(part).map(|tensors| tensors.held_bytes(quantization, number_bytes)).sum::<u64>() + copy
+    }
+
+    fn copied_head(&self, quantization: Quantization, number_bytes: u64) -> u64 {
+        let quantised = quantization.format(LinearRole::Head, self.head.row_length as usize).is_some();
+        if quantised && !self.stored_head { self.head.held_bytes(quantization, number_bytes) } else { 0 }
     }
 
     /// Bytes of the stored tensors of one part.

@@ -116,6 +116,37 @@ impl FromStr for Quantization {
     }
 }
 
+/// What a manifest may say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum QuantizationChoice {
+    /// The first of [`Quantization::ALL`] with which the wished context and concurrency fit.
+    #[default]
+    Auto,
+    /// This one.
+    Fixed(Quantization),
+}
+
+impl fmt::Display for QuantizationChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(quantization) => quantization.fmt(f),
+        }
+    }
+}
+
+impl FromStr for QuantizationChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == "auto" {
+            return Ok(Self::Auto);
+        }
+        let unknown = |_| format!("the quantization {name:?} is not known (supported: none, int8, int4, auto)");
+        name.parse().map(Self::Fixed).map_err(unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +184,10 @@ mod tests {
         for quantization in Quantization::ALL {
             assert_eq!(quantization.to_string().parse(), Ok(quantization));
         }
+        for choice in Quantization::ALL.map(QuantizationChoice::Fixed).into_iter().chain([QuantizationChoice::Auto]) {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        assert!("int3".parse::<QuantizationChoice>().unwrap_err().contains("auto"));
         let error = "int3".parse::<Quantization>().unwrap_err();
         assert!(error.contains("int3") && error.contains("int8"), "{error}");
     }

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use vlm_catalog::architecture::raw::{RawConfig, RawTower};
 use vlm_catalog::architecture::{ModelConfig, Tiling, TowerShapes, describe, describe_tower, tower_from_tensors};
 use vlm_catalog::checkpoint::{CheckpointSize, Head};
+use vlm_catalog::footprint::{Device, Model, Verdict, Wish, fit, suggest};
+use vlm_catalog::gpu::GpuTypes;
 use vlm_catalog::quantization::Quantization;
 
 /// One of each family, convention and decoder.
@@ -45,6 +47,7 @@ fn values() -> impl Strategy<Value = Value> {
             json!(true),
             json!(false),
             json!(""),
+            json!("名".repeat(5000)),
             json!([]),
             json!({}),
             json!([1, 2]),
@@ -109,6 +112,29 @@ fn assert_size(config: &ModelConfig) {
     }
 }
 
+/// A fit on devices of any memory.
+fn assert_fits(config: &ModelConfig, memory_bytes: u64, tokens: Option<u64>, requests: Option<u64>) {
+    let size = CheckpointSize::of(config, Head::Stored);
+    let model = Model { config, size: &size };
+    let wish = Wish { max_tokens: tokens, max_concurrency: requests, ..Wish::default() };
+    for device in [
+        Device::Gpu { memory_bytes },
+        Device::Cpu { memory_bytes: Some(memory_bytes) },
+        Device::Cpu { memory_bytes: None },
+    ] {
+        let Ok(fitted) = fit(model, wish, device) else {
+            assert!(tokens.is_some_and(|tokens| tokens > config.text.max_positions as u64));
+            continue;
+        };
+        if fitted.verdict == Verdict::DoesNotFit {
+            let suggestion = suggest(model, wish, device, &GpuTypes::default());
+            assert!(suggestion.in_words(device).len() < 500 && fitted.in_words(device).len() < 500);
+        } else {
+            assert!(fitted.kv_bytes >= fitted.breakdown.kv_bytes && fitted.full_length_sequences >= 1);
+        }
+    }
+}
+
 /// Everything else that later code allocates by.
 fn assert_bounded(config: &ModelConfig) {
     let (text, vision) = (&config.text, &config.vision);
@@ -131,12 +157,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn mutated_configurations_are_described_within_bounds_or_refused(json in mutated()) {
+    fn mutated_configurations_are_described_within_bounds_or_refused(
+        json in mutated(),
+        memory in prop::sample::select(vec![0, 1, 99, 1 << 30, 80 << 30, u64::MAX]),
+        tokens in prop::option::of(prop::sample::select(vec![0, 1, 4096, 1 << 22, u64::MAX])),
+        requests in prop::option::of(prop::sample::select(vec![0, 1, 256, u64::MAX])),
+    ) {
         let Ok(raw) = serde_json::from_value::<RawConfig>(json) else { return Ok(()) };
         match describe(&raw) {
             Ok(config) => {
                 assert_size(&config);
                 assert_bounded(&config);
+                assert_fits(&config, memory, tokens, requests);
             }
             Err(error) => {
                 let text = error.to_string();

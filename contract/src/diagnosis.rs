@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 /// Cause of a failed start. Exit codes stay below 64, away from those of shells and signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
-    /// The checkpoint directory or a file that it must have does not exist.
+    /// The checkpoint's directory, repository or revision, or a file that it must have, does not exist.
     ModelNotFound,
     /// A weight file is truncated, malformed, or lacks a tensor.
     WeightsCorrupt,
     /// `config.json` names a model or a feature that is not served.
     UnsupportedArchitecture,
+    /// The hub does not let this token, or nobody's, read the repository.
+    ModelAccessDenied,
+    /// The hub could not be reached, or broke off again and again.
+    WeightsDownloadFailed,
     /// A flag has an unusable value.
     InvalidArguments,
     /// Anything else, such as a port already in use.
@@ -32,10 +36,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ModelNotFound,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
+        Self::ModelAccessDenied,
+        Self::WeightsDownloadFailed,
         Self::InvalidArguments,
         Self::StartFailed,
         Self::NoGpu,
@@ -52,6 +58,8 @@ impl Cause {
             Self::ModelNotFound => 10,
             Self::WeightsCorrupt => 11,
             Self::UnsupportedArchitecture => 12,
+            Self::ModelAccessDenied => 13,
+            Self::WeightsDownloadFailed => 14,
             Self::StartFailed => 20,
             Self::NoGpu => 30,
             Self::DriverTooOld => 31,
@@ -67,6 +75,8 @@ impl Cause {
             Self::ModelNotFound => "ModelNotFound",
             Self::WeightsCorrupt => "WeightsCorrupt",
             Self::UnsupportedArchitecture => "UnsupportedArchitecture",
+            Self::ModelAccessDenied => "ModelAccessDenied",
+            Self::WeightsDownloadFailed => "WeightsDownloadFailed",
             Self::InvalidArguments => "InvalidArguments",
             Self::StartFailed => "StartFailed",
             Self::NoGpu => "NoGpu",
@@ -80,9 +90,14 @@ impl Cause {
     /// What a person does about it, as the end of a sentence.
     pub const fn mend(self) -> &'static str {
         match self {
-            Self::ModelNotFound => "check the path in spec.model.uri and the contents of the volume",
+            Self::ModelNotFound => "check spec.model.uri or --model, and that what it names is there",
             Self::WeightsCorrupt => "fetch the weights again and compare their checksums",
             Self::UnsupportedArchitecture => "use a checkpoint of a supported architecture",
+            Self::ModelAccessDenied => {
+                "check the name in spec.model.uri, accept the model's terms on the hub, and put a token that may read it \
+                 into the Secret of spec.model.tokenSecretRef"
+            }
+            Self::WeightsDownloadFailed => "check that the hub or its mirror can be reached from the cluster",
             Self::InvalidArguments => "correct the flag",
             Self::StartFailed => "see the container's log",
             Self::NoGpu => "run it on a node with a GPU and its container toolkit, or with --device cpu",

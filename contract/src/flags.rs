@@ -1,4 +1,5 @@
-//! Flags of `vlm-runtime serve` that the operator passes.
+//! Flags of `vlm-runtime serve`, `fetch` and `inspect` that the operator passes, and the variables of their
+//! environment.
 
 /// Directory of the checkpoint.
 pub const MODEL: &str = "--model";
@@ -8,7 +9,22 @@ pub const SERVED_MODEL_NAME: &str = "--served-model-name";
 pub const MAX_TOKENS: &str = "--max-tokens";
 /// Sequences computed at the same time.
 pub const MAX_CONCURRENCY: &str = "--max-concurrency";
+/// Most bytes of the KV cache.
+pub const KV_BYTES: &str = "--kv-bytes";
 /// Seconds that running requests get to finish after SIGTERM.
 pub const DRAIN_TIMEOUT_SECONDS: &str = "--drain-timeout-seconds";
 /// File that receives the diagnosis when the process cannot start.
 pub const TERMINATION_LOG: &str = "--termination-log";
+
+/// Where the checkpoint is fetched from (`fetch`, `inspect`).
+pub const URI: &str = "--uri";
+/// Branch, tag or commit of the repository (`fetch`, `inspect`).
+pub const REVISION: &str = "--revision";
+/// Directory that the checkpoint is fetched into (`fetch`).
+pub const TO: &str = "--to";
+/// File that holds the hub's token (`fetch`, `inspect`).
+pub const TOKEN_FILE: &str = "--token-file";
+/// Base address of the hub or of a mirror (`fetch`, `inspect`); tools of the hub read the same variable.
+pub const HUB_ENDPOINT_VARIABLE: &str = "HF_ENDPOINT";
+/// The hub's token, where no file holds it (`fetch`, `inspect`); tools of the hub read the same variable.
+pub const HUB_TOKEN_VARIABLE: &str = "HF_TOKEN";

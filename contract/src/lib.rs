@@ -1,9 +1,10 @@
-//! What two programs must spell alike: `OpenAI` wire types, ports, flags, metric names, and the
-//! table of exit codes with their reasons. Holds no behaviour beyond parsing and printing these.
+//! What two programs must spell alike: `OpenAI` wire types, ports, flags, metric names, addresses of
+//! models, and the table of exit codes with their reasons. Holds no behaviour beyond parsing and printing these.
 //!
 //! # Layout
 //! - [`openai`]: request, response and error bodies of the chat and models endpoints.
 //! - [`diagnosis`]: why a server could not start: exit code ↔ reason ↔ sentence.
+//! - [`uri`]: where the weights of a model are.
 //! - [`metrics`], [`ports`], [`flags`]: names.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -13,3 +14,4 @@ pub mod flags;
 pub mod metrics;
 pub mod openai;
 pub mod ports;
+pub mod uri;

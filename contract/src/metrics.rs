@@ -20,10 +20,25 @@ pub const GENERATION_TOKENS: &str = "vlm_generation_tokens_total";
 pub const TIME_TO_FIRST_TOKEN: &str = "vlm_time_to_first_token_seconds";
 /// Histogram in seconds: between two tokens of one request.
 pub const INTER_TOKEN_LATENCY: &str = "vlm_inter_token_latency_seconds";
-/// Gauge from 0 to 1: share of the KV cache in use.
+/// Counter: tokens of prompts whose keys and values were cached already, of [`PROMPT_TOKENS`].
+pub const PREFIX_CACHE_HIT_TOKENS: &str = "vlm_prefix_cache_hit_tokens_total";
+/// Counter: pictures whose rows were kept from an earlier request, or were being computed for another.
+pub const ENCODER_CACHE_HITS: &str = "vlm_encoder_cache_hits_total";
+/// Counter: pictures that the vision tower had to see.
+pub const ENCODER_CACHE_MISSES: &str = "vlm_encoder_cache_misses_total";
+/// Counter: tiles that went through the vision tower.
+pub const VISION_TILES: &str = "vlm_vision_tiles_total";
+/// Counter: steps in which tiles did; with [`VISION_TILES`], the tiles a step.
+pub const VISION_STEPS: &str = "vlm_vision_steps_total";
+/// Counter: times that a running request gave its KV blocks up for an older one.
+pub const PREEMPTIONS: &str = "vlm_preemptions_total";
+/// Gauge from 0 to 1: share of the KV cache in use. What is only kept to be found again is not in use.
 pub const KV_CACHE_USAGE: &str = "vlm_kv_cache_usage_ratio";
 /// Histogram in seconds: decoding and preprocessing one picture.
 pub const IMAGE_DECODE: &str = "vlm_image_decode_seconds";
+
+/// Gauge by `state`: bytes of the checkpoint that is being fetched. The states add up to its size.
+pub const WEIGHTS_BYTES: &str = "vlm_weights_bytes";
 
 /// Values of the label `stage` of [`REQUESTS_WAITING`].
 pub mod stage {
@@ -65,4 +80,14 @@ pub mod finished {
     pub const NOT_FINITE: &str = "not_finite";
     /// All reasons.
     pub const ALL: [&str; 5] = [STOP, LENGTH, CANCELLED, ERROR, NOT_FINITE];
+}
+
+/// Values of the label `state` of [`WEIGHTS_BYTES`].
+pub mod weights {
+    /// On the disk.
+    pub const FETCHED: &str = "fetched";
+    /// Still to come.
+    pub const MISSING: &str = "missing";
+    /// All states.
+    pub const ALL: [&str; 2] = [FETCHED, MISSING];
 }

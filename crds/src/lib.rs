@@ -2,9 +2,8 @@
 //! No client, no behaviour beyond defaults and parsing.
 //!
 //! # Layout
-//! - [`vision_model`]: the resource and its spec; [`scaling`] and [`pod`] are parts of it.
+//! - [`vision_model`]: the resource and its spec; [`scaling`], [`rollout`] and [`pod`] are parts of it.
 //! - [`status`]: what the operator reports; the only lists of conditions and reasons.
-//! - [`uri`]: where the weights are.
 //! - [`mod@definition`]: the finished `CustomResourceDefinition`.
 
 #![allow(clippy::doc_markdown, reason = "these texts are what `kubectl explain` shows, backticks and all")]
@@ -12,9 +11,9 @@
 
 pub mod definition;
 pub mod pod;
+pub mod rollout;
 pub mod scaling;
 pub mod status;
-pub mod uri;
 pub mod vision_model;
 
 mod bounded;

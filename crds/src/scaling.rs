@@ -24,7 +24,8 @@ pub struct Scaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: Option<i32>,
-    /// How much one replica is to carry.
+    /// How much one replica is to carry: the operator wants
+    /// (running + waiting requests) ÷ (concurrency + queueDepth) replicas, rounded up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ScalingTarget>,
     /// Seconds over which the load is averaged in calm times. Default 60.

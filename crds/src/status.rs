@@ -50,6 +50,14 @@ pub struct Resolved {
     /// Requests that one replica computes at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<i32>,
+    /// The commit of the model's repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub revision: Option<String>,
+    /// The repository and revision that this commit was looked up for, as hf://ORGANISATION/NAME@REVISION.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub source: Option<String>,
     /// Image of the model server.
     #[schemars(length(max = 1024))]
     pub image: String,

@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{pod::PodSettings, scaling::Scaling, status::VisionModelStatus};
+use crate::{pod::PodSettings, rollout::Rollout, scaling::Scaling, status::VisionModelStatus};
 
 /// One vision-language model, served by as many replicas as its load needs behind one Service of
 /// the same name.
@@ -30,6 +30,7 @@ use crate::{pod::PodSettings, scaling::Scaling, status::VisionModelStatus};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.replicas.summary", description = "Ready replicas of those wanted"),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why it is ready or not"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since it was created"),
+    printcolumn(name = "Message", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "The reason in a sentence"),
     validation = Rule::new(
         "self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
     ).message("metadata.name must be the name of a Service: at most 63 small letters, digits and hyphens, beginning with a letter")
@@ -48,6 +49,9 @@ pub struct VisionModelSpec {
     /// How the number of replicas follows the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
+    /// How a change reaches the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// How a replica goes away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
@@ -59,12 +63,21 @@ pub struct VisionModelSpec {
 /// Which model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.uri.startsWith('hf://') || (!has(self.revision) && !has(self.tokenSecretRef))"
+).message("model.revision and model.tokenSecretRef are only for a model.uri that begins with hf://"))]
 pub struct Model {
-    /// Where the weights are: pvc://CLAIM/PATH, a directory with config.json, tokenizer and
-    /// safetensors on a PersistentVolumeClaim of the same namespace. It is mounted read-only.
+    /// Where the weights are. hf://ORGANISATION/NAME is a repository of the Hugging Face hub, or of the
+    /// mirror that the operator is set to; each pod downloads it. pvc://CLAIM/PATH is a directory with
+    /// config.json, tokenizer and safetensors on a PersistentVolumeClaim of the same namespace, mounted read-only.
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new("self.startsWith('pvc://')").message(
-        "model.uri must begin with pvc://, as in pvc://CLAIM/PATH; other sources are not available yet"
+    #[x_kube(validation = Rule::new("self.startsWith('pvc://') || self.startsWith('hf://')").message(
+        "model.uri must begin with hf:// or pvc://, as in hf://ORGANISATION/NAME or pvc://CLAIM/PATH; other sources are not available yet"
+    ))]
+    #[x_kube(validation = Rule::new(
+        "!self.startsWith('hf://') || self.matches('^hf://[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?/[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?$') && !self.contains('..')"
+    ).message(
+        "model.uri must name an organisation and a repository of it, as in hf://ORGANISATION/NAME; each has up to 96 letters, digits, _ . and -, no .., and neither begins nor ends with . or -"
     ))]
     #[x_kube(validation = Rule::new(
         "!self.startsWith('pvc://') || self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9_@+=.-]+(/[A-Za-z0-9_@+=.-]+)*$')"
@@ -75,6 +88,40 @@ pub struct Model {
         "model.uri must not have . or .. as a part of its path"
     ))]
     pub uri: String,
+    /// Branch, tag or commit of an hf:// repository. Default main. A branch is looked up once, when the model or this
+    /// field changes, and stays at that commit (status.resolved.revision) until then; with tokenSecretRef each
+    /// new pod looks it up, so name a commit there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new(
+        "self.matches('^[A-Za-z0-9_][A-Za-z0-9_./-]*$') && !self.endsWith('/') && !self.contains('..') && !self.contains('//')"
+    ).message(
+        "model.revision must be a branch, a tag or a commit: letters, digits, _ . / and -, beginning with a letter, a digit or _, without .. or // and without / at its end"
+    ))]
+    pub revision: Option<String>,
+    /// The token for a private or gated hf:// repository: a key of a Secret of the same namespace. Only the
+    /// container that downloads gets it; the operator never reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretKey>,
+}
+
+/// A key of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+impl Model {
+    /// `revision` or its default.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
 }
 
 /// How long and how many requests one replica holds.
@@ -105,6 +152,11 @@ impl VisionModelSpec {
     /// `context.maxConcurrency` or its default.
     pub fn max_concurrency(&self) -> i32 {
         self.context.as_ref().and_then(|c| c.max_concurrency).unwrap_or(8).max(1)
+    }
+
+    /// `rollout.progressDeadlineSeconds` or its default.
+    pub fn progress_deadline_seconds(&self) -> i32 {
+        self.rollout.as_ref().and_then(|r| r.progress_deadline_seconds).unwrap_or(1800).max(1)
     }
 
     /// `drain.timeoutSeconds` or its default.

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::FutureExt;
+use futures::{FutureExt, future::try_join_all};
 use kube::ResourceExt;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -21,8 +21,8 @@ use crate::{build::labels, metrics::Metrics, observe, observe::Stores};
 /// What the endpoints show.
 #[derive(Clone)]
 pub struct Admin {
-    /// The caches.
-    pub stores: Stores,
+    /// The caches, of each watched namespace or of all.
+    pub stores: Vec<Stores>,
     /// The operator's own metrics.
     pub metrics: Metrics,
 }
@@ -43,8 +43,8 @@ pub async fn run(listener: TcpListener, admin: Admin, shutdown: CancellationToke
 
 /// Ready once the caches are filled, whether this process leads or not.
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.stores.wait_until_ready().now_or_never() {
-        Some(Ok(())) => "ok\n".into_response(),
+    match try_join_all(admin.stores.iter().map(Stores::wait_until_ready)).now_or_never() {
+        Some(Ok(_)) => "ok\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet\n").into_response(),
     }
 }
@@ -71,8 +71,8 @@ struct TargetLabels {
 }
 
 async fn targets(State(admin): State<Arc<Admin>>) -> Json<Vec<Target>> {
-    let pods = admin.stores.pods.state();
-    let mut targets: Vec<_> = pods.iter().filter_map(|pod| target(pod)).collect();
+    let pods = admin.stores.iter().flat_map(|stores| stores.pods.state());
+    let mut targets: Vec<_> = pods.filter_map(|pod| target(&pod)).collect();
     targets.sort_by(|a, b| a.labels.cmp(&b.labels));
     Json(targets)
 }

@@ -31,9 +31,13 @@ pub struct Run {
     /// Base URL of the Prometheus server that spec.scaling.prometheus queries.
     #[arg(long, env = "VLM_PROMETHEUS_URL", value_name = "URL")]
     pub prometheus_url: Option<String>,
-    /// Look after this namespace only.
-    #[arg(long, env = "VLM_WATCH_NAMESPACE", value_name = "NAMESPACE")]
-    pub watch_namespace: Option<String>,
+    /// Base address of the hub or of a mirror, for the operator and for the pods that fetch. Default: the public
+    /// Hugging Face hub.
+    #[arg(long, env = "VLM_HUB_ENDPOINT", value_name = "URL")]
+    pub hub_endpoint: Option<String>,
+    /// Look after these namespaces only, with commas between them. Default: every namespace.
+    #[arg(long, env = "VLM_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// Port of /healthz, /readyz, /metrics and /prometheus/targets.
     #[arg(long, env = "VLM_ADMIN_PORT", default_value_t = ports::OPERATOR_ADMIN)]
     pub admin_port: u16,
@@ -97,5 +101,13 @@ mod tests {
         let Command::Run(run) = cli.command;
         assert_eq!(run.image_pull_policy.name(), "Always");
         assert_eq!(run.admin_port, 8080);
+        assert!(run.watch_namespaces.is_empty());
+    }
+
+    #[test]
+    fn namespaces_are_told_apart_by_commas() {
+        let cli = Cli::try_parse_from(["x", "run", "--runtime-image", "i", "--watch-namespaces", "a,b"]).unwrap();
+        let Command::Run(run) = cli.command;
+        assert_eq!(run.watch_namespaces, ["a", "b"]);
     }
 }

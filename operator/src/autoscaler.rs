@@ -40,6 +40,7 @@ pub async fn run(context: Arc<Context>, models: Store<VisionModel>, wake: Wake, 
     if models.wait_until_ready().await.is_err() {
         return;
     }
+    let mut counted = 0;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -48,7 +49,7 @@ pub async fn run(context: Arc<Context>, models: Store<VisionModel>, wake: Wake, 
             _ = ticks.tick() => {}
         }
         let all = models.state();
-        context.metrics.models(all.len());
+        context.metrics.models(std::mem::replace(&mut counted, all.len()), all.len());
         context.forget_all_but(&all);
         tokio::select! {
             () = shutdown.cancelled() => return,

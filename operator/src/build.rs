@@ -13,9 +13,10 @@ mod disruption;
 pub mod labels;
 mod pod;
 mod service;
+mod weights;
 
-pub use deployment::PROGRESS_DEADLINE_SECONDS;
 pub use pod::CONTAINER;
+pub use weights::CONTAINER as FETCH_CONTAINER;
 
 /// The objects that a model consists of.
 #[derive(Clone, Debug, PartialEq)]

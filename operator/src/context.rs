@@ -16,6 +16,7 @@ use crate::{
     metrics::Metrics,
     observe::Stores,
     plan::Settings,
+    revision::Revisions,
     status::Remembered,
 };
 
@@ -43,6 +44,8 @@ pub struct Context {
     pub started: Instant,
     /// What is remembered of each model, by uid.
     pub memories: Memories,
+    /// The commits of public models.
+    pub revisions: Revisions,
 }
 
 impl Context {
@@ -60,6 +63,7 @@ impl Context {
         self.ledger.retain(kept);
         let uids: HashSet<_> = models.iter().filter_map(|m| m.uid()).collect();
         self.memories.lock().retain(|uid, _| uids.contains(uid));
+        self.revisions.retain(|uid| uids.contains(uid));
     }
 }
 

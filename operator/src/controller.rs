@@ -18,10 +18,10 @@ use kube::{
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use vlm_contract::uri::ModelUri;
 use vlm_crds::{
     VisionModel,
     status::{VisionModelStatus, reasons::Trouble},
-    uri::ModelUri,
 };
 
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     metrics::Outcome,
     observe::{Observed, Trigger},
     plan::plan,
+    revision::{self, Revision},
     status::{Facts, Problem, PublishError, events, publish, report},
 };
 
@@ -77,8 +78,10 @@ pub async fn run(
                 debug!(%error, "not reconciled");
             }
         });
-    let scaling = autoscaler::run(context, store, wake, shutdown);
-    tokio::join!(work, scaling);
+    let now = || context.started.elapsed();
+    let revisions = context.revisions.run(wake.clone(), now, shutdown.clone());
+    let scaling = autoscaler::run(Arc::clone(&context), store, wake, shutdown);
+    tokio::join!(work, scaling, revisions);
 }
 
 /// The models that a change concerns.
@@ -109,7 +112,7 @@ fn affected(
 }
 
 fn claim_of(model: &VisionModel) -> Option<String> {
-    ModelUri::from_str(&model.spec.model.uri).ok().map(|uri| uri.claim)
+    ModelUri::from_str(&model.spec.model.uri).ok()?.claim().map(|claim| claim.claim.clone())
 }
 
 async fn reconcile(model: Arc<VisionModel>, context: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -134,19 +137,21 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
 
     // observe: caches
     let observed = context.stores.observe(&namespace, &name, claim_of(model).as_deref());
+    let previous = memory.newest_status(model);
+    // look up: memory; the hub is asked beside this
+    let revision = context.revisions.look(model, &previous, moment.now);
+    if revision == Revision::Asked {
+        return Ok((Outcome::Done, Action::await_change()));
+    }
     // plan, build: pure
     let scale = context.table.settle(model, deployed_replicas(&observed), moment);
-    let planned = plan(model, &context.settings, scale.desired);
-    let children = planned
-        .map_err(|error| Problem::new(Trouble::SpecRefused, error.to_string()))
-        .and_then(|plan| owner(model).map(|owner| build(&plan, &owner)));
+    let children = children(model, context, scale.desired, &revision);
     // apply: writes the children
     let applied = match &children {
         Ok(children) => write(context, children, &observed).await?,
         Err(problem) => Err(problem.clone()),
     };
     // report: pure, then one patch and its events
-    let previous = memory.newest_status(model);
     let template = children.as_ref().map(|c| c.template.as_str()).unwrap_or_default();
     let facts = Facts {
         model,
@@ -157,7 +162,8 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
         settings: &context.settings,
         now: moment.time,
     };
-    let report = report(&facts, &mut memory.remembered);
+    let mut report = report(&facts, &mut memory.remembered);
+    revision.note(&mut report.status);
     if let Some(written) = publish(&context.client, model, &previous, &report.status).await? {
         context.metrics.wrote("VisionModel");
         memory.wrote(&written);
@@ -165,8 +171,22 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
     }
     memory.failures = 0;
     context.memories.put(model, memory);
-    let (outcome, again) = if applied.is_ok() { (Outcome::Done, RECHECK) } else { (Outcome::Refused, RETRY_REFUSED) };
+    let (outcome, again) = match (&applied, &revision) {
+        (Ok(_), _) => (Outcome::Done, RECHECK),
+        (Err(_), Revision::Failed(_)) => (Outcome::Refused, revision::RETRY),
+        (Err(_), _) => (Outcome::Refused, RETRY_REFUSED),
+    };
     Ok((outcome, Action::requeue(report.look_again.unwrap_or(again).min(again))))
+}
+
+/// The objects that the model is to consist of, or why there can be none.
+fn children(model: &VisionModel, context: &Context, replicas: i32, revision: &Revision) -> Result<Children, Problem> {
+    if let Revision::Failed(problem) = revision {
+        return Err(problem.clone());
+    }
+    let plan = plan(model, &context.settings, replicas, revision.commit())
+        .map_err(|error| Problem::new(Trouble::SpecRefused, format!("spec.model.uri {error}")))?;
+    Ok(build(&plan, &owner(model)?))
 }
 
 type Deployed = Result<Arc<k8s_openapi::api::apps::v1::Deployment>, Problem>;

@@ -9,7 +9,7 @@
 //! # Layout
 //! - [`controller`]: wiring and the reconcile.
 //! - [`autoscaler`]: the loop that follows the load, and the table of replicas.
-//! - [`observe`], [`demand`]: read the cluster and the load.
+//! - [`observe`], [`demand`], [`revision`]: read the cluster, the load and the hub.
 //! - [`plan`], [`build`], [`status`]: pure, and hold most tests.
 //! - [`apply`]: writes the children.
 //! - [`leader`], [`admin`], [`metrics`], [`telemetry`], [`args`]: the process around it.
@@ -28,6 +28,7 @@ pub mod leader;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod revision;
 pub mod run;
 pub mod status;
 pub mod telemetry;

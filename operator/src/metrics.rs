@@ -116,9 +116,10 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
-    /// Says how many models there are.
-    pub fn models(&self, count: usize) {
-        self.models.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Says how many models there are where there were `before`; namespaces are counted one by one.
+    pub fn models(&self, before: usize, now: usize) {
+        let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.models.add(whole(now) - whole(before));
     }
 
     /// The page that Prometheus reads.
@@ -143,12 +144,16 @@ mod tests {
         metrics.read(Source::Pods, false);
         metrics.decided(1, 3);
         metrics.lead(true);
+        metrics.models(0, 5);
+        metrics.models(0, 2);
+        metrics.models(5, 4);
         let page = metrics.page().unwrap();
         for line in [
             "vlm_operator_reconciles_total{result=\"done\"} 1",
             "vlm_operator_load_reads_total{result=\"failed\",source=\"pods\"} 1",
             "vlm_operator_scale_decisions_total{direction=\"up\"} 1",
             "vlm_operator_leader 1",
+            "vlm_operator_models 6",
         ] {
             assert!(page.contains(line), "{line}\n{page}");
         }

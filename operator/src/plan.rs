@@ -3,11 +3,8 @@
 use std::str::FromStr;
 
 use kube::ResourceExt;
-use vlm_crds::{
-    VisionModel,
-    pod::PodSettings,
-    uri::{ModelUri, UriError},
-};
+use vlm_contract::uri::{Claim, ModelUri, Repository, UriError};
+use vlm_crds::{VisionModel, pod::PodSettings, vision_model::SecretKey};
 
 pub mod scale;
 
@@ -18,6 +15,26 @@ pub struct Settings {
     pub runtime_image: String,
     /// `imagePullPolicy` of the model server.
     pub image_pull_policy: String,
+    /// Base address of the hub or of a mirror; `None` is the public one.
+    pub hub_endpoint: Option<String>,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// They are on a claim.
+    Claim(Claim),
+    /// Each pod fetches them.
+    Hub {
+        /// The repository.
+        repository: Repository,
+        /// The commit where it is known, else what the pod is to resolve.
+        revision: String,
+        /// Where the token is.
+        token: Option<SecretKey>,
+        /// Base address of the hub; `None` is the public one.
+        endpoint: Option<String>,
+    },
 }
 
 /// Everything that the child objects are made of.
@@ -27,8 +44,8 @@ pub struct Plan {
     pub name: String,
     /// Their namespace.
     pub namespace: String,
-    /// Where the weights are.
-    pub uri: ModelUri,
+    /// Where the weights come from.
+    pub source: Source,
     /// Image of the model server.
     pub image: String,
     /// `imagePullPolicy` of the model server.
@@ -39,28 +56,67 @@ pub struct Plan {
     pub max_concurrency: i32,
     /// Longest request in tokens; `None` leaves it to the model.
     pub max_tokens: Option<i32>,
+    /// Seconds without progress after which a rollout counts as stuck.
+    pub progress_deadline_seconds: i32,
     /// Seconds that running requests get to finish.
     pub drain_timeout_seconds: i32,
     /// What is handed on to the pods.
     pub pod: PodSettings,
 }
 
-/// Plans the children of a model.
+/// Plans the children of a model, whose weights are those of `commit` where that is known.
 ///
 /// # Errors
 /// [`UriError`] for a URI that the API server's own check would have refused.
-pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32) -> Result<Plan, UriError> {
+pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32, commit: Option<&str>) -> Result<Plan, UriError> {
     let spec = &model.spec;
+    let source = match ModelUri::from_str(&spec.model.uri)? {
+        ModelUri::Claim(claim) => Source::Claim(claim),
+        ModelUri::Hub(repository) => Source::Hub {
+            repository,
+            revision: commit.unwrap_or(spec.model.revision()).to_owned(),
+            token: spec.model.token_secret_ref.clone(),
+            endpoint: settings.hub_endpoint.clone(),
+        },
+    };
     Ok(Plan {
         name: model.name_any(),
         namespace: model.namespace().unwrap_or_default(),
-        uri: ModelUri::from_str(&spec.model.uri)?,
+        source,
         image: settings.runtime_image.clone(),
         image_pull_policy: settings.image_pull_policy.clone(),
         replicas,
         max_concurrency: spec.max_concurrency(),
         max_tokens: spec.context.as_ref().and_then(|c| c.max_tokens),
+        progress_deadline_seconds: spec.progress_deadline_seconds(),
         drain_timeout_seconds: spec.drain_timeout_seconds(),
         pod: spec.pod.clone().unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_fetch_the_commit_that_is_known_and_else_the_revision() {
+        let model: VisionModel = serde_json::from_value(json!({
+            "apiVersion": "vlm-operator.dev/v1alpha1", "kind": "VisionModel", "metadata": {"name": "tiny"},
+            "spec": {"model": {"uri": "hf://org/tiny", "revision": "v2"}},
+        }))
+        .unwrap();
+        let settings = Settings {
+            runtime_image: "i".to_owned(),
+            image_pull_policy: "Always".to_owned(),
+            hub_endpoint: Some("http://mirror".to_owned()),
+        };
+        for (commit, expected) in [(Some("c0ffee"), "c0ffee"), (None, "v2")] {
+            let Source::Hub { revision, endpoint, .. } = plan(&model, &settings, 1, commit).unwrap().source else {
+                panic!("a claim")
+            };
+            assert_eq!((revision.as_str(), endpoint.as_deref()), (expected, Some("http://mirror")));
+        }
+    }
 }

@@ -6,13 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::{join_all, select_all};
 use kube::{
     Client, Config,
     runtime::events::{Recorder, Reporter},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::broadcast};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use vlm_hub::{Hub, HubError, hf, patience::Patience};
 
 use crate::{
     admin::{self, Admin},
@@ -24,8 +26,9 @@ use crate::{
     controller,
     leader::{Candidate, LeaderError},
     metrics::Metrics,
-    observe,
+    observe::{self, Trigger, Watches},
     plan::Settings,
+    revision::Revisions,
 };
 
 /// Time limit of a look at a pod or at Prometheus.
@@ -45,6 +48,9 @@ pub enum RunError {
     /// The client for pods and Prometheus cannot be made.
     #[error("no HTTP client")]
     Http(#[source] reqwest::Error),
+    /// The client for the hub cannot be made.
+    #[error("no client for the hub")]
+    Hub(#[source] HubError),
     /// Two metrics have one name.
     #[error("metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
@@ -75,31 +81,25 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
     let config = Config::infer().await.map_err(RunError::Config)?;
     let client = connect(config.clone())?;
     let metrics = Metrics::new().map_err(RunError::Metrics)?;
-    let namespace = args.watch_namespace.clone();
-    let watches = observe::watch(&client, namespace.as_deref());
     let identity = args.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id()));
-    let context = Arc::new(Context {
-        recorder: Recorder::new(
-            client.clone(),
-            Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) },
-        ),
-        client,
-        stores: watches.stores.clone(),
-        settings: Settings {
-            runtime_image: args.runtime_image.clone(),
-            image_pull_policy: args.image_pull_policy.name().to_owned(),
-        },
-        prometheus_url: args.prometheus_url.clone(),
-        http: http_client()?,
-        table: Table::default(),
-        ledger: Ledger::default(),
-        metrics: metrics.clone(),
-        started: Instant::now(),
-        memories: Memories::default(),
-    });
-    let candidate = candidate(config, &context.client, &args, identity)?;
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let namespaces: Vec<_> = match args.watch_namespaces.as_slice() {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    };
+    let http = http_client()?;
+    let (mut scopes, mut work) = (Vec::new(), Vec::new());
+    for namespace in namespaces {
+        let watches = observe::watch(&client, namespace.as_deref());
+        let context = context(&args, &client, &watches, &http, &metrics, &recorder)?;
+        work.push(watches.work);
+        scopes.push(Scope { namespace, triggers: watches.triggers, context: Arc::new(context) });
+    }
+    let candidate = candidate(config, &client, &args, identity)?;
     let listener = listen(args.admin_port).await?;
-    let endpoints = admin::run(listener, Admin { stores: watches.stores, metrics }, shutdown.clone());
+    let stores = scopes.iter().map(|scope| scope.context.stores.clone()).collect();
+    let endpoints = admin::run(listener, Admin { stores, metrics: metrics.clone() }, shutdown.clone());
     let endpoints_broke = async {
         match endpoints.await {
             Err(error) => error,
@@ -109,17 +109,59 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
     };
     info!(version = env!("CARGO_PKG_VERSION"), image = args.runtime_image, "started");
     let leading = candidate.lead(shutdown.clone(), |stop| async move {
-        if context.stores.wait_until_ready().await.is_ok() {
-            context.metrics.lead(true);
-            let triggers = watches.triggers.subscribe();
-            controller::run(Arc::clone(&context), namespace.as_deref(), triggers, stop).await;
-        }
+        metrics.lead(true);
+        join_all(scopes.iter().map(|scope| scope.lead(stop.clone()))).await;
     });
     tokio::select! {
         result = leading => result.map_err(RunError::Leader),
         error = endpoints_broke => Err(RunError::Admin(error)),
-        () = watches.work => Err(RunError::Watches),
+        _ = select_all(work) => Err(RunError::Watches),
     }
+}
+
+/// The part of the cluster that has caches and a controller of its own: one namespace, or all.
+struct Scope {
+    namespace: Option<String>,
+    triggers: broadcast::Sender<Trigger>,
+    context: Arc<Context>,
+}
+
+impl Scope {
+    /// Does the leader's work until `stop`.
+    async fn lead(&self, stop: CancellationToken) {
+        if self.context.stores.wait_until_ready().await.is_ok() {
+            let triggers = self.triggers.subscribe();
+            controller::run(Arc::clone(&self.context), self.namespace.as_deref(), triggers, stop).await;
+        }
+    }
+}
+
+fn context(
+    args: &Run,
+    client: &Client,
+    watches: &Watches,
+    http: &reqwest::Client,
+    metrics: &Metrics,
+    recorder: &Recorder,
+) -> Result<Context, RunError> {
+    Ok(Context {
+        recorder: recorder.clone(),
+        client: client.clone(),
+        stores: watches.stores.clone(),
+        settings: Settings {
+            runtime_image: args.runtime_image.clone(),
+            image_pull_policy: args.image_pull_policy.name().to_owned(),
+            hub_endpoint: args.hub_endpoint.clone(),
+        },
+        prometheus_url: args.prometheus_url.clone(),
+        http: http.clone(),
+        table: Table::default(),
+        ledger: Ledger::default(),
+        metrics: metrics.clone(),
+        started: Instant::now(),
+        memories: Memories::default(),
+        revisions: Revisions::new(hub(args)?),
+    })
 }
 
 fn connect(config: Config) -> Result<Client, RunError> {
@@ -141,6 +183,12 @@ fn http_client() -> Result<reqwest::Client, RunError> {
         .timeout(LOAD_TIMEOUT)
         .build()
         .map_err(RunError::Http)
+}
+
+/// Without a token: whatever needs one is asked for by a pod that has it.
+fn hub(args: &Run) -> Result<Hub, RunError> {
+    let endpoint = args.hub_endpoint.clone().unwrap_or_else(|| hf::PUBLIC.to_owned());
+    Hub::new(&hf::Settings { endpoint, token: None, patience: Patience::LOOK }).map_err(RunError::Hub)
 }
 
 async fn listen(port: u16) -> Result<TcpListener, RunError> {

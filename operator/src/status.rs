@@ -74,7 +74,7 @@ pub struct Report {
 pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
     let generation = facts.model.metadata.generation.unwrap_or_default();
     let counts = Counts::of(facts);
-    let found = failures::find(facts);
+    let found = failures::find(facts, &counts);
     let (verdict, look_again) = verdict::judge(facts, &counts, found.first(), remembered);
     let mut conditions = Conditions::new(&facts.previous.conditions, generation, facts.now);
     state(&mut conditions, &verdict, &counts);
@@ -85,6 +85,7 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         resolved: Some(Resolved {
             max_concurrency: Some(facts.model.spec.max_concurrency()),
             image: facts.settings.runtime_image.clone(),
+            ..Resolved::default()
         }),
         replicas: Some(Replicas {
             desired: counts.desired,
@@ -129,6 +130,12 @@ impl Counts {
             updated: status.updated_replicas.unwrap_or_default(),
             seen: status.observed_generation >= deployment.metadata.generation,
         }
+    }
+
+    /// As many replicas answer as are wanted, all of them of the newest template.
+    fn are_complete(&self) -> bool {
+        let Self { desired, current, ready, updated, seen } = *self;
+        seen && ready >= desired && updated >= desired && current == updated
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{ImageLimits, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, PromptMessage, PromptPart, PromptRole};
 
@@ -48,22 +48,23 @@ fn model_rows(checkpoint: &Checkpoint, processor: &Processor, image: &Arc<Prepar
     row("pixels to visual tokens", 1, timed(|| drop(encode())));
     let embeds = model.embed(&prompt.ids, prompt.image_token, &[encode()]).unwrap();
     for batch in [1, 8] {
-        let cache = model.kv_cache(batch, tokens).unwrap();
-        let read = |slot: usize| {
-            let batch = Batch::new(&[Segment { slot, start: 0, rows: prefill, long: false }]);
+        let cache = model.kv_cache(room_for(batch, tokens)).unwrap();
+        let tables: Vec<Vec<u32>> = (0..batch).map(|n| nth_table(n, tokens)).collect();
+        let read = |n: usize| {
+            let batch = Batch::new(&[Segment { blocks: &tables[n], start: 0, rows: prefill, long: false }]);
             let hidden = language.forward(&embeds, &batch, &cache).unwrap();
             language.logits(&hidden, batch.last_rows()).unwrap()
         };
         if batch == 1 {
             row(&format!("prefill of {prefill} tokens"), prefill, timed(|| drop(read(0))));
         }
-        (0..batch).for_each(|slot| drop(read(slot)));
+        (0..batch).for_each(|n| drop(read(n)));
         let decode = timed(|| {
             for step in 0..STEPS {
-                let segments: Vec<Segment> =
-                    (0..batch).map(|slot| Segment { slot, start: prefill + step, rows: 1, long: false }).collect();
+                let segment = |blocks| Segment { blocks, start: prefill + step, rows: 1, long: false };
+                let segments: Vec<Segment<'_>> = tables.iter().map(|table| segment(table)).collect();
                 let rows = Batch::new(&segments);
-                let ids: Vec<u32> = (0..batch).map(|slot| 5 + (step * 31 + slot * 7) as u32 % 100).collect();
+                let ids: Vec<u32> = (0..batch).map(|n| 5 + (step * 31 + n * 7) as u32 % 100).collect();
                 let hidden = language.forward(&language.embed(&ids).unwrap(), &rows, &cache).unwrap();
                 language.logits(&hidden, rows.last_rows()).unwrap().to_vec2::<f32>().unwrap();
             }

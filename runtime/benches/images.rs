@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use vlm_catalog::architecture::{Dialect, Family, ModelConfig, Tiling, describe};
-use vlm_runtime::image::{ImageLimits, Preprocessing, TileBudget};
+use vlm_runtime::image::{ImageKey, ImageLimits, Preprocessing, TileBudget};
 
 /// Least time and fewest repeats of one measurement.
 const LEAST: (Duration, usize) = (Duration::from_millis(700), 15);
@@ -33,7 +33,12 @@ fn main() {
             if only.as_ref().is_some_and(|only| only != family) {
                 continue;
             }
-            line(name, family, "pixels", timed(|| drop(preprocessing.cut(&image, TileBudget::default()))));
+            line(
+                name,
+                family,
+                "pixels",
+                timed(|| drop(preprocessing.cut(&image, TileBudget::default(), ImageKey::default()))),
+            );
             let prepare = || preprocessing.prepare(&bytes, &ImageLimits::default(), TileBudget::default()).unwrap();
             line(name, family, "jpeg", timed(|| drop(prepare())));
         }

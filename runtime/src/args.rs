@@ -1,5 +1,6 @@
 //! The command line. Owns the flags' names, defaults and ranges; does nothing with them.
 
+mod hub;
 mod model;
 mod proof;
 
@@ -11,8 +12,11 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
 
+pub use hub::{FetchArgs, HubArgs, InspectArgs};
 pub use model::ModelArgs;
 pub use proof::{TraceArgs, VerifyArgs};
+
+use crate::engine::ENCODER_CACHE_BYTES;
 
 /// `vlm-runtime`.
 #[derive(Debug, Parser)]
@@ -28,6 +32,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve a checkpoint over the `OpenAI` API.
     Serve(ServeArgs),
+    /// Download a checkpoint of the hub into a directory.
+    Fetch(FetchArgs),
+    /// Tell what a checkpoint is and weighs, as one line of JSON, without reading its weights.
+    Inspect(InspectArgs),
     /// Run one prompt as it is and write what every part of the model gave.
     Trace(TraceArgs),
     /// Compare what a model gives with what a reference gave.
@@ -56,6 +64,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_concurrency: u32,
+    /// Most bytes of the KV cache. Default: room for max-concurrency sequences of max-tokens tokens.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub kv_bytes: Option<u64>,
+    /// Most bytes that are kept of pictures, for the next request with the same picture.
+    #[arg(long, value_name = "N", default_value_t = ENCODER_CACHE_BYTES)]
+    pub encoder_cache_bytes: u64,
     /// Requests that may wait; one more gets 429. Default: max(64, 8 × max-concurrency).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub max_queue: Option<u32>,
@@ -210,6 +224,8 @@ mod tests {
             "512",
             flags::MAX_CONCURRENCY,
             "16",
+            flags::KV_BYTES,
+            "1073741824",
             flags::DRAIN_TIMEOUT_SECONDS,
             "30",
             flags::TERMINATION_LOG,
@@ -217,7 +233,7 @@ mod tests {
         ]);
         let args = serve(&words);
         assert_eq!(args.names(), ["a", "b"]);
-        assert_eq!(args.max_tokens, Some(512));
+        assert_eq!((args.max_tokens, args.kv_bytes), (Some(512), Some(1 << 30)));
         assert_eq!(args.queue(), 128);
         assert_eq!(args.port, ports::RUNTIME_HTTP);
         assert_eq!(termination_log(&words), args.termination_log);
@@ -256,6 +272,7 @@ mod tests {
                 Command::Serve(args) => args.how,
                 Command::Trace(args) => args.how,
                 Command::Verify(args) => args.how,
+                other => panic!("{other:?}"),
             };
             assert_eq!(how.vision_tower.as_deref(), Some(std::path::Path::new("/t")));
             assert_eq!(how.chat_template.as_deref(), Some("llava_v1"));

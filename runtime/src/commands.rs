@@ -1,6 +1,9 @@
 //! What the binary can do: one module a subcommand, and how they open a checkpoint.
 
 mod error;
+pub mod fetch;
+mod hub;
+pub mod inspect;
 pub mod serve;
 pub mod trace;
 pub mod verify;

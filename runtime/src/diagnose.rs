@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use vlm_contract::diagnosis::{Cause, Diagnosis};
+use vlm_hub::HubError;
 
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
@@ -24,6 +25,9 @@ pub enum StartError {
     /// The checkpoint cannot be served.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The port cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -55,6 +59,7 @@ impl StartError {
             Self::Arguments(_) => Cause::InvalidArguments,
             Self::Device(error) => error.cause(),
             Self::Checkpoint(error) => error.cause(),
+            Self::Hub(error) => error.cause(),
             Self::Listen { .. } | Self::System { .. } | Self::LoadPanicked(_) | Self::EngineStopped => {
                 Cause::StartFailed
             }

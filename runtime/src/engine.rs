@@ -2,11 +2,14 @@
 //! `submit` hands a request over and returns its stream of events; the scheduler decides when it
 //! runs; dropping the stream cancels it.
 
+pub mod blocks;
+pub mod encoder_cache;
 mod executor;
+pub mod prefix;
 mod rate;
 mod request;
 mod sampling;
-mod scheduler;
+pub mod scheduler;
 mod shared;
 mod steps;
 mod worker;
@@ -14,7 +17,10 @@ mod worker;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
-pub use request::{EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError, TokenStream};
+pub use request::{
+    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
+    TokenStream,
+};
 pub use sampling::{NotFinite, choose};
 pub use steps::{CHUNK, Steps};
 
@@ -23,20 +29,40 @@ use vlm_catalog::architecture::TextConfig;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::models::VisionLanguage;
+use crate::ops::{BLOCK_TOKENS, blocks_for, room_for};
 use executor::{Executor, ModelExecutor};
-use scheduler::Limits;
+use prefix::Content;
+use scheduler::{Budget, Limits};
 use shared::Shared;
 use worker::{Submission, Worker};
 
-/// Prompt tokens read in one step while other sequences decode.
-const CHUNK_WHILE_DECODING: usize = 128;
+/// Work besides decoding in one step while other sequences decode, on a processor: a fraction of a second.
+const WHILE_DECODING: Budget = Budget { tokens: 128, tiles: 1 };
+/// The same while none does.
+const ALONE: Budget = Budget { tokens: CHUNK, tiles: 4 };
+/// Work of prompts that hold blocks before they have been read.
+const READING: Budget = Budget { tokens: 16_384, tiles: 64 };
 
 /// Handle of the engine thread. The thread ends after the last handle is dropped.
 #[derive(Clone)]
 pub struct Engine {
     submissions: Sender<Submission>,
     shared: Arc<Shared>,
+    sizes: Sizes,
+}
+
+/// What a prompt is measured with.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    /// Longest sequence.
     max_tokens: usize,
+    /// Longest sequence with the rotary angles of short ones.
+    short_tokens: usize,
+    vocabulary: usize,
+    /// Bytes of a row of a picture.
+    row_bytes: u64,
+    /// Blocks of the KV cache, the dummy block among them.
+    blocks: usize,
 }
 
 impl Engine {
@@ -53,7 +79,7 @@ impl Engine {
     /// # Errors
     /// The same, and what `device` has no room for.
     pub fn start_on(checkpoint: &Checkpoint, options: EngineOptions, device: &Device) -> Result<Self, CheckpointError> {
-        slots(&checkpoint.config().text, &options)?;
+        kv_blocks(&checkpoint.config().text, &options)?;
         let model = VisionLanguage::load_on(checkpoint, options.max_tokens, options.precision, device)?;
         Self::over(model, options)
     }
@@ -63,27 +89,38 @@ impl Engine {
     /// # Errors
     /// Options that do not fit the model, a model that does not run.
     pub fn over(model: VisionLanguage, options: EngineOptions) -> Result<Self, CheckpointError> {
-        let slots = slots(&model.config().text, &options)?;
+        let text = &model.config().text;
+        let blocks = kv_blocks(text, &options)?;
+        let sizes = Sizes {
+            max_tokens: options.max_tokens,
+            short_tokens: model.language().short_tokens(),
+            vocabulary: text.vocab_size,
+            row_bytes: 4 * text.hidden_size as u64,
+            blocks,
+        };
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
         // A broken model fails here and not in the first request.
         if !model.warm_up().map_err(start)? {
             return Err(CheckpointError::NotFinite);
         }
-        let executor = ModelExecutor::new(model, slots, options.max_tokens).map_err(start)?;
-        Self::spawn(executor, slots, &options)
+        let executor = ModelExecutor::new(model, blocks).map_err(start)?;
+        Self::spawn(executor, sizes, &options)
     }
 
     fn spawn(
         executor: impl Executor + 'static,
-        slots: usize,
+        sizes: Sizes,
         options: &EngineOptions,
     ) -> Result<Self, CheckpointError> {
-        let shared = Arc::new(Shared::new(slots, options.max_queue));
+        let shared = Arc::new(Shared::new(options.max_concurrency, options.max_queue));
         let limits = Limits {
-            slots,
-            kv_tokens: slots * options.max_tokens,
-            chunk_while_decoding: CHUNK_WHILE_DECODING,
-            chunk: CHUNK,
+            sequences: options.max_concurrency,
+            blocks: sizes.blocks.saturating_sub(1),
+            while_decoding: WHILE_DECODING,
+            alone: ALONE,
+            reading: READING,
+            encoder_bytes: options.encoder_cache_bytes,
+            row_bytes: sizes.row_bytes,
         };
         let worker = Worker::new(executor, limits, Arc::clone(&shared));
         let (submissions, received) = channel();
@@ -91,7 +128,7 @@ impl Engine {
             .name("engine".to_owned())
             .spawn(move || worker.run(&received))
             .map_err(|e| CheckpointError::Start(e.to_string()))?;
-        Ok(Self { submissions, shared, max_tokens: options.max_tokens })
+        Ok(Self { submissions, shared, sizes })
     }
 
     /// Accepts a request or says why not. Never blocks on the model.
@@ -103,18 +140,20 @@ impl Engine {
         if prompt_tokens == 0 {
             return Err(SubmitError::Empty);
         }
-        let request = Request { max_new_tokens: request.max_new_tokens.max(1), ..request };
+        let mut request = Request { max_new_tokens: request.max_new_tokens.max(1), ..request };
         let tokens = prompt_tokens.saturating_add(request.max_new_tokens);
-        if tokens > self.max_tokens {
+        if tokens > self.sizes.max_tokens {
             return Err(SubmitError::TooLong {
                 text: request.prompt.text_tokens(),
                 images: request.prompt.image_tokens(),
                 answer: request.max_new_tokens,
-                limit: self.max_tokens,
+                limit: self.sizes.max_tokens,
             });
         }
         let (events, stream) = TokenStream::new();
-        self.shared.accept(|| self.submissions.send(Submission { request, events }).is_ok())?;
+        let long = tokens > self.sizes.short_tokens;
+        let content = Content::new(&mut request.prompt, self.sizes.vocabulary, long);
+        self.shared.accept(|| self.submissions.send(Submission { request, content, events }).is_ok())?;
         Ok(stream)
     }
 
@@ -134,8 +173,8 @@ impl Engine {
     }
 }
 
-/// How many sequences of full length the KV cache gets.
-fn slots(text: &TextConfig, options: &EngineOptions) -> Result<usize, CheckpointError> {
+/// Blocks of the KV cache, the dummy block among them: as many as the given bytes hold.
+fn kv_blocks(text: &TextConfig, options: &EngineOptions) -> Result<usize, CheckpointError> {
     let refuse = |reason: String| Err(CheckpointError::Options(reason));
     if options.max_concurrency == 0 || options.max_tokens < 2 {
         return refuse("the concurrency must be at least 1 and the longest sequence at least 2 tokens".to_owned());
@@ -146,20 +185,30 @@ fn slots(text: &TextConfig, options: &EngineOptions) -> Result<usize, Checkpoint
             options.max_tokens, text.max_positions
         ));
     }
-    let sequence =
-        text.kv_bytes_per_token(options.precision.dtype.size_in_bytes()).saturating_mul(options.max_tokens as u64);
-    let bytes = sequence.saturating_mul(options.max_concurrency as u64);
-    if bytes > isize::MAX as u64 {
+    let token = text.kv_bytes_per_token(options.precision.dtype.size_in_bytes());
+    let block = token.saturating_mul(BLOCK_TOKENS as u64).max(1);
+    let bytes_of = |sequences| block.saturating_mul(room_for(sequences, options.max_tokens) as u64);
+    let Some(given) = options.kv_bytes else {
+        let bytes = bytes_of(options.max_concurrency);
+        if bytes > isize::MAX as u64 {
+            return refuse(format!(
+                "a KV cache of {bytes} bytes cannot be had; lower the concurrency or the longest sequence, or \
+                 set --kv-bytes"
+            ));
+        }
+        return Ok(room_for(options.max_concurrency, options.max_tokens));
+    };
+    if given > isize::MAX as u64 {
+        return refuse(format!("a KV cache of {given} bytes (--kv-bytes) cannot be had; set fewer"));
+    }
+    let blocks = usize::try_from(given / block).unwrap_or(usize::MAX).min(u32::MAX as usize);
+    if blocks <= blocks_for(options.max_tokens) {
         return refuse(format!(
-            "a KV cache of {bytes} bytes cannot be had; lower the concurrency or the longest sequence"
+            "{given} bytes of KV cache (--kv-bytes) do not hold one sequence of {} tokens; that takes at least {}, or \
+             set a shorter longest sequence (--max-tokens)",
+            options.max_tokens,
+            bytes_of(1)
         ));
     }
-    let Some(given) = options.kv_bytes else { return Ok(options.max_concurrency) };
-    match given / sequence {
-        0 => refuse(format!(
-            "{given} bytes of KV cache are less than one sequence of {} tokens needs ({sequence})",
-            options.max_tokens
-        )),
-        slots => Ok(options.max_concurrency.min(usize::try_from(slots).unwrap_or(usize::MAX))),
-    }
+    Ok(blocks)
 }

@@ -2,11 +2,13 @@
 //! knows nothing of prompts or of the network.
 
 mod decode;
+mod key;
 mod resize;
 mod tiles;
 
 use thiserror::Error;
 
+pub use key::ImageKey;
 pub use tiles::Preprocessing;
 
 /// Most tiles of the grid of one picture, where a family lets the picture choose (`InternVL`); `None` leaves it to
@@ -53,6 +55,8 @@ pub struct PreparedImage {
     pub tokens: usize,
     /// The part of the grid's features that is kept, for families that pack a grid (LLaVA-1.6).
     pub kept: Option<KeptGrid>,
+    /// Equal for equal pixels of equal pictures alone.
+    pub key: ImageKey,
 }
 
 /// Which of a grid's feature rows are picture and not padding (LLaVA-1.6). The first tile is the whole

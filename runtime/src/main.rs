@@ -40,6 +40,11 @@ fn run(cli: Cli) -> Result<(), CommandError> {
             telemetry::init(args.log_format);
             Ok(commands::serve::run(args)?)
         }
+        Command::Fetch(args) => {
+            telemetry::init(args.log_format);
+            commands::fetch::run(&args)
+        }
+        Command::Inspect(args) => commands::inspect::run(&args),
         Command::Trace(args) => commands::trace::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
     }

@@ -1,6 +1,7 @@
 //! The server's metrics in a registry of its own. Names and label values are the contract's; every
 //! series exists from the start, so that a missing one always means a broken scrape.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -10,6 +11,7 @@ use prometheus::{
 use vlm_contract::metrics as names;
 
 use crate::engine::Snapshot;
+use crate::engine::scheduler::Counts;
 
 const FIRST_TOKEN_SECONDS: &[f64] =
     &[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0];
@@ -61,6 +63,7 @@ pub struct Metrics {
     media: IntGauge,
     capacity: IntGauge,
     kv_usage: Gauge,
+    engine: EngineCounters,
     arrived: IntCounterVec,
     refused: IntCounterVec,
     finished: IntCounterVec,
@@ -88,6 +91,7 @@ impl Metrics {
                 "Requests that can run at the same time, 0 while loading",
             )?,
             kv_usage: Gauge::new(names::KV_CACHE_USAGE, "Share of the KV cache in use")?,
+            engine: EngineCounters::new()?,
             arrived: counters(
                 names::REQUESTS_ARRIVED,
                 "Generation requests that reached the server, refused ones included",
@@ -123,7 +127,8 @@ impl Metrics {
     }
 
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![
+        let engine = self.engine.counters.iter().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>);
+        let own: Vec<Box<dyn Collector>> = vec![
             Box::new(self.running.clone()),
             Box::new(self.waiting.clone()),
             Box::new(self.capacity.clone()),
@@ -136,7 +141,8 @@ impl Metrics {
             Box::new(self.first_token.clone()),
             Box::new(self.between_tokens.clone()),
             Box::new(self.decode.clone()),
-        ]
+        ];
+        own.into_iter().chain(engine).collect()
     }
 
     /// A generation request reached the server.
@@ -193,7 +199,38 @@ impl Metrics {
         queue.set(engine.map_or(0, |now| whole(now.waiting)));
         self.capacity.set(engine.map_or(0, |now| whole(now.capacity)));
         self.kv_usage.set(engine.map_or(0.0, |now| now.kv_usage));
+        self.engine.advance(&engine.map(|now| now.counts).unwrap_or_default());
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// What the engine counts by itself.
+struct EngineCounters {
+    counters: [IntCounter; 6],
+    /// Two scrapes at once must not both add what is new.
+    adding: Mutex<()>,
+}
+
+impl EngineCounters {
+    fn new() -> Result<Self, prometheus::Error> {
+        let counters = [
+            IntCounter::new(names::PREFIX_CACHE_HIT_TOKENS, "Tokens of prompts that were cached already")?,
+            IntCounter::new(names::ENCODER_CACHE_HITS, "Pictures whose rows were there or under way")?,
+            IntCounter::new(names::ENCODER_CACHE_MISSES, "Pictures that the vision tower had to see")?,
+            IntCounter::new(names::VISION_TILES, "Tiles that went through the vision tower")?,
+            IntCounter::new(names::VISION_STEPS, "Steps in which tiles went through the vision tower")?,
+            IntCounter::new(names::PREEMPTIONS, "Times that a request gave its KV blocks up for an older one")?,
+        ];
+        Ok(Self { counters, adding: Mutex::new(()) })
+    }
+
+    /// Brings every counter to the engine's sum.
+    fn advance(&self, now: &Counts) {
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = [now.found_tokens, now.encoder_hits, now.encoder_misses, now.tiles, now.tile_steps, now.preemptions];
+        for (counter, sum) in self.counters.iter().zip(sums) {
+            counter.inc_by(sum.saturating_sub(counter.get()));
+        }
     }
 }
 
@@ -244,8 +281,25 @@ mod tests {
             "vlm_image_decode_seconds_count 0",
             "vlm_prompt_tokens_total 0",
             "vlm_generation_tokens_total 0",
+            "vlm_prefix_cache_hit_tokens_total 0",
+            "vlm_encoder_cache_hits_total 0",
+            "vlm_encoder_cache_misses_total 0",
+            "vlm_vision_tiles_total 0",
+            "vlm_vision_steps_total 0",
+            "vlm_preemptions_total 0",
         ] {
             assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_engines_sums_are_exported_as_they_are() {
+        let metrics = Metrics::new().unwrap();
+        for tiles in [3, 5] {
+            let counts = Counts { tiles, tile_steps: 2, ..Counts::default() };
+            let text = metrics.render(Some(&Snapshot { counts, ..Snapshot::default() })).unwrap();
+            assert!(text.contains(&format!("\nvlm_vision_tiles_total {tiles}\n")), "{text}");
+            assert!(text.contains("\nvlm_vision_steps_total 2\n"), "{text}");
         }
     }
 

@@ -24,10 +24,10 @@ mod tile_attention;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
-pub use batch::{Batch, Segment};
+pub use batch::{Batch, Row, Segment};
 pub use element::largest;
 pub use gather::gather;
-pub use kv_cache::KvCache;
+pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
 pub use residual::{add, add_scaled};

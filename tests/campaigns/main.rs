@@ -5,7 +5,7 @@
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
-use vlm_tests::idle::{Window, writes};
+use vlm_tests::idle::{Window, many, writes};
 use vlm_tests::space::Space;
 use vlm_tests::tools::{root, run};
 
@@ -27,6 +27,27 @@ enum Campaign {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Five minutes of 200 models that serve and are asked nothing: only leases may be written.
+    Many {
+        /// Length in seconds.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+    },
+    /// From a pod's failure to the reason on its model, at least 100 times for each reason.
+    Latency {
+        /// Models that fail at the same time.
+        #[arg(long, default_value_t = 4)]
+        lanes: usize,
+        /// Failures of each reason on each model.
+        #[arg(long, default_value_t = 27)]
+        rounds: usize,
+    },
+    /// Random valid edits in sequence, the state after each held against that of a fresh object.
+    Edits {
+        /// How many.
+        #[arg(long, default_value_t = 300)]
+        count: usize,
+    },
 }
 
 #[tokio::main]
@@ -34,6 +55,9 @@ async fn main() {
     let args = Args::parse();
     let (name, result) = match args.campaign {
         Campaign::Idle { seconds } => ("idle", idle(seconds).await),
+        Campaign::Many { seconds } => ("many", idle_many(seconds).await),
+        Campaign::Latency { lanes, rounds } => ("latency", latency(lanes, rounds).await),
+        Campaign::Edits { count } => ("edits", edits(count, args.seed).await),
     };
     let git = |arguments: &[&str]| run(std::process::Command::new("git").args(arguments).current_dir(root())).unwrap();
     let record = json!({"campaign": name, "seed": args.seed, "commit": git(&["rev-parse", "HEAD"]).trim(),
@@ -64,4 +88,40 @@ async fn idle(seconds: u64) -> serde_json::Value {
     }
     json!({"idle_seconds": seconds, "replicas": 2, "writes_besides_leases": wrong.len(), "which": wrong,
            "writes_of_the_rest_of_the_cluster": by_kind, "passed": wrong.is_empty()})
+}
+
+/// Writes seen while 200 models with a pod each idle.
+async fn idle_many(seconds: u64) -> serde_json::Value {
+    let space = Space::with_model("campaign-many").await;
+    let begun = std::time::Instant::now();
+    many(&space, 200, 1).await;
+    let ready = begun.elapsed().as_secs_f64();
+    println!("200 models are ready after {ready:.1} s; {seconds} s of silence begin");
+    let window = Window::after_settling(&space, seconds).await;
+    let wrong = writes(&window, |e| {
+        let by_operator = e["user"]["username"].as_str().unwrap_or_default().contains(":vlm-system:");
+        by_operator || e["objectRef"]["namespace"] == space.name.as_str()
+    });
+    json!({"idle_seconds": seconds, "models": 200, "seconds_until_all_ready": ready,
+           "writes_besides_leases": wrong.len(), "which": wrong, "passed": wrong.is_empty()})
+}
+
+async fn latency(lanes: usize, rounds: usize) -> serde_json::Value {
+    let space = Space::with_model("campaign-latency").await;
+    let samples = vlm_tests::latency::measure(&space, lanes, rounds).await;
+    let summary = vlm_tests::latency::summary(&samples);
+    let fast = summary.as_object().unwrap().values().all(|r| r["p99_ms"].as_f64().unwrap() < 1000.0);
+    json!({"models_at_the_same_time": lanes, "from": "before the pod's status is sent", "to": "a watch shows the reason",
+           "reasons": summary, "passed": fast})
+}
+
+async fn edits(count: usize, seed: u64) -> serde_json::Value {
+    let space = Space::with_model("campaign-edits").await;
+    let wrong = vlm_tests::fresh::run(&space, count, seed, |done| {
+        if done % 25 == 0 {
+            println!("{done} of {count} edits");
+        }
+    })
+    .await;
+    json!({"edits": count, "that_left_something_behind": wrong.len(), "which": wrong, "passed": wrong.is_empty()})
 }

@@ -5,16 +5,26 @@
 use std::process::Command;
 
 use serde_json::Value;
+use vlm_catalog::gpu::GpuTypes;
 use vlm_tests::tools::{documents, tool};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/vlm-operator");
 
 fn render(settings: &[&str]) -> Result<Vec<Value>, String> {
+    let settings: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    render_with(&settings)
+}
+
+/// Renders for a cluster that has these API versions besides Kubernetes' own.
+fn render_for(settings: &[&str], api_versions: &[&str]) -> Result<Vec<Value>, String> {
+    let versions = api_versions.iter().flat_map(|version| ["--api-versions", version]);
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    render_with(&versions.chain(settings).collect::<Vec<_>>())
+}
+
+fn render_with(flags: &[&str]) -> Result<Vec<Value>, String> {
     let mut command = Command::new(tool("helm"));
-    command.args(["template", "vlm-operator", CHART, "--namespace", "vlm-system"]);
-    for setting in settings {
-        command.args(["--set", setting]);
-    }
+    command.args(["template", "vlm-operator", CHART, "--namespace", "vlm-system"]).args(flags);
     let out = command.output().expect("helm runs");
     if !out.status.success() {
         return Err(String::from_utf8_lossy(&out.stderr).into_owned());
@@ -43,10 +53,51 @@ fn the_default_installation_has_a_crd_and_rights_in_every_namespace() {
 }
 
 #[test]
-fn a_watched_namespace_gets_a_role_and_no_cluster_role() {
-    let all = render(&["watchNamespace=team-a"]).unwrap();
-    assert!(of_kind(&all, "ClusterRole").is_empty());
-    assert!(of_kind(&all, "Role").iter().any(|r| r["metadata"]["namespace"] == "team-a"));
+fn watched_namespaces_get_roles_and_there_is_no_cluster_role() {
+    let all = render(&["watchNamespaces={team-a,team-b}"]).unwrap();
+    assert!(of_kind(&all, "ClusterRole").is_empty() && of_kind(&all, "ClusterRoleBinding").is_empty());
+    let everywhere = render(&[]).unwrap();
+    for namespace in ["team-a", "team-b"] {
+        for kind in ["Role", "RoleBinding"] {
+            let found = of_kind(&all, kind);
+            let mut here = found.iter().filter(|r| r["metadata"]["namespace"] == namespace);
+            let role = here.next().unwrap_or_else(|| panic!("no {kind} in {namespace}"));
+            assert!(here.next().is_none());
+            assert!(kind != "Role" || role["rules"] == of_kind(&everywhere, "ClusterRole")[0]["rules"]);
+        }
+    }
+    let args = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(args.as_array().unwrap().contains(&Value::from("--watch-namespaces=team-a,team-b")), "{args}");
+}
+
+#[test]
+fn pod_monitors_are_there_only_where_their_definition_is() {
+    assert!(of_kind(&render(&[]).unwrap(), "PodMonitor").is_empty());
+    let settings = ["watchNamespaces={team-a}", "prometheus.podMonitorLabels.release=main"];
+    let all = render_for(&settings, &["monitoring.coreos.com/v1/PodMonitor"]).unwrap();
+    let monitors = of_kind(&all, "PodMonitor");
+    assert_eq!(monitors.len(), 2);
+    assert!(monitors.iter().all(|m| m["metadata"]["labels"]["release"] == "main"));
+    assert!(monitors.iter().any(|m| m["spec"]["namespaceSelector"]["matchNames"][0] == "team-a"));
+}
+
+#[test]
+fn the_model_servers_tag_can_be_pinned() {
+    let all = render(&["image.tag=2.0", "image.runtimeTag=1.0"]).unwrap();
+    let operator = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(operator["image"], "localhost/vlm-operator:2.0");
+    let args = operator["args"].as_array().unwrap();
+    assert!(args.contains(&Value::from("--runtime-image=localhost/vlm-runtime:1.0")), "{args:?}");
+}
+
+#[test]
+fn a_mirror_of_the_hub_is_handed_to_the_operator() {
+    let arguments = |settings: &[&str]| {
+        let all = render(settings).unwrap();
+        of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+    };
+    assert!(!arguments(&[]).contains("--hub-endpoint"));
+    assert!(arguments(&["hub.endpoint=https://mirror/hf"]).contains("--hub-endpoint=https://mirror/hf"));
 }
 
 #[test]
@@ -68,10 +119,49 @@ fn wrong_values_are_refused_by_name() {
         ("replicas=0", "replicas"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("prometheus.url=ftp://x", "url"),
+        ("watchNamespace=a", "watchNamespace"),
+        ("hub.endpoint=ftp://x", "endpoint"),
+        ("hub.endpoint=https://user:password@x", "endpoint"),
         ("watchNamespaces=a", "watchNamespaces"),
+        ("watchNamespaces={Team}", "watchNamespaces"),
+        ("watchNamespaces={a,a}", "watchNamespaces"),
+        ("image.runtimeTag=a b", "runtimeTag"),
+        ("resources.cpu=1", "cpu"),
+        ("logFormat=xml", "logFormat"),
+        ("image.pullSecrets=one", "pullSecrets"),
         ("image.prefix=UPPER", "prefix"),
+        ("gpuTypes.UPPER.untested=true", "UPPER"),
+        ("gpuTypes.mine.memoryGB=24", "memoryGB"),
+        ("gpuTypes.mine.price.usdPerHour=-1", "usdPerHour"),
     ] {
         let error = render(&[setting]).expect_err(setting);
         assert!(error.contains(name), "{setting}: {error}");
     }
+}
+
+/// The catalogue of GPU types as it is installed.
+fn gpu_types(flags: &[&str]) -> GpuTypes {
+    let all = render_with(flags).unwrap();
+    let map = of_kind(&all, "ConfigMap").into_iter().find(|map| map["metadata"]["name"] == "vlm-operator-gpu-types");
+    GpuTypes::parse(map.unwrap()["data"]["gpu-types.yaml"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn the_gpu_catalogue_is_installed_as_it_is_in_the_chart() {
+    let file = std::fs::read_to_string(format!("{CHART}/gpu-types.yaml")).unwrap();
+    assert_eq!(gpu_types(&[]), GpuTypes::parse(&file).unwrap());
+}
+
+#[test]
+fn gpu_types_of_ones_own_are_added_change_others_and_take_some_away() {
+    let own = r#"gpuTypes={
+        "ours": {"memoryBytes": 25769803776, "computeCapability": "8.6"},
+        "nvidia-l4": {"price": {"usdPerHour": 0.5, "source": "ours"}},
+        "nvidia-b200": {}
+    }"#;
+    let types = gpu_types(&["--set-json", own]);
+    assert_eq!(types.get("ours").unwrap().memory_bytes, 25_769_803_776);
+    let l4 = types.get("nvidia-l4").unwrap();
+    assert_eq!((l4.memory_bytes, l4.price.as_ref().unwrap().source.as_str()), (24_152_899_584, "ours"));
+    assert!(types.get("nvidia-b200").is_err());
 }

@@ -11,7 +11,8 @@
 #   cluster.sh down              end it; only the logs stay
 #
 # Settings, from the environment: CLUSTER_DIR, all its state (one cluster each);
-# KUBE_BIN, what build.sh built; IMAGES, archives to load before it is ready.
+# KUBE_BIN, what build.sh built; IMAGES, archives to load before it is ready;
+# KWOK, the program that plays nodes which tests make up (build-tools.sh).
 #
 # Everything runs in a process, mount and network namespace of its own: when
 # its first process ends, the kernel ends all the rest, and no interface, route,

@@ -64,6 +64,7 @@ await "API server" kubectl get --raw /readyz
 start_kubelet
 start_proxy
 await "default service account" kubectl get serviceaccount default
+start_kwok
 await "node Ready" kubectl wait --for=condition=Ready "node/$node" --timeout=1s
 touch "$dir/ready"
 

@@ -7,21 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// Crate → the workspace crates that it may depend on.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("vlm-catalog", &[]),
     ("vlm-contract", &[]),
+    ("vlm-hub", &["vlm-contract"]),
     ("vlm-crds", &["vlm-catalog", "vlm-contract"]),
-    ("vlm-runtime", &["vlm-catalog", "vlm-contract"]),
-    ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
-    ("vlm-tests", &["vlm-contract", "vlm-crds"]),
+    ("vlm-runtime", &["vlm-catalog", "vlm-contract", "vlm-hub"]),
+    ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract", "vlm-hub"]),
+    ("kubectl-vlm", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
+    ("vlm-tests", &["vlm-catalog", "vlm-contract", "vlm-crds"]),
+    ("vlm-test-hub", &[]),
 ];
 
 /// Crate → names that must not stand anywhere below it.
-const FORBIDDEN: [(&str, &[&str]); 4] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     ("vlm-catalog", &["kube", "candle-core", "tokio"]),
     ("vlm-contract", &["kube", "candle-core", "tokio"]),
+    ("vlm-hub", &["kube", "kube-client", "k8s-openapi", "candle-core", "vlm-test-hub"]),
     ("vlm-runtime", &["kube", "kube-client", "kube-core", "k8s-openapi"]),
     ("vlm-operator", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
+    ("kubectl-vlm", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
 ];
 
 /// Name → names of the packages it links in normal or build dependencies.
@@ -66,17 +71,21 @@ fn below(name: &str, all: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<Strin
     seen
 }
 
+/// Whether a package is one of the workspace.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("vlm-") || name == "kubectl-vlm"
+}
+
 #[test]
 fn crates_depend_only_along_the_arrows() {
     let all = dependencies();
     for (name, allowed) in ARROWS {
         let found = all.get(name).unwrap_or_else(|| panic!("package {name} is missing from the workspace"));
-        let wrong: Vec<_> =
-            found.iter().filter(|dep| dep.starts_with("vlm-") && !allowed.contains(&dep.as_str())).collect();
+        let wrong: Vec<_> = found.iter().filter(|dep| is_ours(dep) && !allowed.contains(&dep.as_str())).collect();
         assert!(wrong.is_empty(), "{name} must not depend on {wrong:?}");
     }
     let known: BTreeSet<_> = ARROWS.iter().map(|(name, _)| *name).collect();
-    let unknown: Vec<_> = all.keys().filter(|n| n.starts_with("vlm-") && !known.contains(n.as_str())).collect();
+    let unknown: Vec<_> = all.keys().filter(|n| is_ours(n) && !known.contains(n.as_str())).collect();
     assert!(unknown.is_empty(), "add {unknown:?} to the arrows");
 }
 

@@ -75,7 +75,7 @@ async fn an_unknown_model_type_is_unsupported_architecture() {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_pulled_and_a_quota_are_told_while_reconciling() {
+async fn a_quota_is_told_while_reconciling() {
     let space = Space::with_model("t-quota").await;
     vlm_tests::cluster::apply(&format!(
         "apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: none, namespace: {}}}\nspec: {{hard: {{pods: '0'}}}}",

@@ -7,8 +7,13 @@
 mod admission;
 mod clients;
 mod failures;
+mod fight;
+mod health;
 mod idle;
 mod lifecycle;
 mod load;
+mod provocations;
 mod recovery;
 mod scaling;
+mod slices;
+mod weights;

@@ -10,6 +10,7 @@ use kube::Client;
 use serde_json::Value;
 use tokio::sync::{OnceCell, RwLock};
 
+use crate::hub;
 use crate::tools::{documents, root, run, tool};
 
 /// Namespace of the operator.
@@ -90,6 +91,9 @@ pub async fn cluster() -> Client {
 }
 
 fn install() {
+    if kubectl(&["get", "deployment", "vlm-operator", "-n", SYSTEM]).is_ok() {
+        return; // by another test program, before
+    }
     for namespace in [SYSTEM, MONITORING] {
         apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}")).expect("namespace");
     }
@@ -123,9 +127,10 @@ fn apply_rendered_chart() {
 /// `helm upgrade --install` with more settings; waits until the operator is ready.
 pub fn helm_install(settings: &[&str]) {
     let prometheus = format!("prometheus.url=http://{}:9090", service_ip("prometheus", MONITORING));
+    let hub = format!("hub.endpoint={}", hub::address());
     let mut command = Command::new(tool("helm"));
     command.args(["upgrade", "--install", "vlm-operator"]).arg(chart()).args(["--namespace", SYSTEM]);
-    command.args(["--set", &prometheus, "--wait", "--timeout", "2m"]);
+    command.args(["--set", &prometheus, "--set", &hub, "--wait", "--timeout", "2m"]);
     for setting in settings {
         command.args(["--set", setting]);
     }

@@ -4,10 +4,37 @@ use std::io::{BufRead as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use futures::StreamExt as _;
+use kube::api::PostParams;
+use serde_json::{Value, json};
 
 use crate::cluster::await_that;
+use crate::made_up::{manifest, node};
 use crate::space::Space;
+use crate::watch::models;
+
+/// Creates `count` models of `replicas` pods each on the made-up node, and waits until all are ready.
+pub async fn many(space: &Space, count: usize, replicas: u32) {
+    node().await;
+    let api = models(&space.name).await;
+    let create = |i: usize| {
+        let manifest = manifest(space, &format!("many-{i}"), &json!({"replicas": replicas}), false);
+        let (api, object) = (api.clone(), serde_json::from_value(manifest).expect("an object"));
+        async move { api.create(&PostParams::default(), &object).await.expect("create") }
+    };
+    futures::stream::iter(0..count).map(create).buffer_unordered(16).collect::<Vec<_>>().await;
+    await_that("all models are ready", 240, || async {
+        let all = api.list(&kube::api::ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        let ready = |object: &kube::api::DynamicObject| {
+            let conditions = object.data["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        };
+        let named = all.iter().filter(|o| o.metadata.name.as_deref().is_some_and(|n| n.starts_with("many-")));
+        let ready = named.filter(|object| ready(object)).count();
+        if ready == count { Ok(()) } else { Err(format!("{ready} of {count}")) }
+    })
+    .await;
+}
 
 /// The audit log of the cluster whose folder `CLUSTER_DIR` names.
 pub fn audit_log() -> PathBuf {

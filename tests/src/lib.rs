@@ -4,8 +4,20 @@
 
 #[cfg(feature = "cluster")]
 pub mod cluster;
+pub mod edits;
+#[cfg(feature = "cluster")]
+pub mod fresh;
+#[cfg(feature = "cluster")]
+pub mod hub;
 #[cfg(feature = "cluster")]
 pub mod idle;
+pub mod kstatus;
+#[cfg(feature = "cluster")]
+pub mod latency;
+#[cfg(feature = "cluster")]
+pub mod made_up;
 #[cfg(feature = "cluster")]
 pub mod space;
 pub mod tools;
+#[cfg(feature = "cluster")]
+pub mod watch;

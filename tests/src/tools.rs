@@ -5,14 +5,16 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Path of a program of the local cluster (`kubectl`, `helm`): from `PATH`, else from the cache.
+/// Path of a program of the local cluster (`kubectl`, `helm`) or of its tests (`gitops-health`): from
+/// `PATH`, else from the cache.
 pub fn tool(name: &str) -> PathBuf {
     let on_path = std::env::var_os("PATH")
         .iter()
         .flat_map(std::env::split_paths)
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());
-    on_path.unwrap_or_else(|| cache().join("kube/bin").join(name))
+    let built = ["kube/bin", "tools/bin"].map(|folder| cache().join(folder).join(name));
+    on_path.or_else(|| built.iter().find(|path| path.is_file()).cloned()).unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// The project's cache folder.

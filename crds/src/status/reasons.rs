@@ -14,6 +14,8 @@ pub enum Trouble {
     VolumeNotFound,
     /// The checkpoint is not where the spec says.
     ModelNotFound,
+    /// The hub does not let anybody, or this token, read the repository.
+    ModelAccessDenied,
     /// The weights are damaged.
     WeightsCorrupt,
     /// The checkpoint is of a kind that is not served.
@@ -38,10 +40,14 @@ pub enum Trouble {
     DriverTooOld,
     /// The server finds no GPU on its node.
     NoGpu,
+    /// The weights cannot be downloaded.
+    WeightsDownloadFailed,
     /// The server could not start for a reason of its own.
     StartFailed,
     /// A container ends again and again.
     ContainerCrashLoopBackOff,
+    /// A server runs but does not pass its probes.
+    ProbeFailed,
     /// The API server refuses the pods.
     PodRefused,
     /// A `ResourceQuota` is used up.
@@ -67,11 +73,12 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::SpecRefused,
         Self::NameTaken,
         Self::VolumeNotFound,
         Self::ModelNotFound,
+        Self::ModelAccessDenied,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
         Self::NotEnoughMemory,
@@ -84,8 +91,10 @@ impl Trouble {
         Self::ContainerOOMKilled,
         Self::DriverTooOld,
         Self::NoGpu,
+        Self::WeightsDownloadFailed,
         Self::StartFailed,
         Self::ContainerCrashLoopBackOff,
+        Self::ProbeFailed,
         Self::PodRefused,
         Self::QuotaExceeded,
         Self::Unschedulable,
@@ -100,6 +109,7 @@ impl Trouble {
             Self::NameTaken => "NameTaken",
             Self::VolumeNotFound => "VolumeNotFound",
             Self::ModelNotFound => Cause::ModelNotFound.reason(),
+            Self::ModelAccessDenied => Cause::ModelAccessDenied.reason(),
             Self::WeightsCorrupt => Cause::WeightsCorrupt.reason(),
             Self::UnsupportedArchitecture => Cause::UnsupportedArchitecture.reason(),
             Self::NotEnoughMemory => Cause::NotEnoughMemory.reason(),
@@ -112,8 +122,10 @@ impl Trouble {
             Self::ContainerOOMKilled => "ContainerOOMKilled",
             Self::DriverTooOld => Cause::DriverTooOld.reason(),
             Self::NoGpu => Cause::NoGpu.reason(),
+            Self::WeightsDownloadFailed => Cause::WeightsDownloadFailed.reason(),
             Self::StartFailed => Cause::StartFailed.reason(),
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
+            Self::ProbeFailed => "ProbeFailed",
             Self::PodRefused => "PodRefused",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Unschedulable => "Unschedulable",
@@ -129,6 +141,7 @@ impl Trouble {
             | Self::NameTaken
             | Self::VolumeNotFound
             | Self::ModelNotFound
+            | Self::ModelAccessDenied
             | Self::WeightsCorrupt
             | Self::UnsupportedArchitecture
             | Self::NotEnoughMemory
@@ -142,8 +155,10 @@ impl Trouble {
             | Self::ContainerOOMKilled
             | Self::DriverTooOld
             | Self::NoGpu
+            | Self::WeightsDownloadFailed
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
+            | Self::ProbeFailed
             | Self::PodRefused => Stalls::AfterDeadline,
             Self::QuotaExceeded | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
         }
@@ -154,6 +169,8 @@ impl From<Cause> for Trouble {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::ModelNotFound => Self::ModelNotFound,
+            Cause::ModelAccessDenied => Self::ModelAccessDenied,
+            Cause::WeightsDownloadFailed => Self::WeightsDownloadFailed,
             Cause::WeightsCorrupt => Self::WeightsCorrupt,
             Cause::UnsupportedArchitecture => Self::UnsupportedArchitecture,
             Cause::InvalidArguments => Self::InvalidArguments,

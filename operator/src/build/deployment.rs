@@ -11,9 +11,6 @@ use k8s_openapi::{
 use super::{labels, metadata, pod};
 use crate::{fingerprint::fingerprint, plan::Plan};
 
-/// Seconds without progress after which a rollout counts as stuck.
-pub const PROGRESS_DEADLINE_SECONDS: i32 = 600;
-
 pub(super) fn deployment(plan: &Plan, owner: &OwnerReference) -> (Deployment, String) {
     let mut template = pod::template(plan);
     let print = fingerprint(&template);
@@ -35,7 +32,7 @@ pub(super) fn deployment(plan: &Plan, owner: &OwnerReference) -> (Deployment, St
                     max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
-            progress_deadline_seconds: Some(PROGRESS_DEADLINE_SECONDS),
+            progress_deadline_seconds: Some(plan.progress_deadline_seconds),
             revision_history_limit: Some(2),
             template,
             ..DeploymentSpec::default()

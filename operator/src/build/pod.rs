@@ -1,19 +1,19 @@
-//! The pod template: one server, the claim mounted read-only, nothing that the `restricted`
+//! The pod template: one server, its weights mounted read-only, nothing that the `restricted`
 //! `PodSecurity` level forbids.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext,
-        PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+        Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+        ResourceRequirements, SeccompProfile, SecurityContext,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use vlm_contract::{flags, ports};
 use vlm_crds::pod::Resources;
 
-use super::labels;
+use super::{labels, weights};
 use crate::plan::Plan;
 
 /// Name of the server's container.
@@ -22,8 +22,7 @@ pub const CONTAINER: &str = "server";
 const USER: i64 = 65532;
 /// Seconds between the end of the drain and SIGKILL: endpoints lag, and the process has to end.
 const GRACE_AFTER_DRAIN_SECONDS: i32 = 15;
-const MODELS: &str = "/models";
-const TERMINATION_LOG: &str = "/dev/termination-log";
+pub(super) const TERMINATION_LOG: &str = "/dev/termination-log";
 
 pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
     let pod = &plan.pod;
@@ -37,14 +36,8 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
         }),
         spec: Some(PodSpec {
             containers: vec![server(plan)],
-            volumes: Some(vec![Volume {
-                name: "models".to_owned(),
-                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                    claim_name: plan.uri.claim.clone(),
-                    read_only: Some(true),
-                }),
-                ..Volume::default()
-            }]),
+            init_containers: weights::init_containers(plan),
+            volumes: Some(vec![weights::volume(&plan.source)]),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 run_as_user: Some(USER),
@@ -69,9 +62,6 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
 fn server(plan: &Plan) -> Container {
     Container {
         name: CONTAINER.to_owned(),
-        image: Some(plan.image.clone()),
-        image_pull_policy: Some(plan.image_pull_policy.clone()),
-        command: Some(vec!["vlm-runtime".to_owned()]),
         args: Some(arguments(plan)),
         ports: Some(vec![ContainerPort {
             name: Some(ports::HTTP_NAME.to_owned()),
@@ -86,6 +76,17 @@ fn server(plan: &Plan) -> Container {
         startup_probe: Some(probe("/health", 1, 2, 60)),
         liveness_probe: Some(probe("/health", 10, 5, 6)),
         readiness_probe: Some(probe("/ready", 1, 5, 3)),
+        volume_mounts: Some(vec![weights::mount()]),
+        ..container(plan)
+    }
+}
+
+/// What the containers of a pod have in common: the program, how its end is told, and what it may not do.
+pub(super) fn container(plan: &Plan) -> Container {
+    Container {
+        image: Some(plan.image.clone()),
+        image_pull_policy: Some(plan.image_pull_policy.clone()),
+        command: Some(vec!["vlm-runtime".to_owned()]),
         termination_message_path: Some(TERMINATION_LOG.to_owned()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext {
@@ -95,12 +96,6 @@ fn server(plan: &Plan) -> Container {
             run_as_non_root: Some(true),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "models".to_owned(),
-            mount_path: MODELS.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
         ..Container::default()
     }
 }
@@ -108,7 +103,7 @@ fn server(plan: &Plan) -> Container {
 fn arguments(plan: &Plan) -> Vec<String> {
     let mut arguments = vec!["serve".to_owned()];
     let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-    flag(flags::MODEL, format!("{MODELS}/{}", plan.uri.path));
+    flag(flags::MODEL, weights::directory(&plan.source));
     flag(flags::SERVED_MODEL_NAME, plan.name.clone());
     if let Some(tokens) = plan.max_tokens {
         flag(flags::MAX_TOKENS, tokens.to_string());
@@ -135,7 +130,7 @@ fn probe(path: &str, period: i32, timeout: i32, failures: i32) -> Probe {
     }
 }
 
-fn resources(given: &Resources) -> ResourceRequirements {
+pub(super) fn resources(given: &Resources) -> ResourceRequirements {
     let filled = |map: &BTreeMap<_, _>| (!map.is_empty()).then(|| map.clone());
     ResourceRequirements { limits: filled(&given.limits), requests: filled(&given.requests), claims: None }
 }

@@ -3,22 +3,35 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use vlm_contract::uri::ModelUri;
 use vlm_crds::pod::PodSettings;
+use vlm_crds::vision_model::SecretKey;
 
 use super::*;
+use crate::plan::Source;
 
 fn plan() -> Plan {
     Plan {
         name: "tiny".to_owned(),
         namespace: "shop".to_owned(),
-        uri: "pvc://weights/llava/tiny".parse().unwrap(),
+        source: source("pvc://weights/llava/tiny"),
         image: "registry/vlm-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
         replicas: 3,
         max_concurrency: 8,
         max_tokens: Some(1024),
+        progress_deadline_seconds: 1800,
         drain_timeout_seconds: 120,
         pod: PodSettings::default(),
+    }
+}
+
+fn source(uri: &str) -> Source {
+    match uri.parse().unwrap() {
+        ModelUri::Claim(claim) => Source::Claim(claim),
+        ModelUri::Hub(repository) => {
+            Source::Hub { repository, revision: "c0ffee".to_owned(), token: None, endpoint: None }
+        }
     }
 }
 
@@ -119,4 +132,68 @@ fn service_and_budget_select_the_same_pods() {
     assert_eq!(service.selector, budget.selector.unwrap().match_labels);
     assert_eq!(service.ports.unwrap()[0].port, 80);
     assert_eq!(budget.unhealthy_pod_eviction_policy.as_deref(), Some("AlwaysAllow"));
+}
+
+#[test]
+fn the_progress_deadline_reaches_the_deployment_and_restarts_nothing() {
+    let (long, short) = (plan(), Plan { progress_deadline_seconds: 60, ..plan() });
+    assert_eq!(deployment(&short)["spec"]["progressDeadlineSeconds"], 60);
+    assert_eq!(build(&long, &owner()).template, build(&short, &owner()).template);
+}
+
+/// The plan of a model of the hub, with everything that shapes its init container.
+fn hub_plan() -> Plan {
+    let Source::Hub { repository, revision, .. } = source("hf://org/tiny") else { panic!("a claim") };
+    let token = Some(SecretKey { name: "hf".to_owned(), key: "token".to_owned() });
+    let pod = json!({
+        "resources": {"limits": {"memory": "1Gi", "nvidia.com/gpu": 1}, "requests": {"cpu": "1"}},
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy"}],
+    });
+    let endpoint = Some("http://mirror".to_owned());
+    let source = Source::Hub { repository, revision, token, endpoint };
+    Plan { source, pod: serde_json::from_value(pod).unwrap(), ..plan() }
+}
+
+#[test]
+fn the_weights_of_a_repository_are_fetched_before_the_server_starts() {
+    let pod = &deployment(&hub_plan())["spec"]["template"]["spec"];
+    let fetch = &pod["initContainers"][0];
+    assert_eq!(fetch["name"], FETCH_CONTAINER);
+    assert_eq!(
+        fetch["args"],
+        json!([
+            "fetch",
+            "--uri",
+            "hf://org/tiny",
+            "--revision",
+            "c0ffee",
+            "--to",
+            "/models/checkpoint",
+            "--termination-log",
+            "/dev/termination-log"
+        ])
+    );
+    assert_eq!(pod["volumes"], json!([{"name": "models", "emptyDir": {}}]));
+    assert_eq!(fetch["volumeMounts"], json!([{"name": "models", "mountPath": "/models"}]));
+    let server = &pod["containers"][0];
+    assert_eq!(server["args"][2], "/models/checkpoint");
+    assert_eq!(server["volumeMounts"][0]["readOnly"], true);
+    for same in ["image", "imagePullPolicy", "command", "securityContext", "terminationMessagePath"] {
+        assert_eq!(fetch[same], server[same], "{same}");
+    }
+    assert_eq!(fetch["resources"], json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "1"}}), "no GPU");
+}
+
+#[test]
+fn only_the_fetching_container_gets_the_token() {
+    let pod = &deployment(&hub_plan())["spec"]["template"]["spec"];
+    let token = json!({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}});
+    let endpoint = json!({"name": "HF_ENDPOINT", "value": "http://mirror"});
+    let proxy = json!({"name": "HTTPS_PROXY", "value": "http://proxy"});
+    assert_eq!(pod["initContainers"][0]["env"], json!([proxy, endpoint, token]));
+    assert_eq!(pod["containers"][0]["env"], json!([proxy]));
+    let mut plan = hub_plan();
+    plan.pod.env[0].name = "HF_ENDPOINT".to_owned();
+    let env = &deployment(&plan)["spec"]["template"]["spec"]["initContainers"][0]["env"];
+    assert_eq!(env.as_array().unwrap().len(), 2, "what the person sets wins: {env}");
 }

@@ -4,21 +4,24 @@
 use std::str::FromStr;
 
 use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    apps::v1::{Deployment, DeploymentCondition},
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
 };
 use kube::ResourceExt;
-use vlm_contract::diagnosis::{Cause, Diagnosis};
-use vlm_crds::{
-    status::{Failure, reasons::Trouble},
+use vlm_contract::{
+    diagnosis::{Cause, Diagnosis},
     uri::ModelUri,
 };
+use vlm_crds::status::{Failure, reasons::Trouble};
 
-use super::{Facts, conditions::shorten};
+use super::{Counts, Facts, conditions::shorten};
 use crate::build::labels;
 
 /// Longest text of a problem; the definition admits twice as much.
 const MESSAGE_MAX: usize = 1000;
+
+/// How a server ends that somebody stops: it drained, or SIGKILL or SIGTERM ended it.
+const STOPPED: [i32; 3] = [0, 137, 143];
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl Problem {
 }
 
 /// Finds what is wrong, most actionable first.
-pub(super) fn find(facts: &Facts<'_>) -> Vec<Problem> {
+pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     let (deployment, template) = match facts.applied {
         Ok(applied) => applied,
         Err(problem) => return vec![problem.clone()],
@@ -80,36 +83,55 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Problem> {
     if !facts.observed.claim_exists && facts.scale.desired > 0 {
         problems.extend(missing_claim(facts));
     }
-    problems.extend(refused_pods(deployment));
+    // Records of what went wrong stay: of pods that ended, of ReplicaSets that could not create any.
+    // Once all replicas answer, they are only that.
+    let complete = counts.are_complete();
     // Pods of an older template are about to go; what ails them says nothing about this spec.
-    let current = facts.observed.pods.iter().filter(|pod| {
-        pod.metadata.deletion_timestamp.is_none()
-            && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
-    });
-    problems.extend(current.filter_map(|pod| of_pod(pod)));
+    let current: Vec<_> = facts
+        .observed
+        .pods
+        .iter()
+        .filter(|pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
+                && !(complete && is_over(pod))
+        })
+        .collect();
+    if !complete {
+        problems.extend(refused_pods(deployment, current.len(), counts));
+    }
+    problems.extend(current.into_iter().filter_map(|pod| of_pod(pod)));
     problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
     problems
 }
 
 fn missing_claim(facts: &Facts<'_>) -> Option<Problem> {
     let uri = ModelUri::from_str(&facts.model.spec.model.uri).ok()?;
+    let claim = uri.claim()?;
     let namespace = facts.model.namespace().unwrap_or_default();
     Some(Problem::new(
         Trouble::VolumeNotFound,
         format!(
             "the PersistentVolumeClaim {} of spec.model.uri does not exist in namespace {namespace}; create it or correct the name",
-            uri.claim
+            claim.claim
         ),
     ))
 }
 
-/// Pods that the API server did not let the Deployment create.
-fn refused_pods(deployment: &Deployment) -> Option<Problem> {
+/// Pods that the API server did not let the Deployment create, where `pods` of this template exist.
+fn refused_pods(deployment: &Deployment, pods: usize, counts: &Counts) -> Option<Problem> {
     let status = deployment.status.as_ref()?;
     if status.observed_generation < deployment.metadata.generation {
         return None;
     }
-    let failure = status.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    let condition = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind);
+    let failure = condition("ReplicaFailure").filter(|c| c.status == "True")?;
+    // It may be that of an older ReplicaSet: then there are pods enough, or the new one came after it.
+    let before = |c: &DeploymentCondition| failure.last_update_time < c.last_update_time;
+    let older = pods == 0 && condition("Progressing").is_some_and(before);
+    if older || i32::try_from(pods).is_ok_and(|pods| pods >= counts.desired) {
+        return None;
+    }
     // Before it stands the made-up name of a pod that never was, another one at each attempt.
     let message = failure.message.as_deref().unwrap_or_default();
     let message = message.split_once("is forbidden: ").map_or(message, |(_, rest)| rest);
@@ -123,17 +145,27 @@ fn refused_pods(deployment: &Deployment) -> Option<Problem> {
     Some(Problem::new(trouble, shorten(message, MESSAGE_MAX)))
 }
 
+/// The pod has ended for good: a node evicted or refused it.
+fn is_over(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed")
+}
+
 fn of_pod(pod: &Pod) -> Option<Problem> {
     let status = pod.status.as_ref()?;
-    let containers = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    let mut worst: Vec<Problem> = containers.filter_map(|c| of_container(pod, c)).collect();
-    worst.sort_by_key(|p| p.trouble);
-    if let Some(problem) = worst.into_iter().next() {
-        return Some(problem);
+    if is_over(pod) {
+        // Its containers were stopped with it: how they ended says nothing.
+        let why = status.reason.as_deref().unwrap_or("the pod failed");
+        let message = status.message.as_deref().filter(|m| !m.is_empty()).unwrap_or(why);
+        return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(message, MESSAGE_MAX)));
     }
-    if status.reason.as_deref() == Some("Evicted") {
-        let message = status.message.clone().unwrap_or_else(|| "the node evicted the pod".to_owned());
-        return Some(Problem::of_pod(Trouble::PodEvicted, pod, shorten(&message, MESSAGE_MAX)));
+    let first = status.init_container_statuses.iter().flatten().filter_map(|c| of_container(pod, c, false));
+    let main = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|c| of_container(pod, c, true).or_else(|| silent_since_ready(pod, status, c)));
+    if let Some(problem) = first.chain(main).min_by_key(|p| p.trouble) {
+        return Some(problem);
     }
     let unscheduled =
         status.conditions.iter().flatten().find(|c| {
@@ -143,7 +175,8 @@ fn of_pod(pod: &Pod) -> Option<Problem> {
     Some(Problem::of_pod(Trouble::Unschedulable, pod, shorten(&message, MESSAGE_MAX)))
 }
 
-fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
+/// What ails a container. `probed`: the kubelet restarts it when its probes fail.
+fn of_container(pod: &Pod, container: &ContainerStatus, probed: bool) -> Option<Problem> {
     if container.ready {
         return None;
     }
@@ -152,7 +185,7 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
     // Until it is ready again, how it last ended is what ails it, whatever it does meanwhile.
     let ended = state.terminated.or(last.terminated);
     if let Some(ended) = ended.filter(|e| e.exit_code != 0 || container.restart_count > 0) {
-        return Some(ended_badly(pod, container, &ended));
+        return Some(ended_badly(pod, container, &ended, probed));
     }
     let waiting = state.waiting?;
     let detail = waiting.message.unwrap_or_default();
@@ -173,6 +206,17 @@ fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Problem> {
     }
 }
 
+/// A server that was ready since it started, and is not any more. One that still loads never was.
+fn silent_since_ready(pod: &Pod, status: &PodStatus, container: &ContainerStatus) -> Option<Problem> {
+    let started = container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
+    let changed = status.conditions.iter().flatten().find(|c| c.type_ == "ContainersReady" && c.status == "False")?;
+    let was_ready = changed.last_transition_time.as_ref()?.0 > started.0;
+    (was_ready && !container.ready && container.started == Some(true)).then(|| {
+        let message = "the server runs but no longer passes its readiness probe; see the container's log";
+        Problem::of_container(Trouble::ProbeFailed, pod, container, message)
+    })
+}
+
 fn unpullable(image: &str, detail: &str) -> String {
     // The kubelet alternates between the error and "Back-off pulling image …: ErrImagePull: the error".
     let error = detail.split_once("ErrImagePull: ").map_or(detail, |(_, error)| error);
@@ -185,7 +229,7 @@ fn unpullable(image: &str, detail: &str) -> String {
     }
 }
 
-fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTerminated) -> Problem {
+fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTerminated, probed: bool) -> Problem {
     let code = ended.exit_code;
     let written = ended.message.as_deref().unwrap_or_default();
     let diagnosis: Option<Diagnosis> = serde_json::from_str(written.trim()).ok();
@@ -198,15 +242,19 @@ fn ended_badly(pod: &Pod, container: &ContainerStatus, ended: &ContainerStateTer
         )
     } else if let Some(cause) = Cause::from_exit_code(code) {
         (cause.into(), said(written, cause.mend()))
+    } else if probed && STOPPED.contains(&code) {
+        let message = "the container was stopped from outside: its startup or liveness probe failed, or its node ran short of memory; see the pod's events";
+        (Trouble::ProbeFailed, message.to_owned())
     } else {
         (Trouble::ContainerCrashLoopBackOff, said(written, "see the container's log"))
     };
     Problem { exit_code: Some(code), ..Problem::of_container(trouble, pod, container, message) }
 }
 
-/// The last line that a container wrote, and what to do.
+/// The last line that a container wrote, and what to do. Rust ends a panic with a hint that tells nothing.
 fn said(written: &str, mend: &str) -> String {
-    match written.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+    let tells = |line: &&str| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE=1`");
+    match written.lines().map(str::trim).rfind(tells) {
         Some(line) => format!("the container ended: {}; {mend}", shorten(line, MESSAGE_MAX / 2)),
         None => format!("the container ended; {mend}"),
     }

@@ -11,7 +11,9 @@ use vlm_crds::status::reasons::Trouble;
 use super::*;
 use crate::autoscaler::table::{AutoView, Seen};
 
+mod deadline;
 mod failing;
+mod probes;
 mod transitions;
 
 const TEMPLATE: &str = "t1";
@@ -98,7 +100,11 @@ impl Scene {
                     None => Ok((&self.deployment, &self.template)),
                 },
                 scale: &self.scale,
-                settings: &Settings { runtime_image: "i".to_owned(), image_pull_policy: "Always".to_owned() },
+                settings: &Settings {
+                    runtime_image: "i".to_owned(),
+                    image_pull_policy: "Always".to_owned(),
+                    hub_endpoint: None,
+                },
                 now: self.now,
             },
             &mut self.remembered,

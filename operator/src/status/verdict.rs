@@ -10,7 +10,6 @@ use vlm_crds::status::{
 };
 
 use super::{Counts, Facts, Remembered, failures::Problem};
-use crate::build::PROGRESS_DEADLINE_SECONDS;
 
 /// How long fewer replicas than wanted may answer before a model that was ready no longer is.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
@@ -41,10 +40,10 @@ pub(super) fn judge(
         remembered.short_since = None;
     }
     if let Ok((_, template)) = facts.applied {
-        if is_complete(counts) && counts.desired > 0 {
+        if counts.are_complete() && counts.desired > 0 {
             remembered.ready_template = Some(template.to_owned());
         }
-        if is_complete(counts) || counts.desired == 0 {
+        if counts.are_complete() || counts.desired == 0 {
             return (complete(counts), None);
         }
     }
@@ -53,13 +52,9 @@ pub(super) fn judge(
     if facts.applied.is_ok() && (enough || grace.is_some()) {
         return (working(counts, worst), grace);
     }
-    let (stalled, look_again) = stalls(facts, worst);
-    (missing(counts, worst, was_ready, stalled), look_again)
-}
-
-fn is_complete(counts: &Counts) -> bool {
-    let Counts { desired, current, ready, updated, seen } = *counts;
-    seen && ready >= desired && updated >= desired && current == updated
+    let (stalled, look_again) = stalls(facts, counts, worst);
+    let deadline = facts.model.spec.progress_deadline_seconds();
+    (missing(counts, worst, was_ready, stalled.then_some(deadline)), look_again)
 }
 
 /// This template was ready before; after a restart of the operator, as far as the status tells.
@@ -121,21 +116,33 @@ fn working(counts: &Counts, worst: Option<&Problem>) -> Verdict {
     }
 }
 
-fn missing(counts: &Counts, worst: Option<&Problem>, was_ready: bool, stalled: bool) -> Verdict {
+/// Not ready; `stalled` has the deadline when only a person can go on.
+fn missing(counts: &Counts, worst: Option<&Problem>, was_ready: bool, stalled: Option<i32>) -> Verdict {
     let progress = format!("{} of {} replicas answer", counts.ready, counts.desired);
     let (reason, message) = match worst {
         Some(problem) => (problem.trouble.reason(), problem.describe()),
-        None if stalled => {
-            (Trouble::RolloutStuck.reason(), format!("no progress for {PROGRESS_DEADLINE_SECONDS} seconds: {progress}"))
-        }
-        None if was_ready => (reasons::REPLICAS_UNREADY, progress.clone()),
-        None => (reasons::DEPLOYING, format!("{progress}, {} of this generation", counts.updated)),
+        None => match stalled {
+            Some(deadline) => (
+                Trouble::RolloutStuck.reason(),
+                format!("no progress for the {deadline} seconds of rollout.progressDeadlineSeconds: {progress}"),
+            ),
+            None if was_ready => (reasons::REPLICAS_UNREADY, progress),
+            None => (reasons::DEPLOYING, format!("{progress}, {} of this generation", counts.updated)),
+        },
     };
-    Verdict { ready: false, reason, work_message: message.clone(), message, settled: false, stalled, work: reason }
+    Verdict {
+        ready: false,
+        reason,
+        work_message: message.clone(),
+        message,
+        settled: false,
+        stalled: stalled.is_some(),
+        work: reason,
+    }
 }
 
 /// Whether only a person can go on, and else when that may change by time alone.
-fn stalls(facts: &Facts<'_>, worst: Option<&Problem>) -> (bool, Option<Duration>) {
+fn stalls(facts: &Facts<'_>, counts: &Counts, worst: Option<&Problem>) -> (bool, Option<Duration>) {
     let overdue = match worst.map(|p| p.trouble.stalls()) {
         Some(Stalls::AtOnce) => return (true, None),
         Some(Stalls::Never) => return (false, None),
@@ -143,6 +150,10 @@ fn stalls(facts: &Facts<'_>, worst: Option<&Problem>) -> (bool, Option<Duration>
         None => false,
     };
     let Ok((deployment, _)) = facts.applied else { return (false, None) };
+    if !counts.seen {
+        // What the Deployment says is about its former self: a new spec starts with the full deadline.
+        return (false, None);
+    }
     let progressing: Option<&DeploymentCondition> = deployment
         .status
         .as_ref()
@@ -160,7 +171,7 @@ fn stalls(facts: &Facts<'_>, worst: Option<&Problem>) -> (bool, Option<Duration>
 }
 
 fn deadline_left(facts: &Facts<'_>, now: Timestamp) -> Option<Duration> {
-    let deadline = SignedDuration::from_secs(i64::from(PROGRESS_DEADLINE_SECONDS));
+    let deadline = SignedDuration::from_secs(i64::from(facts.model.spec.progress_deadline_seconds()));
     let since = facts
         .previous
         .conditions

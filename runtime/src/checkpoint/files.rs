@@ -6,11 +6,9 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::CheckpointError;
+use vlm_hub::index::MAX_BYTES;
 
-/// Bytes that a configuration, an index or a template may have; the largest published have 100 thousand. What is
-/// made of them may take 50 times as much memory.
-const MAX_BYTES: u64 = 4 << 20;
+use super::CheckpointError;
 
 /// A file's bytes; `None` when it does not exist.
 ///

@@ -5,17 +5,10 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
+use vlm_hub::index::Kind;
 
 use super::stored::{Fault, Stored};
 use super::{CheckpointError, safetensors, torch};
-
-/// Kinds of weight files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Safetensors,
-    /// What `torch.save` writes.
-    Torch,
-}
 
 /// A mapped file.
 pub(super) struct Shard {

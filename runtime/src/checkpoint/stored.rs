@@ -5,11 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 use thiserror::Error;
-
-/// Axes that a tensor may have.
-pub(super) const MAX_AXES: usize = 8;
-/// Bytes that its name may have.
-pub(super) const MAX_NAME: usize = 512;
+pub(super) use vlm_hub::header::{MAX_AXES, MAX_NAME, elements};
 
 /// What is wrong with the inside of a weight file, without a full stop.
 #[derive(Debug, Error)]
@@ -79,14 +75,6 @@ pub(super) fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usi
         }
     }
     out
-}
-
-/// Numbers of a tensor; `None` beyond what a machine can count.
-pub(super) fn elements(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1usize, |product, side| product.checked_mul(*side))
 }
 
 /// Numbers from the first element to behind the last; `None` beyond what a machine can count.

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
+use vlm_hub::index::Kind;
 
 use super::CheckpointError;
 use super::index::{self, Found};
-use super::shard::{Kind, Shard};
+use super::shard::Shard;
 use super::stored::Stored;
 
 /// The mapped files and where in them each tensor is.

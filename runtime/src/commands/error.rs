@@ -71,6 +71,9 @@ pub enum CommandError {
     /// The model failed while it ran.
     #[error("the model does not run on this prompt: {0}")]
     Compute(String),
+    /// A signal came before the work was done.
+    #[error("stopped by a signal; the next call goes on from here")]
+    Stopped,
     /// A result cannot be written.
     #[error("cannot write {}: {reason}; name a directory that can be written with --out", path.display())]
     Write {
@@ -94,6 +97,8 @@ impl CommandError {
             Self::TooLong { .. } => 7,
             Self::Compute(_) => 8,
             Self::Write { .. } => 9,
+            // As shells have it for SIGTERM.
+            Self::Stopped => 143,
         }
     }
 

@@ -97,11 +97,13 @@ fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
         max_tokens,
         max_concurrency: args.max_concurrency as usize,
         max_queue: args.queue(),
-        kv_bytes: None,
+        kv_bytes: args.kv_bytes,
+        encoder_cache_bytes: args.encoder_cache_bytes,
         precision: args.how.precision.on(&device, checkpoint.stored()),
     };
     let demand = Demand::of(&checkpoint, options.precision, max_tokens, options.max_concurrency);
-    device::check_memory(&device, demand)?;
+    let kv = options.kv_bytes.unwrap_or(demand.kv);
+    device::check_memory(&device, Demand { kv, ..demand })?;
     let engine = Engine::start_on(&checkpoint, options, &device)?;
     let defaults = SamplingDefaults::read(&args.model);
     Ok(Loaded { engine, processor: Arc::new(processor), defaults, max_tokens })
@@ -159,19 +161,20 @@ fn app(args: &ServeArgs, abort: CancellationToken) -> Result<App, StartError> {
     Ok(App::new(args.names(), limits, admission, metrics, Lifecycle::new(abort)))
 }
 
-/// The signals that end the server.
-struct Signals {
+/// The signals that end the process.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, StartError> {
+    pub fn new() -> Result<Self, StartError> {
         let listen = |kind| signal(kind).map_err(|source| StartError::System { what: "signal handlers", source });
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for one of them.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -101,7 +101,8 @@ pub(super) fn answer(
     precision: Precision,
 ) -> Result<Vec<u32>, CommandError> {
     let max_tokens = prompt.ids.len() + tokens;
-    let options = EngineOptions { max_tokens, max_concurrency: 1, max_queue: 0, kv_bytes: None, precision };
+    let (max_concurrency, max_queue, kv_bytes, encoder_cache_bytes) = (1, 0, None, 0);
+    let options = EngineOptions { max_tokens, max_concurrency, max_queue, kv_bytes, encoder_cache_bytes, precision };
     let engine = Engine::over(model, options)?;
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
     let request = Request { prompt: prompt.clone(), sampling, max_new_tokens: tokens, stop_ids: Vec::new() };

@@ -1,129 +1,168 @@
-//! What the worker asks of a model, and the answer by the real one: slots of a KV cache, pictures
-//! and prompts on their way into it.
+//! What the worker asks of a model, and the answer by the real one: a KV cache of blocks, pictures and tokens on their
+//! way into it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::Failure;
-use super::scheduler::{Decode, SequenceId};
+use super::prefix::PictureRows;
+use super::scheduler::{SequenceId, Tiles};
 use super::steps::Steps;
 use crate::device;
+use crate::image::{ImageKey, PreparedImage};
 use crate::models::{VisionLanguage, finite};
 use crate::ops::Segment;
-use crate::prompt::Prompt;
 
-/// Runs steps. Errors fail the sequences of the call, not the engine.
+/// Part of a prompt, or of one that is read again with what was generated.
+#[derive(Clone, Debug)]
+pub struct Reading<'a> {
+    /// Where the rows go.
+    pub segment: Segment<'a>,
+    /// The sequence.
+    pub id: SequenceId,
+    /// The rows' tokens.
+    pub ids: &'a [u32],
+    /// The rows of pictures among them, in order.
+    pub pictures: Vec<PictureRows>,
+    /// Whether the logits after the last row are wanted.
+    pub last: bool,
+}
+
+/// One more token of a sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Feeding<'a> {
+    /// Where its one row goes.
+    pub segment: Segment<'a>,
+    /// The sequence.
+    pub id: SequenceId,
+    /// The token that is fed.
+    pub token: u32,
+}
+
+/// Runs steps. What a call cannot compute changes nothing that another call sees: the same may be asked again in parts.
 pub trait Executor: Send {
-    /// A sequence was accepted, which will have up to `tokens` tokens, prompt and answer.
-    fn begin(&mut self, id: SequenceId, prompt: Prompt, tokens: usize);
+    /// A sequence was accepted, which has these pictures.
+    fn begin(&mut self, id: SequenceId, images: Vec<Arc<PreparedImage>>);
     /// A sequence is gone.
     fn end(&mut self, id: SequenceId);
-    /// Runs the vision tower on picture `image` of `id`.
-    fn encode(&mut self, id: SequenceId, image: usize) -> Result<(), Failure>;
-    /// Reads `rows` prompt tokens from `start`; the logits after the last one when it ends the prompt.
-    fn prefill(
-        &mut self,
-        id: SequenceId,
-        slot: usize,
-        start: usize,
-        rows: usize,
-        last: bool,
-    ) -> Result<Option<Vec<f32>>, Failure>;
+    /// The rows of a picture are not needed any more.
+    fn drop_picture(&mut self, key: &ImageKey);
+    /// Runs the vision tower on tiles, and keeps the rows of the pictures that are thereby complete.
+    fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure>;
+    /// Reads parts of prompts; for each the logits after its last row, where wanted.
+    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure>;
     /// One more token for each; logits in the same order.
-    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>, Failure>;
+    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure>;
     /// Whether the device is gone for good, so that no later step can succeed. Asked after a step that failed.
     fn lost(&self) -> bool {
         false
     }
 }
 
-/// Model and KV cache.
+/// Model, KV cache and rows of pictures.
 pub struct ModelExecutor {
     steps: Steps,
-    prompts: HashMap<SequenceId, Reading>,
-    /// Sequences that take the rotary angles of long ones.
-    long: HashSet<SequenceId>,
+    images: HashMap<SequenceId, Vec<Arc<PreparedImage>>>,
+    pictures: HashMap<ImageKey, Rows>,
 }
 
-/// A prompt that is not wholly in the cache yet.
-struct Reading {
-    prompt: Prompt,
-    visual: Vec<Tensor>,
-    embeds: Option<Tensor>,
+/// What the tower has made of a picture.
+enum Rows {
+    /// The projected rows of the first tiles.
+    Some(Vec<Tensor>),
+    /// The rows that stand in a prompt.
+    All(Tensor),
 }
 
 impl ModelExecutor {
-    /// A model with a cache of `slots` sequences of `tokens` tokens.
-    pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> candle_core::Result<Self> {
-        let steps = Steps::new(model, slots, tokens)?;
-        Ok(Self { steps, prompts: HashMap::new(), long: HashSet::new() })
+    /// A model with a cache of `blocks` blocks, the dummy block among them.
+    pub fn new(model: VisionLanguage, blocks: usize) -> candle_core::Result<Self> {
+        Ok(Self { steps: Steps::new(model, blocks)?, images: HashMap::new(), pictures: HashMap::new() })
     }
 
-    fn reading(prompts: &mut HashMap<SequenceId, Reading>, id: SequenceId) -> Result<&mut Reading, Failure> {
-        prompts.get_mut(&id).ok_or_else(|| Failure::Step("the prompt is not known".to_owned()))
+    fn image(&self, tiles: &Tiles) -> Result<&PreparedImage, Failure> {
+        let image = self.images.get(&tiles.id).and_then(|images| images.get(tiles.image));
+        image.map(Arc::as_ref).ok_or_else(|| Failure::Step(format!("the prompt has no image {}", tiles.image)))
+    }
+
+    /// The rows of a picture with `new` ones behind those that are there.
+    fn rows(&self, tiles: &Tiles, new: Tensor) -> Result<Rows, Failure> {
+        let image = self.image(tiles)?;
+        let mut parts = match self.pictures.get(&tiles.key) {
+            Some(Rows::Some(parts)) if tiles.first > 0 => parts.clone(),
+            _ => Vec::new(),
+        };
+        parts.push(new);
+        if tiles.first + tiles.count < image.tiles {
+            return Ok(Rows::Some(parts));
+        }
+        let rows = self.steps.model().pack(&Tensor::cat(&parts, 0)?, image)?;
+        if rows.dim(0)? != image.tokens {
+            let (got, want) = (rows.dim(0)?, image.tokens);
+            return Err(Failure::Step(format!("an image has {got} rows, and {want} places in the prompt")));
+        }
+        Ok(Rows::All(rows))
+    }
+
+    /// The decoder's input: text from the vocabulary, rows of pictures from the tower.
+    fn embed(&self, reading: &Reading<'_>) -> Result<Tensor, Failure> {
+        let rows = |PictureRows { key, at, rows }: &PictureRows| match self.pictures.get(key) {
+            Some(Rows::All(all)) => Ok((*at, all.narrow(0, rows.start, rows.len())?)),
+            _ => Err(Failure::Step("an image of the prompt has not been computed".to_owned())),
+        };
+        let pictures = reading.pictures.iter().map(rows).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.steps.model().embed_around(reading.ids, &pictures)?)
     }
 }
 
 impl Executor for ModelExecutor {
-    fn begin(&mut self, id: SequenceId, prompt: Prompt, tokens: usize) {
-        if self.steps.model().language().is_long(tokens) {
-            self.long.insert(id);
-        }
-        self.prompts.insert(id, Reading { prompt, visual: Vec::new(), embeds: None });
+    fn begin(&mut self, id: SequenceId, images: Vec<Arc<PreparedImage>>) {
+        self.images.insert(id, images);
     }
 
     fn end(&mut self, id: SequenceId) {
-        self.prompts.remove(&id);
-        self.long.remove(&id);
+        self.images.remove(&id);
     }
 
-    fn encode(&mut self, id: SequenceId, image: usize) -> Result<(), Failure> {
-        let reading = Self::reading(&mut self.prompts, id)?;
-        let Some(image) = reading.prompt.images.get(image) else {
-            return Err(Failure::Step(format!("the prompt has no image {image}")));
-        };
-        let rows = self.steps.model().see(image)?;
-        if !finite(&rows)? {
-            return Err(Failure::NotFinite);
+    fn drop_picture(&mut self, key: &ImageKey) {
+        self.pictures.remove(key);
+    }
+
+    fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure> {
+        let part = |tiles: &Tiles| Ok((self.image(tiles)?, tiles.first..tiles.first + tiles.count));
+        let parts = tiles.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
+        let projected = self.steps.model().project_tiles(&parts)?;
+        let mut done = Vec::with_capacity(tiles.len());
+        for (tiles, new) in tiles.iter().zip(projected) {
+            if !finite(&new)? {
+                return Err(Failure::NotFinite);
+            }
+            done.push((tiles.key, self.rows(tiles, new)?));
         }
-        reading.visual.push(rows);
-        Ok(())
+        self.pictures.extend(done);
+        Ok(vec![(); tiles.len()])
     }
 
-    fn prefill(
-        &mut self,
-        id: SequenceId,
-        slot: usize,
-        start: usize,
-        rows: usize,
-        last: bool,
-    ) -> Result<Option<Vec<f32>>, Failure> {
-        let reading = Self::reading(&mut self.prompts, id)?;
-        let embeds = match &reading.embeds {
-            Some(embeds) => embeds,
-            None => reading.embeds.insert(self.steps.model().embed(
-                &reading.prompt.ids,
-                reading.prompt.image_token,
-                &reading.visual,
-            )?),
-        };
-        let segment = Segment { slot, start, rows, long: self.long.contains(&id) };
-        let hidden = self.steps.read(embeds, segment)?;
-        if !last {
-            return Ok(None);
+    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
+        let embeds = readings.iter().map(|reading| self.embed(reading)).collect::<Result<Vec<_>, _>>()?;
+        let segments: Vec<Segment<'_>> = readings.iter().map(|reading| reading.segment).collect();
+        let hidden = self.steps.read(&Tensor::cat(&embeds, 0)?, &segments)?;
+        let (mut end, mut wanted) = (0, Vec::new());
+        for reading in readings {
+            end += reading.segment.rows as u32;
+            wanted.extend(reading.last.then(|| end.saturating_sub(1)));
         }
-        self.prompts.remove(&id);
-        let logits = self.steps.logits(&hidden, &[rows.saturating_sub(1) as u32])?;
-        Ok(logits.to_vec2()?.pop())
+        if wanted.is_empty() {
+            return Ok(vec![None; readings.len()]);
+        }
+        let mut logits = self.steps.logits(&hidden, &wanted)?.to_vec2()?.into_iter();
+        Ok(readings.iter().map(|reading| if reading.last { logits.next() } else { None }).collect())
     }
 
-    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>, Failure> {
-        let segment = |row: &Decode| {
-            let long = self.long.contains(&row.id);
-            Segment { slot: row.slot, start: row.position, rows: 1, long }
-        };
-        let rows: Vec<(Segment, u32)> = rows.iter().map(|(row, id)| (segment(row), *id)).collect();
+    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure> {
+        let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
         Ok(self.steps.next(&rows)?.to_vec2()?)
     }
 

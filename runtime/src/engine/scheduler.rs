@@ -1,173 +1,113 @@
-//! Which work the next step does. Pure: no device, no clock, no channel. Sequences are admitted
-//! first come, first served, when a slot and their tokens are free; while any of them decodes,
-//! prompts are read in small chunks between the decode steps, so that running streams keep moving.
+//! Which work the next step does. Pure: no device, no clock, no channel.
+//!
+//! Sequences are admitted in the order of their arrival, when there are blocks for their prompt; what the prefix cache
+//! knows of it is taken over. All that have read their prompt get a token in every step. Between these, one piece of
+//! other work a step: tiles of pictures, or chunks of prompts, by turns for the oldest sequence and for the one that has
+//! least left, so that short ones need not wait for long ones, nor long ones for ever. When blocks run out, the sequence
+//! that arrived last gives its blocks up, goes back to the head of the queue and is read again later.
+
+mod reading;
+mod running;
+mod types;
 
 use std::collections::VecDeque;
 
-/// Names a sequence; given out by the worker.
-pub type SequenceId = u64;
+pub use types::{Admission, Budget, Chunk, Counts, Decode, Limits, Sequence, SequenceId, Step, Tiles, Work};
 
-/// Sizes of the scheduler.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Sequences at the same time.
-    pub slots: usize,
-    /// Tokens of the KV cache, all sequences together.
-    pub kv_tokens: usize,
-    /// Prompt tokens in one step while something decodes.
-    pub chunk_while_decoding: usize,
-    /// Prompt tokens in one step otherwise.
-    pub chunk: usize,
-}
+use super::blocks::BlockPool;
+use super::encoder_cache::EncoderCache;
+use super::prefix::Content;
+use crate::image::ImageKey;
+use crate::ops::{BLOCK_TOKENS, blocks_for};
+use running::Running;
 
-/// What the scheduler knows of a sequence.
-#[derive(Clone, Copy, Debug)]
-pub struct Sequence {
-    /// Its name.
-    pub id: SequenceId,
-    /// Tokens of the prompt; at least one.
-    pub prompt_tokens: usize,
-    /// Most tokens that it will generate.
-    pub max_new_tokens: usize,
-    /// Pictures to encode before the prompt is read.
-    pub images: usize,
-}
-
-impl Sequence {
-    fn reserved(&self) -> usize {
-        self.prompt_tokens.saturating_add(self.max_new_tokens)
-    }
-}
-
-/// One token of a running sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decode {
-    /// The sequence.
-    pub id: SequenceId,
-    /// Its place in the KV cache.
-    pub slot: usize,
-    /// Position of the token that is fed.
-    pub position: usize,
-}
-
-/// Work for a sequence that does not generate yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// Run the vision tower on one picture.
-    Encode {
-        /// The sequence.
-        id: SequenceId,
-        /// Index of the picture.
-        image: usize,
-    },
-    /// Read part of the prompt.
-    Prefill {
-        /// The sequence.
-        id: SequenceId,
-        /// Its place in the KV cache.
-        slot: usize,
-        /// First token.
-        start: usize,
-        /// Number of tokens.
-        rows: usize,
-        /// Whether the prompt ends here, so that a token follows.
-        last: bool,
-    },
-}
-
-/// One step: decode all of `decode` together, then `work`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Step {
-    /// Sequences that get their next token.
-    pub decode: Vec<Decode>,
-    /// At most one piece of other work.
-    pub work: Option<Work>,
-}
-
-#[derive(Debug)]
-struct Running {
-    sequence: Sequence,
-    slot: usize,
-    encoded: usize,
-    cached: usize,
-}
-
-impl Running {
-    fn decodes(&self) -> bool {
-        self.cached >= self.sequence.prompt_tokens
-    }
-}
-
-/// The queue and the running sequences.
+/// The queue, the running sequences, the blocks and the pictures.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
-    waiting: VecDeque<Sequence>,
+    waiting: VecDeque<Waiting>,
+    /// In the order of arrival; all of them arrived before those that wait.
     running: Vec<Running>,
-    free_slots: Vec<usize>,
-    reserved: usize,
+    pool: BlockPool,
+    encoder: EncoderCache,
+    /// Whether the next piece of work is for the oldest sequence.
+    oldest_next: bool,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    sequence: Sequence,
+    /// Whether it ran before and gave its blocks up.
+    preempted: bool,
 }
 
 impl Scheduler {
     /// An empty scheduler.
     pub fn new(limits: Limits) -> Self {
-        let free_slots = (0..limits.slots).rev().collect();
-        Self { limits, waiting: VecDeque::new(), running: Vec::new(), free_slots, reserved: 0 }
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            pool: BlockPool::new(limits.blocks),
+            encoder: EncoderCache::new(limits.encoder_bytes, limits.row_bytes),
+            oldest_next: true,
+            counts: Counts::default(),
+        }
     }
 
-    /// Queues a sequence. The caller has checked that it fits an empty cache.
+    /// Queues a sequence, whose id is higher than all before it. The caller has checked that it fits an empty cache.
     pub fn push(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        self.waiting.push_back(Waiting { sequence, preempted: false });
     }
 
-    /// Forgets a sequence wherever it is, and frees its slot and tokens.
-    pub fn remove(&mut self, id: SequenceId) {
-        self.waiting.retain(|sequence| sequence.id != id);
-        if let Some(index) = self.running.iter().position(|running| running.sequence.id == id) {
-            let running = self.running.remove(index);
-            self.free_slots.push(running.slot);
-            self.reserved -= running.sequence.reserved();
-        }
-    }
-
-    /// Chooses the next step, taking for granted that it will be done; a sequence whose work failed is removed.
+    /// Chooses the next step, taking for granted that it will be done; a sequence whose work failed is to be failed
+    /// before the next.
     pub fn step(&mut self) -> Step {
-        self.admit();
-        let mut decode = Vec::new();
-        for running in self.running.iter_mut().filter(|running| running.decodes()) {
-            decode.push(Decode { id: running.sequence.id, slot: running.slot, position: running.cached });
-            running.cached += 1;
-        }
+        self.running.iter_mut().for_each(|running| running.publish(&mut self.pool));
+        let admitted = self.admit();
+        let decode = self.decode();
+        self.claim_pictures();
+        // What the work lets go of is still needed for it, and dropped with the next step.
+        let dropped = self.encoder.dropped();
         let work = self.work(!decode.is_empty());
-        Step { decode, work }
+        Step { admitted, decode, work, dropped }
     }
 
-    fn admit(&mut self) {
-        while let Some(next) = self.waiting.front() {
-            let needed = next.reserved();
-            if self.reserved.saturating_add(needed) > self.limits.kv_tokens {
-                return;
-            }
-            let Some(slot) = self.free_slots.pop() else { return };
-            let Some(sequence) = self.waiting.pop_front() else { return };
-            self.reserved += needed;
-            self.running.push(Running { sequence, slot, encoded: 0, cached: 0 });
+    /// A sequence's next token is known.
+    pub fn token(&mut self, id: SequenceId, token: u32) {
+        if let Some(content) = self.content_mut(id) {
+            content.push(token);
         }
     }
 
-    /// The next piece for the sequence that was admitted first.
-    fn work(&mut self, decoding: bool) -> Option<Work> {
-        let chunk = if decoding { self.limits.chunk_while_decoding } else { self.limits.chunk };
-        let running = self.running.iter_mut().find(|running| !running.decodes())?;
-        let (id, slot) = (running.sequence.id, running.slot);
-        if running.encoded < running.sequence.images {
-            running.encoded += 1;
-            return Some(Work::Encode { id, image: running.encoded - 1 });
+    /// Forgets a sequence wherever it is. What it has computed may be found by others.
+    pub fn finish(&mut self, id: SequenceId) {
+        self.waiting.retain(|waiting| waiting.sequence.id != id);
+        if let Some(mut running) = self.take_running(id) {
+            running.publish(&mut self.pool);
+            running.give_up(&mut self.pool, &mut self.encoder);
         }
-        let (start, total) = (running.cached, running.sequence.prompt_tokens);
-        let rows = chunk.max(1).min(total - start);
-        running.cached += rows;
-        Some(Work::Prefill { id, slot, start, rows, last: running.cached == total })
+    }
+
+    /// Forgets a sequence whose work failed, and whatever was computed with its blocks.
+    pub fn fail(&mut self, id: SequenceId) {
+        self.waiting.retain(|waiting| waiting.sequence.id != id);
+        if let Some(running) = self.take_running(id) {
+            running.blocks().iter().for_each(|block| self.pool.forget(*block));
+            running.give_up(&mut self.pool, &mut self.encoder);
+        }
+    }
+
+    /// The tiles of a picture could not be computed: it begins anew for those that need it.
+    pub fn restart_picture(&mut self, key: &ImageKey) {
+        self.encoder.restart(key);
+    }
+
+    /// Tokens and blocks of a running sequence.
+    pub fn get(&self, id: SequenceId) -> Option<(&Content, &[u32])> {
+        let index = self.index(id)?;
+        Some((&self.running[index].sequence.content, self.running[index].blocks()))
     }
 
     /// Whether nothing runs or waits.
@@ -180,11 +120,108 @@ impl Scheduler {
         self.running.len()
     }
 
-    /// Tokens that are cached now.
-    pub fn cached_tokens(&self) -> usize {
-        self.running.iter().map(|running| running.cached).sum()
+    /// The blocks.
+    pub fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// The pictures.
+    pub fn encoder(&self) -> &EncoderCache {
+        &self.encoder
+    }
+
+    /// What was done until now.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn index(&self, id: SequenceId) -> Option<usize> {
+        self.running.binary_search_by_key(&id, |running| running.sequence.id).ok()
+    }
+
+    fn take_running(&mut self, id: SequenceId) -> Option<Running> {
+        let index = self.index(id)?;
+        Some(self.running.remove(index))
+    }
+
+    fn content_mut(&mut self, id: SequenceId) -> Option<&mut Content> {
+        if let Some(index) = self.index(id) {
+            return Some(&mut self.running[index].sequence.content);
+        }
+        let waiting = self.waiting.iter_mut().find(|waiting| waiting.sequence.id == id)?;
+        Some(&mut waiting.sequence.content)
+    }
+
+    fn admit(&mut self) -> Vec<Admission> {
+        let mut admitted = Vec::new();
+        while self.running.len() < self.limits.sequences
+            && let Some(Waiting { sequence, .. }) = self.waiting.front()
+        {
+            // The last token is always read, because the next follows from it.
+            let content = &sequence.content;
+            let known = content.len().saturating_sub(1) / BLOCK_TOKENS;
+            let found = self.pool.find(&content.hashes()[..known.min(content.hashes().len())]);
+            let wanted = blocks_for(content.len()) - found.len();
+            // One block is left for each that decodes, or it would give way again at once.
+            let decoding = self.running.iter().filter(|running| running.decodes()).count();
+            let room = wanted + self.pool.idle_among(&found) + decoding <= self.pool.available();
+            if !room || !self.may_read(content, found.len() * BLOCK_TOKENS) {
+                break;
+            }
+            let Some(Waiting { sequence, preempted }) = self.waiting.pop_front() else { break };
+            let cached_tokens = found.len() * BLOCK_TOKENS;
+            if preempted {
+                self.counts.read_again_tokens += (sequence.content.len() - cached_tokens) as u64;
+            } else {
+                admitted.push(Admission { id: sequence.id, cached_tokens });
+                self.counts.found_tokens += cached_tokens as u64;
+            }
+            self.running.push(Running::new(sequence, found, &mut self.pool));
+        }
+        admitted
+    }
+
+    /// Whether one more prompt may be read beside those that are being read.
+    fn may_read(&self, content: &Content, cached: usize) -> bool {
+        let mut left =
+            self.running.iter().filter(|running| !running.decodes()).map(|running| running.left(&self.encoder));
+        let Some(first) = left.next() else { return true };
+        let sum = left.fold(first, |sum, next| sum + next);
+        let tiles =
+            content.pictures().iter().filter(|picture| picture.end() > cached).map(|picture| picture.tiles).sum();
+        let sum = sum + Budget { tokens: content.len() - cached, tiles };
+        sum.tokens <= self.limits.reading.tokens && sum.tiles <= self.limits.reading.tiles
+    }
+
+    /// One token more for each sequence that has read its prompt.
+    fn decode(&mut self) -> Vec<Decode> {
+        let (mut decode, mut index) = (Vec::new(), 0);
+        while index < self.running.len() {
+            let running = &self.running[index];
+            let grows = running.decodes() && running.may_grow();
+            if grows && (running.has_room() || self.make_room(index)) {
+                decode.push(self.running[index].decode());
+            }
+            index += 1;
+        }
+        decode
+    }
+
+    /// Takes a block for the sequence at `index`, if need be from those that arrived after it; it gives way itself
+    /// when there are none.
+    fn make_room(&mut self, index: usize) -> bool {
+        loop {
+            if let Some(block) = self.pool.take() {
+                self.running[index].grow(block);
+                return true;
+            }
+            let Some(last) = self.running.pop() else { return false };
+            self.counts.preemptions += 1;
+            let sequence = last.give_up(&mut self.pool, &mut self.encoder);
+            self.waiting.push_front(Waiting { sequence, preempted: true });
+            if index >= self.running.len() {
+                return false;
+            }
+        }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::rate::CompletionRate;
+use super::scheduler::Counts;
 use super::{Snapshot, SubmitError};
 
 /// Accepted requests, and whether more are accepted.
@@ -23,6 +24,7 @@ struct State {
     accepted: usize,
     running: usize,
     kv_usage: f64,
+    counts: Counts,
     rate: CompletionRate,
     draining: bool,
     stopped: bool,
@@ -87,9 +89,9 @@ impl Shared {
     }
 
     /// Publishes what the thread does.
-    pub fn publish(&self, running: usize, kv_usage: f64) {
+    pub fn publish(&self, running: usize, kv_usage: f64, counts: Counts) {
         let mut state = self.lock();
-        (state.running, state.kv_usage) = (running.min(state.accepted), kv_usage);
+        (state.running, state.kv_usage, state.counts) = (running.min(state.accepted), kv_usage, counts);
     }
 
     /// Refuses from now on.
@@ -101,9 +103,8 @@ impl Shared {
     pub fn stop(&self, last_words: impl FnOnce()) {
         let mut state = self.lock();
         last_words();
-        let rate = state.rate;
-        let draining = state.draining;
-        *state = State { stopped: true, draining, rate, ..State::default() };
+        let State { rate, draining, counts, .. } = *state;
+        *state = State { stopped: true, draining, rate, counts, ..State::default() };
         self.accepted.send_replace(0);
     }
 
@@ -115,6 +116,7 @@ impl Shared {
             waiting: state.accepted - state.running,
             capacity: self.capacity,
             kv_usage: state.kv_usage,
+            counts: state.counts,
             completions_per_second: state.rate.per_second(),
             stopped: state.stopped,
         }

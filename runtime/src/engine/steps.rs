@@ -1,4 +1,4 @@
-//! The steps of sequences through a decoder with its KV cache: a piece of a prompt, or one more token of each.
+//! The steps of sequences through a decoder with its KV cache: pieces of prompts, or one more token of each.
 //! What the engine runs, and what a trace records.
 
 use candle_core::{Result, Tensor};
@@ -16,9 +16,9 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// A model with a cache of `slots` sequences of `tokens` tokens.
-    pub fn new(model: VisionLanguage, slots: usize, tokens: usize) -> Result<Self> {
-        let cache = model.kv_cache(slots, tokens)?;
+    /// A model with a cache of `blocks` blocks, the dummy block among them.
+    pub fn new(model: VisionLanguage, blocks: usize) -> Result<Self> {
+        let cache = model.kv_cache(blocks)?;
         Ok(Self { model, cache })
     }
 
@@ -32,10 +32,9 @@ impl Steps {
         self.model
     }
 
-    /// Reads the rows of `segment` from `embeds` (`[prompt tokens, width]`): hidden states `[rows, width]`.
-    pub fn read(&self, embeds: &Tensor, segment: Segment) -> Result<Tensor> {
-        let chunk = embeds.narrow(0, segment.start, segment.rows)?.contiguous()?;
-        self.model.language().forward(&chunk, &Batch::new(&[segment]), &self.cache)
+    /// Reads the rows of `segments`, whose embeddings are `embeds` (`[rows, width]`): hidden states of the same shape.
+    pub fn read(&self, embeds: &Tensor, segments: &[Segment<'_>]) -> Result<Tensor> {
+        self.model.language().forward(embeds, &Batch::new(segments), &self.cache)
     }
 
     /// Logits `[rows, vocabulary]` of the hidden states of `rows`.
@@ -44,8 +43,8 @@ impl Steps {
     }
 
     /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`.
-    pub fn next(&self, rows: &[(Segment, u32)]) -> Result<Tensor> {
-        let (segments, ids): (Vec<Segment>, Vec<u32>) = rows.iter().copied().unzip();
+    pub fn next(&self, rows: &[(Segment<'_>, u32)]) -> Result<Tensor> {
+        let (segments, ids): (Vec<Segment<'_>>, Vec<u32>) = rows.iter().copied().unzip();
         let (batch, language) = (Batch::new(&segments), self.model.language());
         let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
         language.logits(&hidden, batch.last_rows())

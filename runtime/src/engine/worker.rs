@@ -7,27 +7,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use tokio::sync::mpsc::UnboundedSender;
-
-use super::executor::Executor;
+use super::executor::{Executor, Feeding, Reading};
+use super::prefix::Content;
+use super::request::EventSink;
 use super::sampling::{choose, uniform};
-use super::scheduler::{Decode, Limits, Scheduler, Sequence, SequenceId, Work};
+use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
 use super::{Event, Failure, FinishReason, Request};
+use crate::ops::Segment;
 
 /// A request and where its events go.
 pub struct Submission {
     /// What to generate.
     pub request: Request,
+    /// Its prompt's tokens and pictures, or why there is nothing to generate.
+    pub content: Result<Content, Failure>,
     /// Where to.
-    pub events: UnboundedSender<Event>,
+    pub events: EventSink,
 }
 
 /// State of the engine thread.
 pub struct Worker<E> {
     executor: E,
     scheduler: Scheduler,
-    kv_tokens: usize,
     streams: HashMap<SequenceId, Stream>,
     next_id: SequenceId,
     /// No step can succeed any more.
@@ -38,7 +40,7 @@ pub struct Worker<E> {
 struct Stream {
     request: Request,
     seed: u64,
-    events: UnboundedSender<Event>,
+    events: EventSink,
     generated: usize,
     last: u32,
 }
@@ -47,15 +49,7 @@ impl<E: Executor> Worker<E> {
     /// A worker over `executor`, with a scheduler of `limits`.
     pub fn new(executor: E, limits: Limits, shared: Arc<Shared>) -> Self {
         let scheduler = Scheduler::new(limits);
-        Self {
-            executor,
-            scheduler,
-            kv_tokens: limits.kv_tokens,
-            streams: HashMap::new(),
-            next_id: 0,
-            lost: false,
-            shared,
-        }
+        Self { executor, scheduler, streams: HashMap::new(), next_id: 0, lost: false, shared }
     }
 
     /// Serves until every handle is gone and all accepted requests have ended, or until a fault or the loss of the
@@ -87,13 +81,21 @@ impl<E: Executor> Worker<E> {
             }
             self.forget_cancelled();
             let step = self.scheduler.step();
+            for admission in &step.admitted {
+                if let Some(stream) = self.streams.get(&admission.id) {
+                    stream.events.found(admission.cached_tokens);
+                }
+            }
+            step.dropped.iter().for_each(|key| self.executor.drop_picture(key));
             // Published before the work, so that a first prefill shows as running.
             self.publish();
             if !step.decode.is_empty() {
                 self.decode(&step.decode);
             }
-            if let Some(work) = step.work {
-                self.work(work);
+            match step.work {
+                Some(Work::Encode(tiles)) => self.encode(&tiles),
+                Some(Work::Prefill(chunks)) => self.prefill(&chunks),
+                None => {}
             }
             self.publish();
             if self.lost {
@@ -104,17 +106,21 @@ impl<E: Executor> Worker<E> {
     }
 
     fn accept(&mut self, submission: Submission) {
-        let Submission { mut request, events } = submission;
+        let Submission { mut request, content, events } = submission;
+        let content = match content {
+            Ok(content) => content,
+            Err(why) => {
+                tracing::error!(%why, "a prompt cannot be read");
+                self.shared.ended(false);
+                let _ = events.send(Event::Failed(why));
+                return;
+            }
+        };
         let id = self.next_id;
         self.next_id += 1;
-        self.scheduler.push(Sequence {
-            id,
-            prompt_tokens: request.prompt.ids.len(),
-            max_new_tokens: request.max_new_tokens,
-            images: request.prompt.images.len(),
-        });
-        let tokens = request.prompt.ids.len().saturating_add(request.max_new_tokens);
-        self.executor.begin(id, std::mem::take(&mut request.prompt), tokens);
+        let max_tokens = content.len().saturating_add(request.max_new_tokens);
+        self.scheduler.push(Sequence { id, content, max_tokens });
+        self.executor.begin(id, std::mem::take(&mut request.prompt.images));
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         self.streams.insert(id, Stream { request, seed, events, generated: 0, last: 0 });
     }
@@ -128,31 +134,54 @@ impl<E: Executor> Worker<E> {
     }
 
     fn decode(&mut self, decode: &[Decode]) {
-        let rows: Vec<(Decode, u32)> =
-            decode.iter().filter_map(|row| Some((*row, self.streams.get(&row.id)?.last))).collect();
-        match self.executor.decode(&rows) {
-            Ok(logits) => {
-                for ((row, _), logits) in rows.iter().zip(logits) {
-                    self.token(row.id, &logits);
-                }
-            }
-            Err(error) => {
-                for (row, _) in rows {
-                    self.fail(row.id, error.clone());
-                }
+        let feeding = |row: &Decode| {
+            let (content, blocks) = self.scheduler.get(row.id)?;
+            let segment = Segment { blocks, start: row.position, rows: 1, long: content.long() };
+            Some(Feeding { segment, id: row.id, token: self.streams.get(&row.id)?.last })
+        };
+        let feedings: Vec<Feeding<'_>> = decode.iter().filter_map(feeding).collect();
+        let ids: Vec<SequenceId> = feedings.iter().map(|feeding| feeding.id).collect();
+        let done = apart(&feedings, |feedings| self.executor.decode(feedings));
+        for (id, logits) in ids.into_iter().zip(done) {
+            self.follow(id, logits.map(Some));
+        }
+    }
+
+    fn encode(&mut self, tiles: &[Tiles]) {
+        for (tiles, done) in tiles.iter().zip(apart(tiles, |tiles| self.executor.encode(tiles))) {
+            if let Err(why) = done {
+                self.scheduler.restart_picture(&tiles.key);
+                self.fail(tiles.id, why);
             }
         }
     }
 
-    fn work(&mut self, work: Work) {
-        let (id, done) = match work {
-            Work::Encode { id, image } => (id, self.executor.encode(id, image).map(|()| None)),
-            Work::Prefill { id, slot, start, rows, last } => (id, self.executor.prefill(id, slot, start, rows, last)),
+    fn prefill(&mut self, chunks: &[Chunk]) {
+        let reading = |chunk: &Chunk| {
+            let (content, blocks) = self.scheduler.get(chunk.id)?;
+            let positions = chunk.start..chunk.start + chunk.rows;
+            Some(Reading {
+                segment: Segment { blocks, start: chunk.start, rows: chunk.rows, long: content.long() },
+                id: chunk.id,
+                ids: content.ids(positions.clone()),
+                pictures: content.rows_at(&positions).collect(),
+                last: chunk.last,
+            })
         };
-        match done {
+        let readings: Vec<Reading<'_>> = chunks.iter().filter_map(reading).collect();
+        let ids: Vec<SequenceId> = readings.iter().map(|reading| reading.id).collect();
+        let done = apart(&readings, |readings| self.executor.prefill(readings));
+        for (id, logits) in ids.into_iter().zip(done) {
+            self.follow(id, logits);
+        }
+    }
+
+    /// Goes on with what a step gave a sequence.
+    fn follow(&mut self, id: SequenceId, logits: Result<Option<Vec<f32>>, Failure>) {
+        match logits {
             Ok(Some(logits)) => self.token(id, &logits),
             Ok(None) => {}
-            Err(error) => self.fail(id, error),
+            Err(why) => self.fail(id, why),
         }
     }
 
@@ -168,7 +197,8 @@ impl<E: Executor> Worker<E> {
         }
         stream.generated += 1;
         stream.last = token;
-        let gone = stream.events.send(Event::Token { id: token }).is_err();
+        self.scheduler.token(id, token);
+        let gone = stream.events.send(Event::Token { id: token }).is_none();
         if gone {
             self.end(id, None);
         } else if stream.generated >= stream.request.max_new_tokens {
@@ -179,12 +209,13 @@ impl<E: Executor> Worker<E> {
     fn fail(&mut self, id: SequenceId, why: Failure) {
         self.lost |= matches!(why, Failure::Step(_)) && self.executor.lost();
         tracing::error!(%why, "a sequence failed");
+        self.scheduler.fail(id);
         self.end(id, Some(Event::Failed(why)));
     }
 
     /// Ends `id` with a last event, or silently when its client is gone.
     fn end(&mut self, id: SequenceId, event: Option<Event>) {
-        self.scheduler.remove(id);
+        self.scheduler.finish(id);
         self.executor.end(id);
         let Some(stream) = self.streams.remove(&id) else { return };
         self.shared.ended(matches!(event, Some(Event::Finished(_))));
@@ -195,8 +226,22 @@ impl<E: Executor> Worker<E> {
     }
 
     fn publish(&self) {
-        let used = self.scheduler.cached_tokens() as f64 / self.kv_tokens.max(1) as f64;
-        self.shared.publish(self.scheduler.running(), used);
+        let pool = self.scheduler.pool();
+        let used = pool.used() as f64 / pool.total().max(1) as f64;
+        self.shared.publish(self.scheduler.running(), used, self.scheduler.counts());
+    }
+}
+
+/// Computes `items` together. What fails together is tried one by one, so that only what is at fault fails.
+fn apart<T, O>(items: &[T], mut compute: impl FnMut(&[T]) -> Result<Vec<O>, Failure>) -> Vec<Result<O, Failure>> {
+    let lacking = || Failure::Step("a step gave no result".to_owned());
+    match compute(items) {
+        Ok(done) => done.into_iter().map(Ok).collect(),
+        Err(why) if items.len() <= 1 => vec![Err(why)],
+        Err(_) => {
+            let single = |item| compute(std::slice::from_ref(item))?.pop().ok_or_else(lacking);
+            items.iter().map(single).collect()
+        }
     }
 }
 

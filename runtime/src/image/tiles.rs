@@ -9,7 +9,7 @@ use image::RgbImage;
 use vlm_catalog::architecture::{ModelConfig, Tiling};
 
 use super::resize::{Crop, Source, resize};
-use super::{ImageAspect, ImageError, ImageLimits, KeptGrid, PreparedImage, TileBudget, decode};
+use super::{ImageAspect, ImageError, ImageKey, ImageLimits, KeptGrid, PreparedImage, TileBudget, decode};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use settings::Settings;
 
@@ -132,11 +132,17 @@ impl Preprocessing {
     /// # Errors
     /// A picture that is broken, of no known format, or beyond `limits`.
     pub fn prepare(&self, bytes: &[u8], limits: &ImageLimits, budget: TileBudget) -> Result<PreparedImage, ImageError> {
-        Ok(self.cut(&decode::decode(bytes, limits)?, budget))
+        let key = ImageKey::of_file(bytes, &self.identity(), budget);
+        Ok(self.cut(&decode::decode(bytes, limits)?, budget, key))
     }
 
-    /// Cuts and normalises decoded pixels.
-    pub fn cut(&self, image: &RgbImage, budget: TileBudget) -> PreparedImage {
+    /// Stands for every setting that has a say in the pixels.
+    fn identity(&self) -> [u8; 32] {
+        blake3::hash(format!("{self:?}").as_bytes()).into()
+    }
+
+    /// Cuts and normalises decoded pixels, which will be known as `key`.
+    pub fn cut(&self, image: &RgbImage, budget: TileBudget, key: ImageKey) -> PreparedImage {
         let plan = self.plan(image.dimensions(), budget);
         let side = self.side as usize;
         let mut pixels = vec![0.0; plan.tiles * 3 * side * side];
@@ -144,7 +150,7 @@ impl Preprocessing {
             self.draw(image, view, &mut pixels[view.first_tile * 3 * side * side..]);
         }
         let Plan { tiles, tokens, kept, .. } = plan;
-        PreparedImage { tiles, height: side, width: side, pixels, tokens, kept }
+        PreparedImage { tiles, height: side, width: side, pixels, tokens, kept, key }
     }
 
     fn plan(&self, size: (u32, u32), budget: TileBudget) -> Plan {

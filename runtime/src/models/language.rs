@@ -53,10 +53,15 @@ impl Language {
         })
     }
 
+    /// Tokens up to which a sequence takes the rotary angles of short ones, where there are two kinds.
+    pub fn short_tokens(&self) -> usize {
+        self.short
+    }
+
     /// Whether a sequence that will have up to `tokens` tokens takes the rotary angles of long ones. To be
     /// decided once, before its first step: cached keys keep their angles.
     pub fn is_long(&self, tokens: usize) -> bool {
-        tokens > self.short
+        tokens > self.short_tokens()
     }
 
     /// Embeddings `[ids, width]` in f32. Ids outside of the vocabulary are an error.

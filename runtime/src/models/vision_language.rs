@@ -1,13 +1,15 @@
 //! A vision-language model of any family: visual rows stand where the prompt has image tokens.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
 
 use super::packing::pack;
 use super::{HeldWeights, Language, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::image::PreparedImage;
-use crate::ops::{Batch, KvCache, Segment};
+use crate::image::{ImageKey, PreparedImage};
+use crate::ops::{Batch, KvCache, Segment, nth_table, room_for};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -75,10 +77,10 @@ impl VisionLanguage {
         &self.language
     }
 
-    /// A KV cache of `slots` sequences of `tokens` tokens.
-    pub fn kv_cache(&self, slots: usize, tokens: usize) -> Result<KvCache> {
+    /// A KV cache of `blocks` blocks, the dummy block among them.
+    pub fn kv_cache(&self, blocks: usize) -> Result<KvCache> {
         let text = &self.config.text;
-        KvCache::new(text.layers, slots, text.kv_heads, tokens, text.head_dim, self.dtype, &self.device)
+        KvCache::new(text.layers, blocks, text.kv_heads, text.head_dim, self.dtype, &self.device)
     }
 
     /// The features of normalised pixels, the projector's input: `[tiles, rows, joined vision width]`.
@@ -86,12 +88,41 @@ impl VisionLanguage {
     /// # Errors
     /// Tiles of another size than the tower's.
     pub fn vision_features(&self, image: &PreparedImage) -> Result<Tensor> {
+        self.vision.forward(&self.pixels(image, 0..image.tiles)?)
+    }
+
+    /// The projected rows of some tiles of several pictures, which go through tower and projector together:
+    /// `[tiles · rows, width]` each.
+    ///
+    /// # Errors
+    /// As [`Self::vision_features`], and tiles that a picture does not have.
+    pub fn project_tiles(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Vec<Tensor>> {
+        let pixels =
+            parts.iter().map(|(image, tiles)| self.pixels(image, tiles.clone())).collect::<Result<Vec<_>>>()?;
+        let features = self.vision.forward(&Tensor::cat(&pixels, 0)?)?;
+        let (tiles, projected) = (features.dim(0)?, self.project(&features)?);
+        let per_tile = projected.dim(0)? / tiles.max(1);
+        let mut first = 0;
+        let part = |(_, tiles): &(&PreparedImage, Range<usize>)| {
+            let rows = projected.narrow(0, first, tiles.len() * per_tile);
+            first += tiles.len() * per_tile;
+            rows
+        };
+        parts.iter().map(part).collect()
+    }
+
+    /// Normalised pixels of some tiles: `[tiles, 3, side, side]`.
+    fn pixels(&self, image: &PreparedImage, tiles: Range<usize>) -> Result<Tensor> {
         let side = self.config.vision.image_size;
-        if (image.height, image.width) != (side, side) || image.tiles == 0 {
-            let PreparedImage { tiles, height, width, .. } = image;
-            bail!("{tiles} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}")
+        let PreparedImage { height, width, .. } = *image;
+        if (height, width) != (side, side) || tiles.is_empty() {
+            bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
         }
-        self.vision.forward(&Tensor::from_slice(&image.pixels, (image.tiles, 3, side, side), &Device::Cpu)?)
+        let tile = 3 * side * side;
+        let Some(pixels) = image.pixels.get(tiles.start * tile..tiles.end * tile) else {
+            bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles)
+        };
+        Tensor::from_slice(pixels, (tiles.len(), 3, side, side), &Device::Cpu)
     }
 
     /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
@@ -126,14 +157,34 @@ impl VisionLanguage {
             return self.language.embed(ids);
         }
         let visual = Tensor::cat(images, 0)?;
-        let (mut parts, mut used) = (Vec::new(), 0);
+        let (mut pictures, mut used, mut start) = (Vec::new(), 0, 0);
         for run in ids.chunk_by(|a, b| (*a == image_token) == (*b == image_token)) {
             if run.first() == Some(&image_token) {
-                parts.push(visual.narrow(0, used, run.len())?);
+                pictures.push((start, visual.narrow(0, used, run.len())?));
                 used += run.len();
-            } else {
-                parts.push(self.language.embed(run)?);
             }
+            start += run.len();
+        }
+        self.embed_around(ids, &pictures)
+    }
+
+    /// Embeddings of `ids`, but for the rows of pictures, each from an index of `ids` on, in order. An id of image
+    /// tokens that stands elsewhere is text, as where the model generated it.
+    pub fn embed_around(&self, ids: &[u32], pictures: &[(usize, Tensor)]) -> Result<Tensor> {
+        let (mut parts, mut used) = (Vec::new(), 0);
+        for (start, rows) in pictures {
+            match ids.get(used..*start) {
+                Some([]) => {}
+                Some(text) => parts.push(self.language.embed(text)?),
+                None => bail!("the rows of a picture at {start} are not among {} tokens, or overlap others", ids.len()),
+            }
+            used = start + rows.dim(0)?;
+            parts.push(rows.clone());
+        }
+        match ids.get(used..) {
+            Some([]) => {}
+            Some(text) => parts.push(self.language.embed(text)?),
+            None => bail!("the rows of a picture end at {used}, behind {} tokens", ids.len()),
         }
         Tensor::cat(&parts, 0)
     }
@@ -148,10 +199,12 @@ impl VisionLanguage {
             pixels: vec![0.0; 3 * side * side],
             tokens: 0,
             kept: None,
+            key: ImageKey::default(),
         };
         let visual = self.project(&self.vision_features(&blank)?)?;
-        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: 1, long: false }]);
-        let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &self.kv_cache(1, 1)?)?;
+        let batch = Batch::new(&[Segment { blocks: &nth_table(0, 1), start: 0, rows: 1, long: false }]);
+        let cache = self.kv_cache(room_for(1, 1))?;
+        let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &cache)?;
         let logits = self.language.logits(&hidden, batch.last_rows())?;
         Ok(finite(&visual)? && finite(&logits)?)
     }

@@ -6,15 +6,12 @@ use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
 use super::element::Element;
-use super::kv_cache::KvShape;
+use super::kv_cache::{BLOCK_TOKENS, KvShape, blocks_for};
 use super::rope::rotate;
 use super::{Batch, KvCache, RopeTable, cpu};
 
 #[cfg(feature = "cuda")]
 mod on_gpu;
-
-/// Cached tokens that are widened to f32 at a time.
-const TILE: usize = 64;
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`.
@@ -78,25 +75,30 @@ impl Attention<'_> {
         rope: (&CpuStorage, &Layout),
     ) -> Result<(CpuStorage, Shape)> {
         let shape = KvShape::of(cache.1)?;
+        shape.check(self.batch)?;
         let (rows, width) = qkv.1.shape().dims2()?;
         let (hd, kv_heads) = (shape.head_dim, shape.kv_heads);
         let q_width = width - 2 * kv_heads * hd;
         let group_width = q_width / kv_heads;
         let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
         let cache = cpu::stored::<E>(cache.0, cache.1)?;
-        let seen: usize = self.batch.rows().iter().map(|(_, position)| position + 1).sum();
+        let (keys, values) = cache.split_at(shape.value_offset());
+        let seen: usize = self.batch.rows().iter().map(|row| row.position + 1).sum();
         let mut out = vec![0f32; rows * q_width];
         cpu::for_each_chunk(&mut out, group_width, 2 * seen * q_width, |i, out| {
-            let (row, head) = (i / kv_heads, i % kv_heads);
-            let (slot, position) = self.batch.rows()[row];
-            let keys = shape.keys(slot, head);
-            let values = keys + shape.value_offset();
-            let used = (position + 1) * hd;
+            let (index, head) = (i / kv_heads, i % kv_heads);
+            let row = self.batch.rows()[index];
             cpu::vectorised(Group {
-                queries: &qkv[row * width + head * group_width..][..group_width],
-                angles: &rope[self.rope.row(position, self.batch.long(row)) * hd..][..hd],
-                keys: &cache[keys..keys + used],
-                values: &cache[values..values + used],
+                queries: &qkv[index * width + head * group_width..][..group_width],
+                angles: &rope[self.rope.row(row.position, row.long) * hd..][..hd],
+                cached: Cached {
+                    keys,
+                    values,
+                    shape,
+                    head,
+                    blocks: self.batch.blocks(row.sequence),
+                    tokens: row.position + 1,
+                },
                 out,
             });
         });
@@ -104,12 +106,33 @@ impl Attention<'_> {
     }
 }
 
+/// One head's keys and values of a sequence.
+struct Cached<'a, E> {
+    /// Those of all blocks.
+    keys: &'a [E],
+    values: &'a [E],
+    shape: KvShape,
+    head: usize,
+    blocks: &'a [u32],
+    tokens: usize,
+}
+
+impl<E: Element> Cached<'_, E> {
+    /// The part of `all` that is in the sequence's `n`-th block: its rows, one every stride, their number and stride.
+    #[inline(always)]
+    fn block<'b>(&self, all: &'b [E], n: usize, scratch: &'b mut Vec<f32>) -> (&'b [f32], usize, usize) {
+        let rows = BLOCK_TOKENS.min(self.tokens - n * BLOCK_TOKENS);
+        let stored = &all[self.shape.block(self.blocks[n]) + self.head * self.shape.head_dim..];
+        let (wide, stride) = E::widen_rows(stored, (rows, self.shape.head_dim, self.shape.stride()), scratch);
+        (wide, rows, stride)
+    }
+}
+
 /// One position's query heads that share a key head.
 struct Group<'a, E> {
     queries: &'a [f32],
     angles: &'a [f32],
-    keys: &'a [E],
-    values: &'a [E],
+    cached: Cached<'a, E>,
     out: &'a mut [f32],
 }
 
@@ -118,28 +141,27 @@ impl<E: Element> WithSimd for Group<'_, E> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let hd = self.angles.len();
-        let tokens = self.keys.len() / hd;
+        let (hd, tokens) = (self.angles.len(), self.cached.tokens);
         let mut queries = vec![0f32; self.queries.len()];
         for (query, rotated) in self.queries.chunks_exact(hd).zip(queries.chunks_exact_mut(hd)) {
             rotate(query, self.angles, (hd as f32).sqrt().recip(), rotated);
         }
         let mut weights = vec![0f32; tokens * (queries.len() / hd)];
         let mut wide = Vec::new();
-        for (tile, keys) in self.keys.chunks(TILE * hd).enumerate() {
-            let keys = E::widen_all(keys, &mut wide);
-            for (query, weights) in queries.chunks_exact(hd).zip(weights.chunks_exact_mut(tokens)) {
-                for (weight, key) in weights[tile * TILE..].iter_mut().zip(keys.chunks_exact(hd)) {
-                    *weight = cpu::dot(simd, query, key);
+        for n in 0..blocks_for(tokens) {
+            let (keys, rows, stride) = self.cached.block(self.cached.keys, n, &mut wide);
+            for (token, key) in (n * BLOCK_TOKENS..).zip(keys.chunks(stride).take(rows)) {
+                for (query, weights) in queries.chunks_exact(hd).zip(weights.chunks_exact_mut(tokens)) {
+                    weights[token] = cpu::dot(simd, query, &key[..hd]);
                 }
             }
         }
         weights.chunks_exact_mut(tokens).for_each(softmax);
-        for (tile, values) in self.values.chunks(TILE * hd).enumerate() {
-            let values = E::widen_all(values, &mut wide);
-            for (out, weights) in self.out.chunks_exact_mut(hd).zip(weights.chunks_exact(tokens)) {
-                for (weight, value) in weights[tile * TILE..].iter().zip(values.chunks_exact(hd)) {
-                    cpu::add_scaled(simd, out, *weight, value);
+        for n in 0..blocks_for(tokens) {
+            let (values, rows, stride) = self.cached.block(self.cached.values, n, &mut wide);
+            for (token, value) in (n * BLOCK_TOKENS..).zip(values.chunks(stride).take(rows)) {
+                for (out, weights) in self.out.chunks_exact_mut(hd).zip(weights.chunks_exact(tokens)) {
+                    cpu::add_scaled(simd, out, weights[token], &value[..hd]);
                 }
             }
         }
@@ -169,25 +191,37 @@ mod tests {
     const KV_HEADS: usize = 2;
     const WIDTH: usize = 16;
 
+    /// Keys of each head, then values of each, `[tokens, width]`, in the order of the sequence.
+    fn cached(cache: &KvCache, blocks: &[u32], tokens: usize) -> Vec<Vec<f64>> {
+        let blocks = Tensor::new(blocks, &Device::Cpu).unwrap();
+        let of = |part: usize, head: usize| {
+            let part = cache.layer(0).get(part).unwrap().index_select(&blocks, 0).unwrap();
+            let tokens = part.flatten(0, 1).unwrap().narrow(0, 0, tokens).unwrap();
+            let head = tokens.narrow(1, head, 1).unwrap().to_dtype(DType::F64).unwrap();
+            head.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        (0..2).flat_map(|part| (0..KV_HEADS).map(move |head| (part, head))).map(|(part, head)| of(part, head)).collect()
+    }
+
     /// The last of `rows` rows, and what f64 makes of the cached numbers: both `[heads · width]`.
     fn last_row(dtype: DType, rows: usize, scale: f64) -> (Vec<f32>, Vec<f64>) {
         let device = Device::Cpu;
         let rope = RopeTable::new(rows, WIDTH, 10_000.0, &device).unwrap();
-        let cache = KvCache::new(1, 2, KV_HEADS, rows, WIDTH, dtype, &device).unwrap();
+        // The blocks of the sequence lie backwards, others between them.
+        let blocks: Vec<u32> = (1..=blocks_for(rows) as u32).rev().map(|block| 2 * block).collect();
+        let cache = KvCache::new(1, 2 * blocks.len() + 1, KV_HEADS, WIDTH, dtype, &device).unwrap();
         let qkv = (Tensor::randn(0f32, 1.0, (rows, (HEADS + 2 * KV_HEADS) * WIDTH), &device).unwrap() * scale).unwrap();
-        let batch = Batch::new(&[Segment { slot: 1, start: 0, rows, long: false }]);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows, long: false }]);
         cache.store(0, &qkv, &rope, &batch).unwrap();
         let out: Vec<Vec<f32>> = attention(&qkv, &cache, 0, &rope, &batch).unwrap().to_vec2().unwrap();
-        let cached: Vec<f64> =
-            cache.layer(0).get(1).unwrap().to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let cached = cached(&cache, &blocks, rows);
         let queries: Vec<Vec<f32>> = qkv.to_vec2().unwrap();
         let angles: Vec<Vec<f32>> = rope.tensor().to_vec2().unwrap();
         let mut want = Vec::new();
         for head in 0..HEADS {
             let mut query = [0f32; WIDTH];
             rotate(&queries[rows - 1][head * WIDTH..][..WIDTH], &angles[rows - 1], 1.0, &mut query);
-            let keys = &cached[head / 2 * rows * WIDTH..][..rows * WIDTH];
-            let values = &cached[(KV_HEADS + head / 2) * rows * WIDTH..][..rows * WIDTH];
+            let [keys, values] = [0, 1].map(|part| &cached[part * KV_HEADS + head / 2][..]);
             let score = |key: &[f64]| key.iter().zip(query).map(|(k, q)| k * f64::from(q)).sum::<f64>() / 4.0;
             let scores: Vec<f64> = keys.chunks_exact(WIDTH).map(score).collect();
             let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,4 +1,6 @@
-//! Which rows of a step belong to which sequence.
+//! Which rows of a step belong to which sequence, and in which blocks of the KV cache each sequence is.
+
+use super::kv_cache::DUMMY_BLOCK;
 
 #[cfg(feature = "cuda")]
 mod on_gpu;
@@ -16,9 +18,9 @@ pub use on_gpu::DeviceRows;
 
 /// Consecutive rows of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Where the sequence's keys and values are.
-    pub slot: usize,
+pub struct Segment<'a> {
+    /// The blocks of the sequence's keys and values in the order of its tokens, the blocks of these rows among them.
+    pub blocks: &'a [u32],
     /// Position of the first row; that many tokens are cached already.
     pub start: usize,
     /// Number of rows.
@@ -27,13 +29,25 @@ pub struct Segment {
     pub long: bool,
 }
 
+/// One row of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Index of the sequence in the step, for [`Batch::blocks`].
+    pub sequence: usize,
+    /// Position of the token in its sequence.
+    pub position: usize,
+    /// Whether it takes the angles of long sequences.
+    pub long: bool,
+}
+
 /// The rows of one step: chunks of prompts and single tokens, mixed as needed.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Slot and position of each row.
-    rows: Vec<(usize, usize)>,
-    /// Whether each row takes the angles of long sequences.
-    long: Vec<bool>,
+    rows: Vec<Row>,
+    /// The block tables of all sequences, one after another.
+    blocks: Vec<u32>,
+    /// Where each sequence's table ends.
+    ends: Vec<usize>,
     /// Index of each segment's last row.
     last: Vec<u32>,
     /// The same in a GPU's memory, from its first use on.
@@ -43,24 +57,47 @@ pub struct Batch {
 
 impl Batch {
     /// Lays `segments` out one after another.
-    pub fn new(segments: &[Segment]) -> Self {
+    pub fn new(segments: &[Segment<'_>]) -> Self {
         let mut batch = Self::default();
         for segment in segments {
-            batch.rows.extend((segment.start..segment.start + segment.rows).map(|position| (segment.slot, position)));
-            batch.long.resize(batch.rows.len(), segment.long);
+            batch.append(segment);
             batch.last.push((batch.rows.len() as u32).saturating_sub(1));
         }
         batch
     }
 
-    /// Slot and position of each row.
-    pub fn rows(&self) -> &[(usize, usize)] {
+    /// As [`Batch::new`], with further rows up to `rows` that read and write the dummy block alone: for kernels that
+    /// are compiled or captured for fixed numbers of rows. Nothing is to be made of their results.
+    pub fn padded(segments: &[Segment<'_>], rows: usize) -> Self {
+        let mut batch = Self::new(segments);
+        while batch.rows.len() < rows {
+            batch.append(&Segment { blocks: &[DUMMY_BLOCK], start: 0, rows: 1, long: false });
+        }
+        batch
+    }
+
+    fn append(&mut self, segment: &Segment<'_>) {
+        let (sequence, long) = (self.ends.len(), segment.long);
+        let positions = segment.start..segment.start + segment.rows;
+        self.rows.extend(positions.map(|position| Row { sequence, position, long }));
+        self.blocks.extend_from_slice(segment.blocks);
+        self.ends.push(self.blocks.len());
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Whether row `row` takes the angles of long sequences.
-    pub fn long(&self, row: usize) -> bool {
-        self.long[row]
+    /// The block table of a sequence.
+    pub fn blocks(&self, sequence: usize) -> &[u32] {
+        let start = sequence.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.blocks[start..self.ends[sequence]]
+    }
+
+    /// Number of sequences, those that pad among them.
+    pub fn sequences(&self) -> usize {
+        self.ends.len()
     }
 
     /// The rows on `device`; a batch has one device and one table of angles for its life.

@@ -24,15 +24,30 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// The same number in f32. Free of branches, so that loops over it become vector instructions.
     fn widen(self) -> f32;
 
+    /// As [`Self::widen`], for a number that is known to be finite.
+    #[inline(always)]
+    fn widen_finite(self) -> f32 {
+        self.widen()
+    }
+
     /// The nearest number of this format; infinite beyond its range.
     fn narrow(value: f32) -> Self;
 
-    /// `stored` in f32, in `scratch` where that is another format.
+    /// `rows` rows of `width` numbers, one every `stride`, in f32, in `scratch` where that is another format; and the
+    /// stride of the rows in what is given.
     #[inline(always)]
-    fn widen_all<'a>(stored: &'a [Self], scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        scratch.clear();
-        scratch.extend(stored.iter().map(|value| value.widen()));
-        scratch
+    fn widen_rows<'a>(
+        stored: &'a [Self],
+        (rows, width, stride): (usize, usize, usize),
+        scratch: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        scratch.resize(rows * width, 0.0);
+        for (row, wide) in stored.chunks(stride).zip(scratch.chunks_exact_mut(width)) {
+            for (value, wide) in row[..width].iter().zip(wide) {
+                *wide = value.widen();
+            }
+        }
+        (scratch, width)
     }
 }
 
@@ -58,8 +73,12 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn widen_all<'a>(stored: &'a [Self], _scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        stored
+    fn widen_rows<'a>(
+        stored: &'a [Self],
+        (_, _, stride): (usize, usize, usize),
+        _scratch: &'a mut Vec<f32>,
+    ) -> (&'a [f32], usize) {
+        (stored, stride)
     }
 }
 
@@ -98,6 +117,11 @@ impl Element for f16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         widen_f16(self.to_bits())
+    }
+
+    #[inline(always)]
+    fn widen_finite(self) -> f32 {
+        widen_finite_f16(self.to_bits())
     }
 
     fn narrow(value: f32) -> Self {

@@ -1,6 +1,7 @@
-//! Keys and values of every sequence, allocated once, in 32 or 16 bits, and the op that writes them.
+//! Keys and values of every sequence in blocks of a fixed number of tokens (Kwon et al. 2023), allocated once, in 32 or
+//! 16 bits, and the op that writes them. Who owns which block is the engine's to know.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp3, Layout, Result, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp3, Layout, Result, Tensor, bail};
 
 use half::{bf16, f16};
 
@@ -10,24 +11,44 @@ use super::element::Element;
 use super::rope::rotate;
 use super::{Batch, RopeTable, cpu};
 
-/// One tensor a layer: `[slots, key | value, kv heads, tokens, head dim]`.
+/// Tokens of one block.
+pub const BLOCK_TOKENS: usize = 32;
+/// The block that no sequence owns; rows that only pad a step write to it.
+pub const DUMMY_BLOCK: u32 = 0;
+
+/// Blocks that `tokens` tokens of one sequence take.
+pub const fn blocks_for(tokens: usize) -> usize {
+    tokens.div_ceil(BLOCK_TOKENS)
+}
+
+/// Blocks of a cache for `sequences` sequences of `tokens` tokens each, the dummy block among them.
+pub const fn room_for(sequences: usize, tokens: usize) -> usize {
+    sequences.saturating_mul(blocks_for(tokens)).saturating_add(1)
+}
+
+/// The blocks of the `n`-th of sequences with room for `tokens` tokens each, where all have a fixed place.
+pub fn nth_table(n: usize, tokens: usize) -> Vec<u32> {
+    let first = room_for(n, tokens) as u32;
+    (first..first + blocks_for(tokens) as u32).collect()
+}
+
+/// One tensor a layer: `[key | value, blocks, tokens of a block, kv heads, head dim]`.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<Tensor>,
 }
 
 impl KvCache {
-    /// Room for `slots` sequences of `tokens` tokens, in f32, f16 or bf16.
+    /// `blocks` blocks, the dummy among them, in f32, f16 or bf16.
     pub fn new(
         layers: usize,
-        slots: usize,
+        blocks: usize,
         kv_heads: usize,
-        tokens: usize,
         head_dim: usize,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let shape = (slots, 2, kv_heads, tokens, head_dim);
+        let shape = (2, blocks, BLOCK_TOKENS, kv_heads, head_dim);
         let layers = (0..layers).map(|_| Tensor::zeros(shape, dtype, device)).collect::<Result<_>>()?;
         Ok(Self { layers })
     }
@@ -37,35 +58,71 @@ impl KvCache {
         &self.layers[layer]
     }
 
+    /// Bytes of all layers.
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| (layer.elem_count() * layer.dtype().size_in_bytes()) as u64).sum()
+    }
+
     /// Stores keys, rotated, and values of the rows of `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened).
+    ///
+    /// # Errors
+    /// Positions that the rotary table or the sequence's blocks do not have, blocks that the cache does not have.
     pub fn store(&self, layer: usize, qkv: &Tensor, rope: &RopeTable, batch: &Batch) -> Result<()> {
         rope.check(batch)?;
         self.layers[layer].inplace_op3(qkv, rope.tensor(), &Store { batch, rope })
     }
 }
 
-/// Place of one slot's heads inside a layer's tensor.
+/// Where a block's tokens and heads are inside a layer's tensor.
 #[derive(Clone, Copy)]
 pub struct KvShape {
-    pub slots: usize,
+    pub blocks: usize,
     pub kv_heads: usize,
-    pub tokens: usize,
     pub head_dim: usize,
 }
 
 impl KvShape {
     pub fn of(layout: &Layout) -> Result<Self> {
-        let (slots, _, kv_heads, tokens, head_dim) = layout.shape().dims5()?;
-        Ok(Self { slots, kv_heads, tokens, head_dim })
+        let (_, blocks, tokens, kv_heads, head_dim) = layout.shape().dims5()?;
+        if tokens != BLOCK_TOKENS {
+            bail!("the KV cache has blocks of {tokens} tokens, and {BLOCK_TOKENS} are expected")
+        }
+        Ok(Self { blocks, kv_heads, head_dim })
     }
 
-    /// Offset of the keys of `head`; the values are [`Self::value_offset`] further.
-    pub fn keys(&self, slot: usize, head: usize) -> usize {
-        (slot * 2 * self.kv_heads + head) * self.tokens * self.head_dim
+    /// Numbers from the keys of one token to those of the next in its block.
+    pub fn stride(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Offset of the keys of a block's first token; the values are [`Self::value_offset`] further.
+    pub fn block(&self, block: u32) -> usize {
+        block as usize * BLOCK_TOKENS * self.stride()
+    }
+
+    /// Offset of the keys of the token at `position` of a sequence.
+    pub fn token(&self, blocks: &[u32], position: usize) -> usize {
+        self.block(blocks[position / BLOCK_TOKENS]) + position % BLOCK_TOKENS * self.stride()
     }
 
     pub fn value_offset(&self) -> usize {
-        self.kv_heads * self.tokens * self.head_dim
+        self.blocks * BLOCK_TOKENS * self.stride()
+    }
+
+    /// Refuses rows beyond their block tables, and tables with blocks that do not exist.
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        for sequence in 0..batch.sequences() {
+            if let Some(block) = batch.blocks(sequence).iter().find(|block| **block as usize >= self.blocks) {
+                bail!("block {block} is outside of the KV cache of {} blocks", self.blocks)
+            }
+        }
+        for row in batch.rows() {
+            let blocks = batch.blocks(row.sequence).len();
+            if row.position >= blocks * BLOCK_TOKENS {
+                bail!("position {} is beyond the {blocks} blocks of its sequence", row.position)
+            }
+        }
+        Ok(())
     }
 }
 
@@ -82,24 +139,14 @@ pub struct KvStrides {
 
 #[cfg(feature = "cuda")]
 impl KvShape {
-    /// A slot is one block of all tokens of a sequence.
+    /// As the kernels read the cache.
     pub fn strides(&self) -> KvStrides {
         KvStrides {
-            block: self.keys(1, 0) as u64,
+            block: self.block(1) as u64,
             value: self.value_offset() as u64,
-            head: self.keys(0, 1) as u32,
-            token: self.head_dim as u32,
-            block_tokens: self.tokens as u32,
-        }
-    }
-
-    /// Refuses rows that the cache has no room for.
-    pub fn check(&self, batch: &Batch) -> Result<()> {
-        match batch.rows().iter().find(|(slot, position)| *slot >= self.slots || *position >= self.tokens) {
-            Some((slot, position)) => {
-                candle_core::bail!("slot {slot} or position {position} is outside of the KV cache")
-            }
-            None => Ok(()),
+            head: self.head_dim as u32,
+            token: self.stride() as u32,
+            block_tokens: BLOCK_TOKENS as u32,
         }
     }
 }
@@ -159,25 +206,22 @@ impl Store<'_> {
         rope: (&CpuStorage, &Layout),
     ) -> Result<()> {
         let shape = KvShape::of(cache_layout)?;
+        shape.check(self.batch)?;
         let (_, width) = qkv.1.shape().dims2()?;
         let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
         let cache = cpu::stored_mut::<E>(cache, cache_layout)?;
-        let hd = shape.head_dim;
-        let kv_width = shape.kv_heads * hd;
+        let (hd, kv_width) = (shape.head_dim, shape.stride());
         let mut key = vec![0f32; hd];
-        for (i, (row, &(slot, position))) in qkv.chunks_exact(width).zip(self.batch.rows()).enumerate() {
-            if slot >= shape.slots || position >= shape.tokens {
-                candle_core::bail!("slot {slot} or position {position} is outside of the KV cache")
+        for (numbers, row) in qkv.chunks_exact(width).zip(self.batch.rows()) {
+            let (keys, values) = numbers[width - 2 * kv_width..].split_at(kv_width);
+            let angles = &rope[self.rope.row(row.position, row.long) * hd..][..hd];
+            let at = shape.token(self.batch.blocks(row.sequence), row.position);
+            for (key_in, out) in keys.chunks_exact(hd).zip(cache[at..at + kv_width].chunks_exact_mut(hd)) {
+                rotate(key_in, angles, 1.0, &mut key);
+                narrow(&key, out);
             }
-            let (keys, values) = row[width - 2 * kv_width..].split_at(kv_width);
-            let angles = &rope[self.rope.row(position, self.batch.long(i)) * hd..][..hd];
-            for head in 0..shape.kv_heads {
-                let at = shape.keys(slot, head) + position * hd;
-                rotate(&keys[head * hd..(head + 1) * hd], angles, 1.0, &mut key);
-                narrow(&key, &mut cache[at..at + hd]);
-                let at = at + shape.value_offset();
-                narrow(&values[head * hd..(head + 1) * hd], &mut cache[at..at + hd]);
-            }
+            let at = at + shape.value_offset();
+            narrow(values, &mut cache[at..at + kv_width]);
         }
         Ok(())
     }
@@ -229,5 +273,56 @@ impl Store<'_> {
 fn narrow<E: Element>(values: &[f32], out: &mut [E]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out = E::narrow(*value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Segment;
+    use super::*;
+
+    fn stored(cache: &KvCache, batch: &Batch) -> Result<()> {
+        let rows = batch.rows().len();
+        let rope = RopeTable::new(64, 4, 100.0, &Device::Cpu)?;
+        // One query head and one head of keys and values, all of ones.
+        cache.store(0, &Tensor::ones((rows, 12), DType::F32, &Device::Cpu)?, &rope, batch)
+    }
+
+    fn cache() -> KvCache {
+        KvCache::new(1, 4, 1, 4, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    /// Places of the cache, block by block, that have values.
+    fn filled(cache: &KvCache) -> Vec<(usize, usize)> {
+        let values: Vec<f32> = cache.layer(0).get(1).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let tokens = values.chunks_exact(4).enumerate().filter(|(_, token)| token.iter().any(|v| *v != 0.0));
+        tokens.map(|(n, _)| (n / BLOCK_TOKENS, n % BLOCK_TOKENS)).collect()
+    }
+
+    #[test]
+    fn rows_go_where_the_block_table_says_and_padding_to_the_dummy() {
+        let cache = cache();
+        let segment = Segment { blocks: &[3, 1], start: 30, rows: 4, long: false };
+        let batch = Batch::padded(&[segment], 6);
+        assert_eq!((batch.rows().len(), batch.last_rows()), (6, &[3u32][..]));
+        stored(&cache, &batch).unwrap();
+        assert_eq!(filled(&cache), [(0, 0), (1, 0), (1, 1), (3, 30), (3, 31)]);
+    }
+
+    #[test]
+    fn places_outside_of_the_cache_are_refused() {
+        let refused = |blocks: &[u32], start| {
+            stored(&cache(), &Batch::new(&[Segment { blocks, start, rows: 1, long: false }])).unwrap_err().to_string()
+        };
+        assert!(refused(&[1, 4], 0).contains("block 4"));
+        assert!(refused(&[1], 32).contains("position 32"));
+        assert!(refused(&[], 0).contains("position 0"));
+    }
+
+    #[test]
+    fn fixed_places_share_no_block() {
+        let tables: Vec<u32> = (0..3).flat_map(|n| nth_table(n, 70)).collect();
+        assert_eq!(tables, (1..10).collect::<Vec<u32>>());
+        assert_eq!(room_for(3, 70), 10);
     }
 }

@@ -52,10 +52,10 @@ impl RopeTable {
 
     /// Refuses rows at positions that the table does not have.
     pub fn check(&self, batch: &Batch) -> Result<()> {
-        for (row, (_, position)) in batch.rows().iter().enumerate() {
-            let positions = if batch.long(row) { self.long } else { self.short };
-            if *position >= positions {
-                bail!("position {position} is beyond the {positions} positions of the model")
+        for row in batch.rows() {
+            let positions = if row.long { self.long } else { self.short };
+            if row.position >= positions {
+                bail!("position {} is beyond the {positions} positions of the model", row.position)
             }
         }
         Ok(())
@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn positions_beyond_a_table_are_refused() {
         let table = RopeTable::of(&phi3(16), 64, &Device::Cpu).unwrap();
-        let check = |start, long| table.check(&Batch::new(&[super::super::Segment { slot: 0, start, rows: 1, long }]));
+        let check =
+            |start, long| table.check(&Batch::new(&[super::super::Segment { blocks: &[], start, rows: 1, long }]));
         assert!(check(15, false).is_ok() && check(63, true).is_ok());
         assert!(check(16, false).is_err() && check(64, true).is_err());
         let short = RopeTable::of(&phi3(16), 16, &Device::Cpu).unwrap();

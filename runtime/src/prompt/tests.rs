@@ -8,6 +8,7 @@ use vlm_catalog::architecture::{Dialect, Family, ModelConfig};
 
 use super::*;
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::image::ImageKey;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
@@ -46,7 +47,8 @@ pub fn image(tokens: usize) -> PromptPart {
 }
 
 fn picture(tokens: usize) -> Arc<PreparedImage> {
-    Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens, kept: None })
+    let key = ImageKey::default();
+    Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens, kept: None, key })
 }
 
 pub fn text(text: &str) -> PromptPart {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vlm_contract::openai::chat::Usage;
+use vlm_contract::openai::chat::{PromptTokensDetails, Usage};
 
 use super::admission::Place;
 use super::app::App;
@@ -60,6 +60,7 @@ pub struct Answer {
     stop: StopStrings,
     progress: Progress,
     prompt_tokens: usize,
+    cached_tokens: usize,
     completion_tokens: usize,
     arrived: Instant,
     last_token: Option<Instant>,
@@ -78,6 +79,7 @@ impl Answer {
             stop: StopStrings::new(begin.stop),
             progress: Progress::Running,
             prompt_tokens: begin.prompt_tokens,
+            cached_tokens: 0,
             completion_tokens: 0,
             arrived: begin.arrived,
             last_token: None,
@@ -99,6 +101,7 @@ impl Answer {
                 }
                 event = tokens.next() => event,
             };
+            self.cached_tokens = tokens.cached_tokens();
             let step = match event {
                 Some(Event::Token { id }) => {
                     self.count_token();
@@ -115,7 +118,7 @@ impl Answer {
             let text = match step {
                 Step::More(text) => text,
                 Step::Stopped(text) => {
-                    // The sequence is of no more use: its slot is free at the next step.
+                    // The sequence is of no more use: its blocks are free at the next step.
                     self.tokens = None;
                     self.progress = Progress::Complete(Outcome::Stop);
                     text
@@ -133,6 +136,7 @@ impl Answer {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             total_tokens: self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens },
         }
     }
 
@@ -185,6 +189,7 @@ impl Answer {
             request_id = self.id,
             outcome = outcome.label(),
             prompt_tokens = self.prompt_tokens,
+            cached_tokens = self.cached_tokens,
             completion_tokens = self.completion_tokens,
             milliseconds = self.arrived.elapsed().as_millis() as u64,
             "answer ended"

@@ -23,6 +23,8 @@ pub fn read(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, CheckpointError> 
     match std::fs::metadata(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(CheckpointError::not_found(&path, e)),
+        // Opening a pipe would wait for its other end.
+        Ok(meta) if !meta.is_file() => return Err(CheckpointError::json(&path, &"it is not a regular file")),
         Ok(meta) if meta.len() > MAX_BYTES => {
             let reason = format!("it has {} bytes, more than the {MAX_BYTES} that are read", meta.len());
             return Err(CheckpointError::json(&path, &reason));

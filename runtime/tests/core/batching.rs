@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use vlm_runtime::image::PreparedImage;
-use vlm_runtime::ops::{Batch, KvCache, Segment};
+use vlm_runtime::image::{ImageKey, PreparedImage};
+use vlm_runtime::ops::{Batch, KvCache, Segment, nth_table, room_for};
 use vlm_runtime::processor::Prompt;
 use vlm_runtime::tolerance;
 
@@ -29,8 +29,9 @@ fn prompts(fixture: &Fixture) -> Vec<Prompt> {
 }
 
 /// Feeds `rows` of `embeds` from `start` and gives the logits after the last.
-fn read(fixture: &Fixture, cache: &KvCache, slot: usize, embeds: &Tensor, start: usize, rows: usize) -> Tensor {
-    let batch = Batch::new(&[Segment { slot, start, rows, long: false }]);
+fn read(fixture: &Fixture, cache: &KvCache, n: usize, embeds: &Tensor, start: usize, rows: usize) -> Tensor {
+    let blocks = nth_table(n, POSITIONS);
+    let batch = Batch::new(&[Segment { blocks: &blocks, start, rows, long: false }]);
     let chunk = embeds.narrow(0, start, rows).unwrap().contiguous().unwrap();
     let hidden = fixture.model.language().forward(&chunk, &batch, cache).unwrap();
     fixture.model.language().logits(&hidden, batch.last_rows()).unwrap()
@@ -46,8 +47,9 @@ struct Sequence {
 fn sequences(case: &Case) -> Vec<Sequence> {
     let mut other = case.prompt();
     for image in &mut other.images {
-        let pixels = image.pixels.iter().rev().copied().collect();
-        *image = Arc::new(PreparedImage { pixels, ..(**image).clone() });
+        let pixels: Vec<f32> = image.pixels.iter().rev().copied().collect();
+        let key = ImageKey::of_pixels(&pixels);
+        *image = Arc::new(PreparedImage { pixels, key, ..(**image).clone() });
     }
     let text = |len: u32| {
         let ids: Vec<u32> = (0..len).map(|i| (29 * i + len) % 250 + 3).collect();
@@ -63,7 +65,7 @@ fn sequences(case: &Case) -> Vec<Sequence> {
 }
 
 /// The logits after each segment's last row.
-fn step(case: &Case, cache: &KvCache, segments: &[Segment], embeds: &Tensor) -> Tensor {
+fn step(case: &Case, cache: &KvCache, segments: &[Segment<'_>], embeds: &Tensor) -> Tensor {
     let (batch, language) = (Batch::new(segments), case.model.language());
     let hidden = language.forward(embeds, &batch, cache).unwrap();
     language.logits(&hidden, batch.last_rows()).unwrap()
@@ -74,24 +76,29 @@ fn computed_together_is_computed_alone_in_every_case() {
     for case in &*CASES {
         let sequences = sequences(case);
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.embeds.dim(0).unwrap()).collect();
-        let together = case.model.kv_cache(sequences.len(), POSITIONS).unwrap();
-        let alone: Vec<KvCache> = sequences.iter().map(|_| case.model.kv_cache(1, POSITIONS).unwrap()).collect();
-        let compare = |segments: &[Segment], embeds: &[Tensor], step_name: &str| {
+        let together = case.model.kv_cache(room_for(sequences.len(), POSITIONS)).unwrap();
+        let alone: Vec<KvCache> =
+            sequences.iter().map(|_| case.model.kv_cache(room_for(1, POSITIONS)).unwrap()).collect();
+        let tables: Vec<Vec<u32>> = (0..sequences.len()).map(|n| nth_table(n, POSITIONS)).collect();
+        let compare = |segments: &[Segment<'_>], embeds: &[Tensor], step_name: &str| {
             let batched = step(case, &together, segments, &Tensor::cat(embeds, 0).unwrap());
             for (slot, (segment, embeds)) in segments.iter().zip(embeds).enumerate() {
-                let single = step(case, &alone[slot], &[Segment { slot: 0, ..*segment }], embeds);
+                let single = step(case, &alone[slot], &[Segment { blocks: &tables[0], ..*segment }], embeds);
                 let difference = difference(&batched.narrow(0, slot, 1).unwrap(), &single);
                 assert!(difference <= TOLERANCE, "{}, sequence {slot}, {step_name}: {difference}", case.name);
             }
         };
-        let segment =
-            |slot: usize, start: usize, rows: usize| Segment { slot, start, rows, long: sequences[slot].long };
-        let prompts: Vec<Segment> = lengths.iter().enumerate().map(|(slot, rows)| segment(slot, 0, *rows)).collect();
+        let segment = |n: usize, start: usize, rows: usize| {
+            let (blocks, long) = (&tables[n][..], sequences[n].long);
+            Segment { blocks, start, rows, long }
+        };
+        let prompts: Vec<Segment<'_>> =
+            lengths.iter().enumerate().map(|(slot, rows)| segment(slot, 0, *rows)).collect();
         let embeds: Vec<Tensor> = sequences.iter().map(|sequence| sequence.embeds.clone()).collect();
         compare(&prompts, &embeds, "prompt");
         for step in 0..STEPS {
             let id = |slot: usize| (7 * step + 13 * slot as u32) % 250 + 3;
-            let segments: Vec<Segment> =
+            let segments: Vec<Segment<'_>> =
                 lengths.iter().enumerate().map(|(slot, rows)| segment(slot, rows + step as usize, 1)).collect();
             let embeds: Vec<Tensor> =
                 (0..lengths.len()).map(|slot| case.model.language().embed(&[id(slot)]).unwrap()).collect();
@@ -106,7 +113,7 @@ fn a_prompt_in_chunks_is_the_prompt_at_once() {
     let prompt = fixture.prompt();
     let embeds = fixture.embeds(&prompt);
     let total = prompt.ids.len();
-    let cache = fixture.model.kv_cache(2, POSITIONS).unwrap();
+    let cache = fixture.model.kv_cache(room_for(2, POSITIONS)).unwrap();
     let whole = read(&fixture, &cache, 0, &embeds, 0, total);
     for chunk in [1, 7, 16, 40] {
         let mut last = None;
@@ -119,10 +126,10 @@ fn a_prompt_in_chunks_is_the_prompt_at_once() {
 }
 
 #[test]
-fn a_slot_used_before_gives_the_same_again() {
+fn blocks_used_before_give_the_same_again() {
     let fixture = Fixture::open();
     let prompts = prompts(&fixture);
-    let cache = fixture.model.kv_cache(1, POSITIONS).unwrap();
+    let cache = fixture.model.kv_cache(room_for(1, POSITIONS)).unwrap();
     let embeds: Vec<Tensor> = prompts.iter().map(|prompt| fixture.embeds(prompt)).collect();
     let first = read(&fixture, &cache, 0, &embeds[0], 0, prompts[0].ids.len());
     read(&fixture, &cache, 0, &embeds[2], 0, prompts[2].ids.len());

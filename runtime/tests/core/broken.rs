@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::checkpoint::{Checkpoint, CheckpointError};
-use vlm_runtime::engine::{Engine, EngineOptions};
+use vlm_runtime::engine::{ENCODER_CACHE_BYTES, Engine, EngineOptions};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::Processor;
@@ -226,6 +226,7 @@ fn weights_that_compute_nonsense_do_not_start() {
             max_concurrency: 2,
             max_queue: 1,
             kv_bytes: None,
+            encoder_cache_bytes: ENCODER_CACHE_BYTES,
             precision: Precision::F32,
         };
         let Err(error) = Engine::start(&checkpoint, options) else { panic!("{name} was accepted") };
@@ -260,20 +261,26 @@ fn other_models_and_hostile_numbers_are_unsupported() {
 #[test]
 fn options_that_do_not_fit_the_model_are_refused() {
     let checkpoint = Checkpoint::open(&fixture::dir()).unwrap();
-    let base =
-        EngineOptions { max_tokens: 64, max_concurrency: 2, max_queue: 1, kv_bytes: None, precision: Precision::F32 };
+    let base = EngineOptions {
+        max_tokens: 65,
+        max_concurrency: 2,
+        max_queue: 1,
+        kv_bytes: None,
+        encoder_cache_bytes: ENCODER_CACHE_BYTES,
+        precision: Precision::F32,
+    };
+    // Three blocks of 32 tokens, and one that no sequence owns.
+    let least = checkpoint.config().text.kv_bytes_per_token(4) * 32 * 4;
     for (options, word) in [
         (EngineOptions { max_tokens: 1025, ..base }, "1024"),
         (EngineOptions { max_concurrency: 0, ..base }, "at least 1"),
         (EngineOptions { max_concurrency: usize::MAX, ..base }, "KV cache"),
         (EngineOptions { kv_bytes: Some(100), ..base }, "100 bytes"),
+        (EngineOptions { kv_bytes: Some(least - 1), ..base }, &format!("at least {least}")),
+        (EngineOptions { kv_bytes: Some(u64::MAX), ..base }, "set fewer"),
     ] {
         let Err(error) = Engine::start(&checkpoint, options) else { panic!("{options:?} was accepted") };
         assert_says(&error, Cause::InvalidArguments, &[word]);
     }
-    let sequence = checkpoint.config().text.kv_bytes_per_token(4) * 64;
-    let engine =
-        Engine::start(&checkpoint, EngineOptions { max_concurrency: 8, kv_bytes: Some(sequence * 3 + 1), ..base })
-            .unwrap();
-    assert_eq!(engine.snapshot().capacity, 3);
+    Engine::start(&checkpoint, EngineOptions { kv_bytes: Some(least), ..base }).unwrap();
 }

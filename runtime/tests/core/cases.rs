@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use vlm_runtime::checkpoint::Checkpoint;
-use vlm_runtime::image::{KeptGrid, PreparedImage};
+use vlm_runtime::image::{ImageKey, KeptGrid, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::Prompt;
@@ -91,14 +91,10 @@ impl Case {
         let image = |(index, &tiles): (usize, &usize)| {
             let of_image = pixels.narrow(0, first, tiles).unwrap();
             first += tiles;
-            PreparedImage {
-                tiles,
-                height,
-                width,
-                pixels: of_image.flatten_all().unwrap().to_vec1().unwrap(),
-                tokens: self.facts.image_tokens[index],
-                kept: self.kept(index),
-            }
+            let pixels: Vec<f32> = of_image.flatten_all().unwrap().to_vec1().unwrap();
+            let key = ImageKey::of_pixels(&pixels);
+            let (tokens, kept) = (self.facts.image_tokens[index], self.kept(index));
+            PreparedImage { tiles, height, width, pixels, tokens, kept, key }
         };
         let tiles = self.facts.tiles_per_image.clone().unwrap_or_else(|| vec![1; self.facts.image_tokens.len()]);
         let images: Vec<_> = tiles.iter().enumerate().map(image).collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::tolerance::{self, Difference};
 
 use crate::fixture::{self, Fixture, POSITIONS, difference, flat};
@@ -29,8 +29,9 @@ pub fn write(dir: &Path, tensors: &HashMap<String, Tensor>) {
 pub fn logits(fixture: &Fixture) -> Tensor {
     let prompt = fixture.prompt();
     let embeds = fixture.embeds(&prompt);
-    let cache = fixture.model.kv_cache(1, POSITIONS).unwrap();
-    let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: prompt.ids.len(), long: false }]);
+    let cache = fixture.model.kv_cache(room_for(1, POSITIONS)).unwrap();
+    let batch =
+        Batch::new(&[Segment { blocks: &nth_table(0, POSITIONS), start: 0, rows: prompt.ids.len(), long: false }]);
     let hidden = fixture.model.language().forward(&embeds, &batch, &cache).unwrap();
     fixture.model.language().logits(&hidden, batch.last_rows()).unwrap()
 }

@@ -8,6 +8,7 @@ mod broken;
 mod cases;
 mod fixture;
 mod layouts;
+mod paging;
 mod parity;
 mod pickles;
 mod pitfalls;

@@ -1,8 +1,8 @@
 //! Step by step from pixels to greedy tokens in every case, each step against the reference's own input.
 
 use candle_core::{DType, Tensor};
-use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling};
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::engine::{ENCODER_CACHE_BYTES, Engine, EngineOptions, Event, FinishReason, Request, Sampling};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::tolerance::{self, Limit};
 
@@ -93,16 +93,17 @@ fn logits_of_prompt_and_steps_are_within_tolerance() {
 /// Logits of the prompt's last 32 positions, and of the reference's answer fed token by token.
 fn logits(case: &Case, embeds: &Tensor) -> (Tensor, Tensor) {
     let (language, long) = (case.model.language(), case.long());
-    let cache = case.model.kv_cache(2, POSITIONS).unwrap();
+    let cache = case.model.kv_cache(room_for(2, POSITIONS)).unwrap();
     let total = embeds.dim(0).unwrap();
-    let batch = Batch::new(&[Segment { slot: 1, start: 0, rows: total, long }]);
+    let blocks = nth_table(1, POSITIONS);
+    let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: total, long }]);
     let hidden = language.forward(embeds, &batch, &cache).unwrap();
     let tail: Vec<u32> = (total as u32 - 32..total as u32).collect();
     let tail = language.logits(&hidden, &tail).unwrap();
     let mut steps = vec![tail.narrow(0, 31, 1).unwrap()];
     let forced = &case.facts.greedy_ids;
     for (step, id) in forced[..forced.len() - 1].iter().enumerate() {
-        let batch = Batch::new(&[Segment { slot: 1, start: total + step, rows: 1, long }]);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: total + step, rows: 1, long }]);
         let hidden = language.forward(&language.embed(&[*id]).unwrap(), &batch, &cache).unwrap();
         steps.push(language.logits(&hidden, batch.last_rows()).unwrap());
     }
@@ -130,6 +131,7 @@ async fn greedy_tokens_equal_the_references() {
             max_concurrency: 2,
             max_queue: 0,
             kv_bytes: None,
+            encoder_cache_bytes: ENCODER_CACHE_BYTES,
             precision: Precision::F32,
         };
         let engine = Engine::start(&case.checkpoint, options).unwrap();

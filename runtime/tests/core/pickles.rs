@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::checkpoint::{Checkpoint, CheckpointError, OpenOptions};
-use vlm_runtime::image::PreparedImage;
+use vlm_runtime::image::{ImageKey, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::precision::Precision;
 
@@ -141,7 +141,8 @@ fn load(dir: &Path, vision_tower: Option<&Path>) -> Result<VisionLanguage, Check
 fn seen(model: &VisionLanguage) -> Tensor {
     let side = model.config().vision.image_size;
     let pixels: Vec<f32> = (0..3 * side * side).map(|n| (n % 97) as f32 / 48.0 - 1.0).collect();
-    model.see(&PreparedImage { tiles: 1, height: side, width: side, pixels, tokens: 16, kept: None }).unwrap()
+    let key = ImageKey::of_pixels(&pixels);
+    model.see(&PreparedImage { tiles: 1, height: side, width: side, pixels, tokens: 16, kept: None, key }).unwrap()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use vlm_catalog::quantization::{LinearRole, Quantization};
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::checkpoint::{Checkpoint, CheckpointError};
 use vlm_runtime::models::VisionLanguage;
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::tolerance::{self, Difference, quantized_logits};
 
@@ -27,15 +27,16 @@ fn logits(case: &Case, model: &VisionLanguage) -> Tensor {
     let prompt = case.prompt();
     let visual: Vec<Tensor> = prompt.images.iter().map(|image| model.see(image).unwrap()).collect();
     let embeds = model.embed(&prompt.ids, prompt.image_token, &visual).unwrap();
-    let cache = model.kv_cache(1, POSITIONS).unwrap();
+    let cache = model.kv_cache(room_for(1, POSITIONS)).unwrap();
     let total = embeds.dim(0).unwrap();
-    let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: total, long }]);
+    let blocks = nth_table(0, POSITIONS);
+    let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: total, long }]);
     let hidden = language.forward(&embeds, &batch, &cache).unwrap();
     let tail: Vec<u32> = (total as u32 - 32..total as u32).collect();
     let mut all = vec![language.logits(&hidden, &tail).unwrap()];
     let forced = &case.facts.greedy_ids;
     for (step, id) in forced[..forced.len() - 1].iter().enumerate() {
-        let batch = Batch::new(&[Segment { slot: 0, start: total + step, rows: 1, long }]);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: total + step, rows: 1, long }]);
         let hidden = language.forward(&language.embed(&[*id]).unwrap(), &batch, &cache).unwrap();
         all.push(language.logits(&hidden, batch.last_rows()).unwrap());
     }
@@ -144,7 +145,9 @@ fn weights_and_cache_take_the_bytes_of_their_formats() {
     assert_eq!(f32.weights().bytes, 4 * f32.weights().parameters);
     for dtype in [DType::F16, DType::BF16] {
         let model = load(dtype, Quantization::None);
-        assert_eq!(model.kv_cache(1, 8).unwrap().layer(0).dtype(), dtype);
+        let cache = model.kv_cache(3).unwrap();
+        assert_eq!(cache.layer(0).dtype(), dtype);
+        assert_eq!(cache.bytes(), 3 * 32 * model.config().text.kv_bytes_per_token(2));
         assert_eq!(model.weights().parameters, f32.weights().parameters);
         let bits = model.weights().bits_per_weight();
         assert!((16.0..17.0).contains(&bits), "{bits}");
@@ -167,12 +170,13 @@ fn weights_and_cache_take_the_bytes_of_their_formats() {
 }
 
 /// What loading says when the largest number of `name` is `value`.
-fn refusal(name: &str, value: f32, precision: Precision) -> CheckpointError {
+fn refusal(name: &str, value: f32, stored: DType, precision: Precision) -> CheckpointError {
     let mut harmed = tensors();
     let tensor = harmed[name].clone();
     let mut values = flat(&tensor);
     values[7] = value;
-    harmed.insert(name.to_owned(), Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap());
+    let values = Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap();
+    harmed.insert(name.to_owned(), values.to_dtype(stored).unwrap());
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &harmed);
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
@@ -185,14 +189,16 @@ fn numbers_that_a_format_cannot_hold_are_refused_by_name() {
     let tower = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight";
     let f16 = precision(DType::F16, Quantization::None);
     for (name, precision) in [(name, precision(DType::F32, Quantization::Int8)), (name, f16), (tower, f16)] {
-        let error = refusal(name, -7e4, precision);
+        let error = refusal(name, -7e4, DType::F32, precision);
         let text = error.to_string();
         assert!(text.contains(name) && text.contains("70000") && text.contains("65504"), "{text}");
         assert_eq!(error.cause(), Cause::InvalidArguments);
         for value in [f32::NAN, f32::NEG_INFINITY] {
-            let error = refusal(name, value, precision);
-            assert!(error.to_string().contains(name) && error.to_string().contains("not finite"), "{error}");
-            assert_eq!(error.cause(), Cause::WeightsCorrupt);
+            for stored in [DType::F32, DType::F16] {
+                let error = refusal(name, value, stored, precision);
+                assert!(error.to_string().contains(name) && error.to_string().contains("not finite"), "{error}");
+                assert_eq!(error.cause(), Cause::WeightsCorrupt);
+            }
         }
     }
 }

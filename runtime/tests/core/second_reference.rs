@@ -9,7 +9,7 @@ use candle_transformers::models::clip::text_model::Activation;
 use candle_transformers::models::clip::vision_model::{ClipVisionConfig, ClipVisionTransformer};
 use candle_transformers::models::{llama, mistral, qwen2};
 use serde::de::DeserializeOwned;
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 
 use crate::cases::{self, Case, case};
 use crate::fixture::{POSITIONS, difference};
@@ -52,10 +52,10 @@ fn text() -> (Vec<u32>, Vec<u32>) {
 /// Our logits after a prompt and after each id of an answer.
 fn ours(case: &Case, embeds: &Tensor, answer: &[u32]) -> Vec<Tensor> {
     let language = case.model.language();
-    let cache = case.model.kv_cache(1, POSITIONS).unwrap();
-    let mut start = 0;
+    let cache = case.model.kv_cache(room_for(1, POSITIONS)).unwrap();
+    let (blocks, mut start) = (nth_table(0, POSITIONS), 0);
     let mut read = |rows: &Tensor| {
-        let batch = Batch::new(&[Segment { slot: 0, start, rows: rows.dim(0).unwrap(), long: false }]);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start, rows: rows.dim(0).unwrap(), long: false }]);
         start += rows.dim(0).unwrap();
         let hidden = language.forward(rows, &batch, &cache).unwrap();
         language.logits(&hidden, batch.last_rows()).unwrap()

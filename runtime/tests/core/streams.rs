@@ -2,15 +2,23 @@
 
 use std::time::Duration;
 
-use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling, SubmitError, TokenStream};
+use vlm_runtime::engine::{
+    ENCODER_CACHE_BYTES, Engine, EngineOptions, Event, FinishReason, Request, Sampling, SubmitError, TokenStream,
+};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::Prompt;
 
 use crate::fixture::{Fixture, POSITIONS};
 
 fn engine(fixture: &Fixture, max_concurrency: usize, max_queue: usize) -> Engine {
-    let options =
-        EngineOptions { max_tokens: POSITIONS, max_concurrency, max_queue, kv_bytes: None, precision: Precision::F32 };
+    let options = EngineOptions {
+        max_tokens: POSITIONS,
+        max_concurrency,
+        max_queue,
+        kv_bytes: None,
+        encoder_cache_bytes: ENCODER_CACHE_BYTES,
+        precision: Precision::F32,
+    };
     Engine::start(&fixture.checkpoint, options).unwrap()
 }
 

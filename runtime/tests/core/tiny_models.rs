@@ -3,17 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
+use vlm_catalog::quantization::Quantization;
 use vlm_runtime::checkpoint::Checkpoint;
-use vlm_runtime::engine::{Engine, EngineOptions, Event, FinishReason, Request, Sampling, TokenStream};
+use vlm_runtime::engine::{
+    ENCODER_CACHE_BYTES, Engine, EngineOptions, Event, FinishReason, Request, Sampling, TokenStream,
+};
 use vlm_runtime::image::{ImageLimits, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
+use vlm_runtime::tolerance::{Difference, quantized_logits};
 
-use crate::fixture::difference;
+use crate::fixture::{difference, flat};
 
 const POSITIONS: usize = 512;
 
@@ -93,6 +97,7 @@ impl Example {
             max_concurrency,
             max_queue: 64,
             kv_bytes: None,
+            encoder_cache_bytes: ENCODER_CACHE_BYTES,
             precision: Precision::F32,
         };
         Engine::start(&self.checkpoint, options).unwrap()
@@ -162,10 +167,45 @@ impl Example {
     fn logits(&self, case: &Case, visual: Tensor) -> Tensor {
         let prompt = self.prompt(case);
         let embeds = self.model.embed(&case.input_ids, prompt.image_token, &[visual]).unwrap();
-        let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: case.input_ids.len(), long: false }]);
-        let cache = self.model.kv_cache(1, POSITIONS).unwrap();
+        let blocks = nth_table(0, POSITIONS);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: case.input_ids.len(), long: false }]);
+        let cache = self.model.kv_cache(room_for(1, POSITIONS)).unwrap();
         let hidden = self.model.language().forward(&embeds, &batch, &cache).unwrap();
         self.model.language().logits(&hidden, batch.last_rows()).unwrap().squeeze(0).unwrap()
+    }
+
+    /// Of each step of the known answer, fed to the model.
+    fn step_logits(&self, model: &VisionLanguage, case: &Case) -> Tensor {
+        let prompt = self.prompt(case);
+        let forced = [&case.input_ids[..], &case.greedy_ids[..case.greedy_ids.len() - 1]].concat();
+        let visual = model.see(&self.image(case)).unwrap();
+        let embeds = model.embed(&forced, prompt.image_token, &[visual]).unwrap();
+        let blocks = nth_table(0, POSITIONS);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: forced.len(), long: false }]);
+        let cache = model.kv_cache(room_for(1, POSITIONS)).unwrap();
+        let hidden = model.language().forward(&embeds, &batch, &cache).unwrap();
+        let steps: Vec<u32> = (case.input_ids.len() as u32 - 1..forced.len() as u32).collect();
+        model.language().logits(&hidden, &steps).unwrap()
+    }
+
+    /// Against the reference on the dequantised weights, which tells the formats apart.
+    fn quantised_steps_are_near(&self) {
+        let stored = candle_core::safetensors::load(self.dir.join("quantized.safetensors"), &Device::Cpu).unwrap();
+        let mut compared = 0;
+        for quantization in [Quantization::Int8, Quantization::Int4] {
+            let precision = Precision { dtype: DType::F32, quantization };
+            let model = VisionLanguage::load(&self.checkpoint, POSITIONS, precision).unwrap();
+            for case in &self.cases {
+                let Some(expected) = stored.get(&format!("{}.{}.step_logits", case.name, quantization.name())) else {
+                    continue;
+                };
+                let difference = Difference::between(&flat(&self.step_logits(&model, case)), &flat(expected));
+                let limit = quantized_logits(quantization, true).unwrap();
+                assert_eq!(difference.beyond(&limit), None, "{} {quantization}: {difference:?}", case.name);
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, stored.len());
     }
 
     async fn answers_are_equal_one_after_another(&self) {
@@ -216,3 +256,8 @@ macro_rules! example {
 
 example!(llava, "tiny-llava");
 example!(internvl, "tiny-internvl");
+
+#[test]
+fn int8_and_q4_k_are_near_the_reference_on_the_dequantised_weights() {
+    Example::open("tiny-llava").quantised_steps_are_near();
+}

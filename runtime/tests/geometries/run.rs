@@ -8,9 +8,9 @@ use vlm_catalog::architecture::{Family, ModelConfig, Tower};
 use vlm_catalog::checkpoint::{CheckpointSize, Head};
 use vlm_catalog::quantization::Quantization;
 use vlm_runtime::checkpoint::Checkpoint;
-use vlm_runtime::image::{KeptGrid, PreparedImage};
+use vlm_runtime::image::{ImageKey, KeptGrid, PreparedImage};
 use vlm_runtime::models::{VisionLanguage, finite};
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 
 const STEPS: u32 = 3;
@@ -50,10 +50,11 @@ fn picture(config: &ModelConfig) -> PreparedImage {
     let next = config.family == Family::LlavaNext;
     let kept = KeptGrid { tile_rows: 1, tile_columns: 1, top: 0, left: 0, height: grid, width: grid };
     let tiles = if next { 2 } else { 1 };
-    let pixels = (0..tiles * 3 * side * side).map(|i| ((i * 7919) % 2048) as f32 / 512.0 - 2.0).collect();
+    let pixels: Vec<f32> = (0..tiles * 3 * side * side).map(|i| ((i * 7919) % 2048) as f32 / 512.0 - 2.0).collect();
     let lines = if next { grid * (grid + 1) } else { 0 };
     let tokens = config.vision.tokens_per_tile() + lines;
-    PreparedImage { tiles, height: side, width: side, pixels, tokens, kept: next.then_some(kept) }
+    let key = ImageKey::of_pixels(&pixels);
+    PreparedImage { tiles, height: side, width: side, pixels, tokens, kept: next.then_some(kept), key }
 }
 
 fn generate(model: &VisionLanguage, image: &PreparedImage, positions: usize) -> candle_core::Result<()> {
@@ -64,9 +65,10 @@ fn generate(model: &VisionLanguage, image: &PreparedImage, positions: usize) -> 
     ids.extend(std::iter::repeat_n(token, image.tokens));
     ids.extend([5, 6, 7]);
     let embeds = model.embed(&ids, token, &[rows])?;
-    let (language, cache) = (model.language(), model.kv_cache(1, positions)?);
+    let (language, cache) = (model.language(), model.kv_cache(room_for(1, positions))?);
     let long = language.is_long(positions);
-    let batch = Batch::new(&[Segment { slot: 0, start: 0, rows: ids.len(), long }]);
+    let blocks = nth_table(0, positions);
+    let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows: ids.len(), long }]);
     let hidden = language.forward(&embeds, &batch, &cache)?;
     let mut logits = language.logits(&hidden, batch.last_rows())?;
     for step in 0..STEPS {
@@ -79,7 +81,7 @@ fn generate(model: &VisionLanguage, image: &PreparedImage, positions: usize) -> 
             candle_core::bail!("all logits are equal")
         }
         let start = ids.len() + step as usize;
-        let batch = Batch::new(&[Segment { slot: 0, start, rows: 1, long }]);
+        let batch = Batch::new(&[Segment { blocks: &blocks, start, rows: 1, long }]);
         let hidden = language.forward(&language.embed(&[best as u32])?, &batch, &cache)?;
         logits = language.logits(&hidden, batch.last_rows())?;
     }

@@ -1,12 +1,17 @@
 //! Attention over the KV cache and within tiles, and what is written to the cache.
 
+use std::sync::LazyLock;
+
 use candle_core::{DType, Device, Tensor};
-use vlm_runtime::ops::{Batch, KvCache, RopeTable, Segment, attention, tile_attention};
+use vlm_runtime::ops::{Batch, KvCache, RopeTable, Segment, attention, nth_table, room_for, tile_attention};
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random};
 
 const SLOTS: usize = 5;
 const TOKENS: usize = 700;
+
+/// The blocks of each slot.
+static TABLES: LazyLock<Vec<Vec<u32>>> = LazyLock::new(|| (0..SLOTS).map(|slot| nth_table(slot, TOKENS)).collect());
 
 /// Heads, heads of keys and values, width of a head.
 const GEOMETRIES: [(usize, usize, usize); 8] =
@@ -17,10 +22,10 @@ fn run(
     device: &Device,
     (heads, kv_heads, width): (usize, usize, usize),
     dtype: DType,
-    steps: &[(Vec<Segment>, Tensor)],
+    steps: &[(Vec<Segment<'_>>, Tensor)],
 ) -> (Vec<Tensor>, Tensor) {
     let rope = RopeTable::new(TOKENS, width, 10_000.0, device).unwrap();
-    let cache = KvCache::new(2, SLOTS, kv_heads, TOKENS, width, dtype, device).unwrap();
+    let cache = KvCache::new(2, room_for(SLOTS, TOKENS), kv_heads, width, dtype, device).unwrap();
     let outs = steps.iter().map(|(segments, qkv)| {
         let (batch, qkv) = (Batch::new(segments), qkv.to_device(device).unwrap());
         assert_eq!(qkv.dim(1).unwrap(), (heads + 2 * kv_heads) * width);
@@ -30,15 +35,15 @@ fn run(
     (outs.collect(), cache.layer(1).clone())
 }
 
-fn segment(slot: usize, start: usize, rows: usize) -> Segment {
-    Segment { slot, start, rows, long: false }
+fn segment(slot: usize, start: usize, rows: usize) -> Segment<'static> {
+    Segment { blocks: &TABLES[slot], start, rows, long: false }
 }
 
 #[test]
 fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     for (heads, kv_heads, width) in GEOMETRIES {
-        let of = |segments: Vec<Segment>| {
+        let of = |segments: Vec<Segment<'static>>| {
             let rows = segments.iter().map(|segment| segment.rows).sum();
             (segments, random(&[rows, (heads + 2 * kv_heads) * width]))
         };
@@ -87,9 +92,10 @@ fn large_scores_and_numbers_that_are_none_are_not_lost() {
 fn places_outside_of_the_cache_are_refused() {
     let Some(gpu) = gpu() else { return };
     let rope = RopeTable::new(TOKENS, 8, 100.0, &gpu).unwrap();
-    let cache = KvCache::new(1, 2, 1, 16, 8, DType::F32, &gpu).unwrap();
+    let cache = KvCache::new(1, 2, 1, 8, DType::F32, &gpu).unwrap();
     let qkv = random(&[1, 24]).to_device(&gpu).unwrap();
-    for outside in [segment(2, 0, 1), segment(0, 16, 1)] {
+    for (blocks, start) in [(&[2u32][..], 0), (&[1], 32), (&[], 0)] {
+        let outside = Segment { blocks, start, rows: 1, long: false };
         assert!(cache.store(0, &qkv, &rope, &Batch::new(&[outside])).is_err(), "{outside:?}");
     }
 }

@@ -10,7 +10,7 @@ use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::commands::verify::{Report, verify};
 use vlm_runtime::device::{Demand, DeviceChoice, check_memory};
 use vlm_runtime::models::VisionLanguage;
-use vlm_runtime::ops::{Batch, Segment};
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::{Dtype, Precision, PrecisionArgs};
 
 use crate::gpu::{assert_near, gpu};
@@ -70,14 +70,15 @@ fn sequences_side_by_side_are_what_each_is_alone() {
         let model = VisionLanguage::load_on(&checkpoint, 128, precision, &gpu).unwrap();
         let language = model.language();
         let prompts: [Vec<u32>; 3] = [(1..40).collect(), (5..6).collect(), (3..80).collect()];
-        let segment = |slot, ids: &[u32]| Segment { slot, start: 0, rows: ids.len(), long: false };
-        let together = model.kv_cache(3, 128).unwrap();
-        let segments: Vec<_> = prompts.iter().enumerate().map(|(slot, ids)| segment(slot, ids)).collect();
+        let tables = [0, 1, 2].map(|n| nth_table(n, 128));
+        let segment = |n: usize, ids: &[u32]| Segment { blocks: &tables[n], start: 0, rows: ids.len(), long: false };
+        let together = model.kv_cache(room_for(3, 128)).unwrap();
+        let segments: Vec<_> = prompts.iter().enumerate().map(|(n, ids)| segment(n, ids)).collect();
         let batch = Batch::new(&segments);
         let hidden = language.forward(&language.embed(&prompts.concat()).unwrap(), &batch, &together).unwrap();
         let all = language.logits(&hidden, batch.last_rows()).unwrap();
         for (n, ids) in prompts.iter().enumerate() {
-            let (cache, batch) = (model.kv_cache(1, 128).unwrap(), Batch::new(&[segment(0, ids)]));
+            let (cache, batch) = (model.kv_cache(room_for(1, 128)).unwrap(), Batch::new(&[segment(0, ids)]));
             let hidden = language.forward(&language.embed(ids).unwrap(), &batch, &cache).unwrap();
             let alone = language.logits(&hidden, batch.last_rows()).unwrap();
             assert_near(&all.narrow(0, n, 1).unwrap(), &alone, limit, &format!("sequence {n} in {dtype:?}"));

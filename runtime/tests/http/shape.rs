@@ -21,8 +21,19 @@ async fn a_whole_answer_has_the_shape_that_clients_expect() {
     let expected = std::fs::read(checkpoint().join("expected.json")).unwrap();
     let expected: Value = serde_json::from_slice(&expected).unwrap();
     let prompt = expected["input_ids"].as_array().unwrap().len();
-    let usage = json!({"prompt_tokens": prompt, "completion_tokens": 12, "total_tokens": prompt + 12});
-    assert_eq!(body["usage"], usage);
+    let usage = |cached: usize| {
+        json!({"prompt_tokens": prompt, "completion_tokens": 12, "total_tokens": prompt + 12,
+               "prompt_tokens_details": {"cached_tokens": cached}})
+    };
+    assert_eq!(body["usage"], usage(0));
+    let again = server.ask(&about_picture(&json!({}))).await.1;
+    assert_eq!(again["choices"][0]["message"], choice["message"]);
+    // All whole blocks of 32 tokens before the last token, the picture in them.
+    let cached = (prompt - 1) / 32 * 32;
+    assert_eq!(again["usage"], usage(cached));
+    assert_eq!(server.metric("vlm_prefix_cache_hit_tokens_total").await, cached as u64);
+    assert_eq!(server.metric("vlm_encoder_cache_misses_total").await, 1);
+    assert_eq!(server.metric("vlm_vision_tiles_total").await, 1);
 }
 
 #[tokio::test]
@@ -44,7 +55,7 @@ async fn a_stream_gives_the_whole_answer_in_the_right_order() {
     assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
     let (usage, chunks) = chunks.split_last().unwrap();
     assert_eq!(usage["choices"], json!([]));
-    assert_eq!(usage["usage"], whole["usage"]);
+    assert_eq!(usage["usage"]["total_tokens"], whole["usage"]["total_tokens"]);
     let (last, chunks) = chunks.split_last().unwrap();
     assert_eq!(last["choices"][0], json!({"index": 0, "delta": {}, "finish_reason": "length"}));
     let mut text = String::new();

@@ -17,13 +17,16 @@ start_etcd() { # no fsync: the data is thrown away
 }
 
 start_apiserver() {
-    # who wrote what, and when: tests count the writes of an idle cluster
+    # who wrote what, and when, and all that the operator asks for: tests count the writes of an
+    # idle cluster, and hold the operator's requests against its rights
     cat >"$config/audit.yaml" <<Y
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
 - {level: None, resources: [{group: authentication.k8s.io}, {group: authorization.k8s.io}]} # questions, not writes
+- {level: None, nonResourceURLs: ["*"]}
+- {level: Metadata, users: ["system:serviceaccount:vlm-system:vlm-operator"]}
 - {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
 - {level: None}
 Y
@@ -43,7 +46,7 @@ Y
         --secure-port=6443 --advertise-address="$node_ip" \
         --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
         --client-ca-file="$pki/ca.crt" --authorization-mode=Node,RBAC \
-        --enable-admission-plugins=NodeRestriction,PodSecurity \
+        --enable-admission-plugins=NodeRestriction,PodSecurity,OwnerReferencesPermissionEnforcement \
         --admission-control-config-file="$config/admission.yaml" \
         --audit-policy-file="$config/audit.yaml" --audit-log-path="$log/audit.log" \
         --kubelet-client-certificate="$pki/kubelet-client.crt" --kubelet-client-key="$pki/kubelet-client.key" \

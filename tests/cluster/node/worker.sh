@@ -1,4 +1,4 @@
-# containerd, kubelet, kube-proxy. Sourced by node.sh.
+# containerd, kubelet, kube-proxy, and kwok where KWOK names it. Sourced by node.sh.
 # shellcheck shell=bash disable=SC2154 # variables of node.sh, identities.sh and control-plane.sh
 
 start_containerd() {
@@ -88,4 +88,10 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
 iptables: {syncPeriod: 30s, minSyncPeriod: 100ms}
 Y
     start proxy kube-proxy --config="$config/proxy.yaml"
+}
+
+start_kwok() { # keeps nodes alive that tests make up; none is there until then
+    [ -n "${KWOK:-}" ] || return 0
+    start kwok "$KWOK" --kubeconfig="$KUBECONFIG" --config="$here/node/kwok.yaml" \
+        --server-address=127.0.0.1:10247
 }

@@ -83,12 +83,27 @@ pub fn shortened<T: std::fmt::Debug>(list: &[T]) -> String {
     }
 }
 
+/// Characters of a file's own text that an error quotes: it must fit where errors are shown.
+const QUOTED: usize = 160;
+
+/// The beginning of a text from a file.
+fn brief(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… ({} bytes in all)", &text[..end], text.len()),
+    }
+}
+
 /// An error for what is not served.
 pub fn unsupported(what: &str, supported: &'static str) -> ArchitectureError {
-    ArchitectureError::Unsupported { what: what.to_owned(), supported }
+    ArchitectureError::Unsupported { what: brief(what), supported }
 }
 
 /// An error for a value that makes no model.
 pub fn invalid(field: &str, value: &impl ToString, expected: &str) -> ArchitectureError {
-    ArchitectureError::Invalid { field: field.to_owned(), value: value.to_string(), expected: expected.to_owned() }
+    ArchitectureError::Invalid {
+        field: field.to_owned(),
+        value: brief(&value.to_string()),
+        expected: expected.to_owned(),
+    }
 }

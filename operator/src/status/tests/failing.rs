@@ -8,7 +8,7 @@ fn diagnosis(cause: Cause) -> String {
     serde_json::to_string(&Diagnosis::new(cause, "/models/x does not exist")).unwrap()
 }
 
-fn failing(pods: &[Value]) -> Scene {
+pub(super) fn failing(pods: &[Value]) -> Scene {
     let mut scene = Scene::new(1);
     scene.deployed(1, 1, 0);
     scene.pods(pods);
@@ -24,7 +24,7 @@ fn the_servers_own_words_stand_in_the_condition_with_pod_container_and_exit_code
     assert_eq!(scene.says(RECONCILING), ("False", reasons::SETTLED));
     assert_eq!(
         scene.condition(READY).message,
-        "/models/x does not exist; check the path in spec.model.uri and the contents of the volume (pod p1, container server, exit code 10)"
+        "/models/x does not exist; check spec.model.uri or --model, and that what it names is there (pod p1, container server, exit code 10)"
     );
     let failure = &scene.status.failures[0];
     assert_eq!((failure.pod.as_deref(), failure.exit_code), (Some("p1"), Some(10)));
@@ -79,6 +79,51 @@ fn a_crash_without_words_shows_the_last_line_and_stalls_only_after_the_deadline(
 }
 
 #[test]
+fn a_panic_is_told_by_its_own_words() {
+    let log = "thread 'main' panicked at x.rs:1:\nno threads\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+    let scene = failing(&[pod("p1", &waiting("CrashLoopBackOff", ""), &ended(101, log), 1)]);
+    let message = &scene.condition(READY).message;
+    assert!(message.starts_with("the container ended: no threads; "), "{message}");
+}
+
+#[test]
+fn what_a_deployment_remembers_of_refused_pods_is_no_failure_once_all_replicas_answer() {
+    let mut scene = Scene::new(1);
+    let refusal = "pods \"tiny-5d-x7\" is forbidden: exceeded quota: q, requested: cpu=1";
+    scene.deployment_says("ReplicaFailure", "True", "FailedCreate", refusal);
+    scene.report();
+    assert_eq!(scene.status.failures[0].reason, "QuotaExceeded");
+    scene.deployed(1, 1, 1);
+    scene.deployment_says("ReplicaFailure", "True", "FailedCreate", refusal);
+    scene.report();
+    assert_eq!(scene.ready(), ("True", reasons::SERVING));
+    assert!(scene.status.failures.is_empty(), "{:?}", scene.status.failures);
+}
+
+#[test]
+fn the_refusal_of_an_older_template_says_nothing_about_this_one() {
+    let conditions = |failed: &str, progressed: &str| {
+        serde_json::from_value(json!([
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "lastUpdateTime": failed,
+             "message": "pods \"tiny-5d-x7\" is forbidden: no PriorityClass with name x was found"},
+            {"type": "Progressing", "status": "True", "reason": "NewReplicaSetCreated", "lastUpdateTime": progressed},
+        ]))
+        .unwrap()
+    };
+    let mut scene = Scene::new(1);
+    scene.deployment.status.as_mut().unwrap().conditions = conditions("2026-01-01T00:00:05Z", "2026-01-01T00:00:05Z");
+    scene.report();
+    assert_eq!(scene.ready(), ("False", "PodRefused"));
+    scene.deployment.status.as_mut().unwrap().conditions = conditions("2026-01-01T00:00:05Z", "2026-01-01T00:00:09Z");
+    scene.report();
+    assert_eq!(scene.ready(), ("False", reasons::DEPLOYING));
+    scene.deployment.status.as_mut().unwrap().conditions = conditions("2026-01-01T00:00:05Z", "2026-01-01T00:00:05Z");
+    scene.pods(&[pod("p1", &waiting("ContainerCreating", ""), &json!({}), 0)]);
+    scene.report();
+    assert_eq!(scene.ready(), ("False", reasons::DEPLOYING), "there are pods enough");
+}
+
+#[test]
 fn pods_that_break_long_after_a_rollout_stall_after_the_same_deadline() {
     let mut scene = Scene::serving(1);
     scene.deployed(1, 1, 0);
@@ -86,8 +131,8 @@ fn pods_that_break_long_after_a_rollout_stall_after_the_same_deadline() {
     scene.report();
     assert_eq!(scene.says(STALLED), ("False", reasons::SETTLED));
     let (_, again) = scene.report();
-    assert_eq!(again, Some(Duration::from_secs(600)));
-    scene.wait(600);
+    assert_eq!(again, Some(Duration::from_secs(1800)));
+    scene.wait(1800);
     scene.report();
     assert_eq!(scene.says(STALLED), ("True", "ContainerCrashLoopBackOff"));
 }

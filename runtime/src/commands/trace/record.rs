@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::engine::{CHUNK, NotFinite, Sampling, Steps, choose};
 use crate::models::VisionLanguage;
-use crate::ops::Segment;
+use crate::ops::{Segment, nth_table, room_for};
 use crate::processor::Prompt;
 
 /// Last positions of the prompt whose logits are kept.
@@ -47,8 +47,9 @@ pub fn record(model: VisionLanguage, prompt: &Prompt, answer: Answer<'_>) -> Res
     };
     let total = prompt.ids.len();
     let long = model.language().is_long(total + count);
-    let steps = Steps::new(model, 1, total + count)?;
-    let (tail, mut logits) = read(&steps, &embeds, long)?;
+    let steps = Steps::new(model, room_for(1, total + count))?;
+    let blocks = nth_table(0, total + count);
+    let (tail, mut logits) = read(&steps, &embeds, &blocks, long)?;
     let (mut ids, mut step_logits) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for step in 0..count {
         let id = match answer {
@@ -58,7 +59,7 @@ pub fn record(model: VisionLanguage, prompt: &Prompt, answer: Answer<'_>) -> Res
         ids.push(id);
         step_logits.push(logits.clone());
         if step + 1 < count {
-            logits = steps.next(&[(Segment { slot: 0, start: total + step, rows: 1, long }, id)])?;
+            logits = steps.next(&[(Segment { blocks: &blocks, start: total + step, rows: 1, long }, id)])?;
         }
     }
     tensors.insert("inputs_embeds", embeds.unsqueeze(0)?);
@@ -98,12 +99,13 @@ fn see(model: &VisionLanguage, prompt: &Prompt, tensors: &mut BTreeMap<&'static 
 
 /// Reads the whole prompt: logits of its last positions, and once more of the very last alone, as the engine asks
 /// for them.
-fn read(steps: &Steps, embeds: &Tensor, long: bool) -> Result<(Tensor, Tensor)> {
+fn read(steps: &Steps, embeds: &Tensor, blocks: &[u32], long: bool) -> Result<(Tensor, Tensor)> {
     let total = embeds.dim(0)?;
     let (mut tail, mut last) = (Vec::new(), None);
     for start in (0..total).step_by(CHUNK) {
         let rows = CHUNK.min(total - start);
-        let hidden = steps.read(embeds, Segment { slot: 0, start, rows, long })?;
+        let chunk = embeds.narrow(0, start, rows)?.contiguous()?;
+        let hidden = steps.read(&chunk, &[Segment { blocks, start, rows, long }])?;
         let skipped = total.saturating_sub(TAIL).saturating_sub(start).min(rows);
         if skipped < rows {
             tail.push(hidden.narrow(0, skipped, rows - skipped)?);

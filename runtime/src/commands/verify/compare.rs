@@ -10,7 +10,7 @@ use super::report::Report;
 use crate::commands::CommandError;
 use crate::commands::trace::{Answer, answer, record};
 use crate::engine::{Sampling, choose};
-use crate::image::PreparedImage;
+use crate::image::{ImageKey, PreparedImage};
 use crate::models::VisionLanguage;
 use crate::precision::Precision;
 use crate::processor::Prompt;
@@ -107,9 +107,10 @@ fn pixels(images: &[Arc<PreparedImage>]) -> Computed<Option<Tensor>> {
 fn with_pixels(images: &[Arc<PreparedImage>], pixels: &Tensor) -> Computed<Vec<Arc<PreparedImage>>> {
     let mut first = 0;
     let with = |image: &Arc<PreparedImage>| {
-        let values = pixels.narrow(0, first, image.tiles)?.flatten_all()?.to_vec1()?;
+        let values: Vec<f32> = pixels.narrow(0, first, image.tiles)?.flatten_all()?.to_vec1()?;
         first += image.tiles;
-        Ok(Arc::new(PreparedImage { pixels: values, ..PreparedImage::clone(image) }))
+        let key = ImageKey::of_pixels(&values);
+        Ok(Arc::new(PreparedImage { pixels: values, key, ..PreparedImage::clone(image) }))
     };
     images.iter().map(with).collect()
 }

@@ -4,8 +4,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::super::executor::Executor;
-use super::super::{Engine, EngineOptions, Sampling, SubmitError, TokenStream};
+use super::super::{Engine, EngineOptions, Sampling, Sizes, SubmitError, TokenStream};
 use super::*;
+use crate::image::{ImageKey, PreparedImage};
+use crate::ops::room_for;
 use crate::precision::Precision;
 use crate::prompt::Prompt;
 
@@ -16,6 +18,8 @@ const VOCABULARY: usize = 8;
 struct Scripted {
     prompts: HashMap<SequenceId, u32>,
     log: Arc<Mutex<Vec<String>>>,
+    /// Whether no picture can be seen.
+    blind: bool,
 }
 
 const WELL: u32 = 0;
@@ -24,6 +28,7 @@ const NAN: u32 = 2;
 const PANICS: u32 = 3;
 const NAN_LATER: u32 = 4;
 const LOSES_THE_DEVICE: u32 = 5;
+const IMAGE: u32 = 6;
 
 impl Scripted {
     fn logits(&self, id: SequenceId, decoding: bool) -> Vec<f32> {
@@ -37,39 +42,43 @@ impl Scripted {
 }
 
 impl Executor for Scripted {
-    fn begin(&mut self, id: SequenceId, prompt: Prompt, _: usize) {
-        self.prompts.insert(id, prompt.ids[0]);
-    }
+    fn begin(&mut self, _: SequenceId, _: Vec<Arc<PreparedImage>>) {}
 
     fn end(&mut self, id: SequenceId) {
         self.log.lock().unwrap().push(format!("end {id}"));
         self.prompts.remove(&id);
     }
 
-    fn encode(&mut self, _: SequenceId, _: usize) -> Result<(), Failure> {
-        Ok(())
+    fn drop_picture(&mut self, key: &ImageKey) {
+        self.log.lock().unwrap().push(format!("drop {key:?}"));
     }
 
-    fn prefill(
-        &mut self,
-        id: SequenceId,
-        _: usize,
-        _: usize,
-        rows: usize,
-        last: bool,
-    ) -> Result<Option<Vec<f32>>, Failure> {
-        self.log.lock().unwrap().push(format!("prefill {id} {rows}"));
-        match self.prompts[&id] {
-            FAILS | LOSES_THE_DEVICE => Err(Failure::Step("told to fail".to_owned())),
-            PANICS => panic!("told to panic"),
-            _ => Ok(last.then(|| self.logits(id, false))),
+    fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure> {
+        for Tiles { id, first, count, .. } in tiles {
+            self.log.lock().unwrap().push(format!("encode {id} {first} {count}"));
         }
+        if self.blind { Err(Failure::Step("told to be blind".to_owned())) } else { Ok(vec![(); tiles.len()]) }
     }
 
-    fn decode(&mut self, rows: &[(Decode, u32)]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
+        let mut all = Vec::new();
+        for Reading { id, ids, last, .. } in readings {
+            self.log.lock().unwrap().push(format!("prefill {id} {}", ids.len()));
+            // Every id of a prompt is the same.
+            self.prompts.insert(*id, ids[0]);
+            match ids[0] {
+                FAILS | LOSES_THE_DEVICE => return Err(Failure::Step("told to fail".to_owned())),
+                PANICS => panic!("told to panic"),
+                _ => all.push(last.then(|| self.logits(*id, false))),
+            }
+        }
+        Ok(all)
+    }
+
+    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure> {
         std::thread::sleep(Duration::from_millis(2));
         self.log.lock().unwrap().push("decode".to_owned());
-        Ok(rows.iter().map(|(row, _)| self.logits(row.id, true)).collect())
+        Ok(feedings.iter().map(|feeding| self.logits(feeding.id, true)).collect())
     }
 
     fn lost(&self) -> bool {
@@ -77,16 +86,36 @@ impl Executor for Scripted {
     }
 }
 
-fn engine(max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
-    let executor = Scripted::default();
+fn engine_over(executor: Scripted, max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
     let log = Arc::clone(&executor.log);
-    let options =
-        EngineOptions { max_tokens: 4000, max_concurrency, max_queue, kv_bytes: None, precision: Precision::F32 };
-    (Engine::spawn(executor, max_concurrency, &options).unwrap(), log)
+    let options = EngineOptions {
+        max_tokens: 4000,
+        max_concurrency,
+        max_queue,
+        kv_bytes: None,
+        encoder_cache_bytes: 1 << 20,
+        precision: Precision::F32,
+    };
+    let sizes = Sizes {
+        max_tokens: 4000,
+        short_tokens: 4000,
+        vocabulary: VOCABULARY,
+        row_bytes: 4,
+        blocks: room_for(max_concurrency, 4000),
+    };
+    (Engine::spawn(executor, sizes, &options).unwrap(), log)
+}
+
+fn engine(max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
+    engine_over(Scripted::default(), max_concurrency, max_queue)
+}
+
+fn prompt(ids: Vec<u32>) -> Prompt {
+    Prompt { ids, image_token: IMAGE, images: Vec::new() }
 }
 
 fn ask(engine: &Engine, what: u32, prompt_tokens: usize, max_new_tokens: usize) -> TokenStream {
-    let prompt = Prompt { ids: vec![what; prompt_tokens], ..Prompt::default() };
+    let prompt = prompt(vec![what; prompt_tokens]);
     let request = Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() };
     engine.submit(request).unwrap()
 }
@@ -131,7 +160,7 @@ async fn a_panic_ends_every_stream_and_refuses_the_next() {
     tokio::time::timeout(Duration::from_secs(5), engine.idle()).await.expect("idle hangs");
     let snapshot = engine.snapshot();
     assert!(snapshot.stopped && snapshot.running == 0 && snapshot.waiting == 0);
-    let prompt = Prompt { ids: vec![WELL], ..Prompt::default() };
+    let prompt = prompt(vec![WELL]);
     let request = Request { prompt, sampling: Sampling::default(), max_new_tokens: 1, stop_ids: Vec::new() };
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::Stopped);
 }
@@ -152,7 +181,7 @@ async fn a_long_prompt_does_not_stall_a_running_stream() {
 async fn the_queue_is_bounded_and_counted() {
     let (engine, _) = engine(2, 3);
     let mut streams: Vec<_> = (0..5).map(|_| ask(&engine, WELL, 4, 100)).collect();
-    let prompt = Prompt { ids: vec![WELL], ..Prompt::default() };
+    let prompt = prompt(vec![WELL]);
     let request = Request { prompt, sampling: Sampling::default(), max_new_tokens: 1, stop_ids: Vec::new() };
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::QueueFull { retry_after_seconds: 1 });
     assert!(matches!(streams[0].next().await, Some(Event::Token { .. })));
@@ -203,4 +232,59 @@ async fn a_lost_device_ends_the_engine_and_tells_everyone() {
     assert_eq!(end(running).await.1, Event::Failed(Failure::Stopped));
     tokio::time::timeout(Duration::from_secs(5), engine.idle()).await.expect("idle hangs");
     assert!(engine.snapshot().stopped);
+}
+
+/// A picture of so many tiles and as many rows, and a word behind it.
+fn ask_about_picture(engine: &Engine, tiles: usize, max_new_tokens: usize) -> TokenStream {
+    let pixels = vec![tiles as f32];
+    let key = ImageKey::of_pixels(&pixels);
+    let image = PreparedImage { tiles, height: 1, width: 1, pixels, tokens: tiles, kept: None, key };
+    let ids = std::iter::repeat_n(IMAGE, tiles).chain([WELL]).collect();
+    let prompt = Prompt { images: vec![Arc::new(image)], ..prompt(ids) };
+    let request = Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() };
+    engine.submit(request).unwrap()
+}
+
+#[tokio::test]
+async fn a_picture_of_many_tiles_stalls_no_stream_for_more_than_one_step() {
+    let (engine, log) = engine(2, 2);
+    let mut running = ask(&engine, WELL, 4, 3000);
+    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    assert_eq!(end(ask_about_picture(&engine, 13, 1)).await.0, 1);
+    let counts = engine.snapshot().counts;
+    assert_eq!((counts.tiles, counts.tile_steps, counts.encoder_misses), (13, 13, 1));
+    let log = log.lock().unwrap();
+    let tiles: Vec<usize> = (0..log.len()).filter(|i| log[*i].starts_with("encode 1")).collect();
+    assert_eq!(tiles.len(), 13);
+    assert!(tiles.windows(2).all(|pair| log[pair[0]..pair[1]].iter().any(|line| line == "decode")), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_picture_that_cannot_be_seen_fails_its_own_sequences_alone() {
+    let (engine, log) = engine_over(Scripted { blind: true, ..Scripted::default() }, 3, 3);
+    let well = ask(&engine, WELL, 4, 20);
+    let why = Event::Failed(Failure::Step("told to be blind".to_owned()));
+    for stream in [ask_about_picture(&engine, 3, 5), ask_about_picture(&engine, 3, 5)] {
+        assert_eq!(end(stream).await, (0, why.clone()));
+    }
+    assert_eq!(end(well).await, (20, Event::Finished(FinishReason::Length)));
+    let seen = log.lock().unwrap().iter().filter(|line| line.starts_with("encode")).count();
+    assert!(seen >= 2, "the second sequence has its own try");
+}
+
+#[tokio::test]
+async fn what_a_failed_sequence_computed_is_not_used_again() {
+    let (engine, _) = engine(1, 1);
+    for _ in 0..2 {
+        let mut stream = ask(&engine, NAN_LATER, 100, 20);
+        while let Some(event) = stream.next().await {
+            assert!(!matches!(event, Event::Finished(_)));
+        }
+        assert_eq!(stream.cached_tokens(), 0);
+    }
+    for cached in [0, 96] {
+        let mut stream = ask(&engine, WELL, 100, 20);
+        while stream.next().await.is_some() {}
+        assert_eq!(stream.cached_tokens(), cached);
+    }
 }

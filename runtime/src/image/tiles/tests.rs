@@ -199,7 +199,7 @@ fn extreme_pictures_are_cut_by_every_family() {
     for size in [(1, 1), (10_000, 100), (10, 5000), (1, 700), (700, 1)] {
         let image = RgbImage::from_pixel(size.0, size.1, Rgb([9, 8, 7]));
         for preprocessing in [llava(true), llava(false), next(Dialect::Original), internvl(12)] {
-            let prepared = preprocessing.cut(&image, TileBudget::default());
+            let prepared = preprocessing.cut(&image, TileBudget::default(), ImageKey::default());
             assert_eq!(prepared.pixels.len(), prepared.tiles * 3 * prepared.height * prepared.width);
             assert!(prepared.pixels.iter().all(|value| value.is_finite() && value.abs() < 3.0));
         }
@@ -209,7 +209,7 @@ fn extreme_pictures_are_cut_by_every_family() {
 #[test]
 fn padding_centres_the_picture_on_the_mean_colour() {
     let image = RgbImage::from_pixel(168, 336, Rgb([1, 2, 3]));
-    let prepared = llava(true).cut(&image, TileBudget::default());
+    let prepared = llava(true).cut(&image, TileBudget::default(), ImageKey::default());
     let normaliser = llava(true).normaliser;
     let value = |channel: usize, byte: u8| f32::from(byte) * normaliser.scale[channel] + normaliser.offset[channel];
     for (channel, plane) in prepared.pixels.chunks(336 * 336).enumerate() {
@@ -233,7 +233,7 @@ fn only_one_tile_has_an_aspect() {
 fn values_are_normalised_as_the_family_was_trained() {
     let white = RgbImage::from_pixel(4, 4, Rgb([255, 0, 128]));
     let first = |preprocessing: Preprocessing| {
-        let prepared = preprocessing.cut(&white, TileBudget::default());
+        let prepared = preprocessing.cut(&white, TileBudget::default(), ImageKey::default());
         let plane = prepared.height * prepared.width;
         [0, plane, 2 * plane].map(|at| prepared.pixels[at])
     };

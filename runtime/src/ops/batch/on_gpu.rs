@@ -3,7 +3,7 @@
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::{CudaDevice, Result};
 
-use super::Batch;
+use super::{Batch, Row};
 use crate::ops::RopeTable;
 
 /// Rows that one block of the kernel for runs takes.
@@ -27,23 +27,27 @@ impl DeviceRows {
     /// Uploads the rows of `batch`.
     pub fn new(batch: &Batch, rope: &RopeTable, device: &CudaDevice) -> Result<Self> {
         let (mut words, mut rows) = (Vec::new(), Vec::with_capacity(3 * batch.rows().len()));
+        let mut tables = Vec::with_capacity(batch.sequences());
+        for sequence in 0..batch.sequences() {
+            tables.push(words.len());
+            words.extend_from_slice(batch.blocks(sequence));
+        }
         let (mut singles, mut runs, mut longest) = (Vec::new(), Vec::new(), 0);
         let mut first = 0;
-        for segment in batch.rows().chunk_by(|a, b| a.0 == b.0 && a.1 + 1 == b.1) {
-            let table = words.len();
-            words.extend(segment.first().map(|(slot, _)| *slot as u32));
-            for (n, (_, position)) in segment.iter().enumerate() {
-                let angles = rope.row(*position, batch.long(first + n));
-                rows.extend([table, *position, angles].map(|number| number as u32));
+        let follows = |a: &Row, b: &Row| a.sequence == b.sequence && a.position + 1 == b.position;
+        for run in batch.rows().chunk_by(follows) {
+            for row in run {
+                let angles = rope.row(row.position, row.long);
+                rows.extend([tables[row.sequence], row.position, angles].map(|number| number as u32));
             }
-            if let [(_, position)] = segment {
+            if let [row] = run {
                 singles.push(first as u32);
-                longest = longest.max(position + 1);
+                longest = longest.max(row.position + 1);
             } else {
-                let starts = (0..segment.len()).step_by(RUN);
-                runs.extend(starts.flat_map(|at| [first + at, RUN.min(segment.len() - at)]).map(|n| n as u32));
+                let starts = (0..run.len()).step_by(RUN);
+                runs.extend(starts.flat_map(|at| [first + at, RUN.min(run.len() - at)]).map(|n| n as u32));
             }
-            first += segment.len();
+            first += run.len();
         }
         let (single_rows, run_rows) = (singles.len(), runs.len() / 2);
         let mut begins = [0; 3];

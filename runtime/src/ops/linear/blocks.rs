@@ -120,8 +120,12 @@ impl BlockBuilder {
 
     /// The blocks of all rows in the memory of `device`.
     pub fn finish(self, device: &Device) -> Result<Blocks> {
-        let Self { format, row_length, bytes } = self;
+        let Self { format, row_length, mut bytes } = self;
         let rows = bytes.len() / row_bytes(format, row_length);
+        // candle's kernels for two to eight rows take two outputs at a time and read one too many where the last is odd.
+        if device.is_cuda() && !rows.is_multiple_of(2) {
+            bytes.resize((rows + 1) * row_bytes(format, row_length), 0);
+        }
         let storage = QStorage::from_data(Cow::Borrowed(&bytes), device, dtype(format))?;
         Ok(Blocks { tensor: Arc::new(QTensor::new(storage, (rows, row_length))?), format, rows, row_length })
     }

@@ -1,4 +1,4 @@
-//! Products of a few rows: every weight is read once, for all of them.
+//! Products of a few rows: every weight is read once, for all of them. Weights in f16 must be finite.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use half::{bf16, f16};
@@ -124,7 +124,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
     for (i, chunk) in chunks.iter().enumerate() {
         let mut wide = [0f32; WIDENED];
         for (wide, w) in wide.iter_mut().zip(chunk) {
-            *wide = w.widen();
+            *wide = w.widen_finite();
         }
         let (wide, _) = pulp::as_arrays::<CHAINS, _>(S::as_simd_f32s(&wide).0);
         let mut xs = [&[][..]; ROWS];
@@ -148,7 +148,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
         }
         out[r] = simd.reduce_sum_f32s(sum);
         for (w, x) in rest.iter().zip(row_rests[r]) {
-            out[r] += w.widen() * x;
+            out[r] += w.widen_finite() * x;
         }
     }
     out

@@ -20,6 +20,10 @@ pub struct Jinja {
     eos: String,
 }
 
+/// Steps of one rendering; a conversation of a thousand messages takes some hundred thousand. A template that loops
+/// on ends with an error instead of holding a thread.
+const FUEL: u64 = 10_000_000;
+
 impl Jinja {
     /// Compiles `source`; `bos` and `eos` are the strings that start and end a text.
     ///
@@ -27,6 +31,7 @@ impl Jinja {
     /// When it is not Jinja.
     pub fn compile(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {

@@ -91,6 +91,7 @@ fn a_template_that_recurses_or_counts_for_ever_ends() {
     for source in [
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{% for i in range(1000000000) %}{{ i }}{% endfor %}",
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% set x = i + j %}{% endfor %}{% endfor %}",
         "{% set ns = namespace(v=[]) %}{% for i in range(200) %}{% set ns.v = [ns.v] %}{% endfor %}{{ ns.v | tojson }}",
     ] {
         let template = Template::compile(source, "", "", "x").unwrap();

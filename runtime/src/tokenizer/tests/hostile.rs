@@ -155,5 +155,9 @@ fn a_malformed_small_file_is_named() {
         let error = open_file(dir.path(), name, b"[1").err().unwrap().to_string();
         assert!(error.contains(name), "{error}");
         fs::remove_file(dir.path().join(name)).unwrap();
+        fs::create_dir(dir.path().join(name)).unwrap();
+        let error = Tokenizer::open_in(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(name) && error.contains("regular file"), "{error}");
+        fs::remove_dir(dir.path().join(name)).unwrap();
     }
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Decode and prefill of a decoder of about a billion parameters on the CPU: ours beside llama.cpp, in one run.
 
-    python runtime/benches/llama_cpp.py
+    python runtime/benches/decode.py 2
 
-Writes `results/cpu-decode.json` and `results/cpu-decode.md`. Needs cargo, and llama-cpp-python built from source on
-this machine, so that it uses the machine's instructions (`pip install --no-binary llama-cpp-python llama-cpp-python
-gguf`). Takes 10 GB of disk for a while, and minutes; on a machine with other work the numbers mean little.
+Measures with two threads, and writes `results/cpu-decode.json` and `results/cpu-decode.md`. Needs cargo,
+and llama-cpp-python built from source on this machine, so that it uses the machine's instructions (`pip install
+--no-binary llama-cpp-python llama-cpp-python gguf`). Takes 10 GB of disk for a while, and some ten minutes; on a
+machine with other work the numbers mean little.
 
 Both run the same sizes (TinyLlama's decoder), context and number of threads, with weights drawn at random. Embeddings
 are in 16 bits everywhere, the head is Q8_0 in both quantised forms, the KV cache is in 16 bits. Ours reads prompts in
@@ -24,11 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 VOCABULARY, HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 32000, 2048, 5632, 22, 32, 4
-PROMPT, STEPS, REPEATS = 640, 64, 5
+PROMPT, STEPS, REPEATS = 640, 64, 3
 # Name of the form, ours, llama.cpp's.
 FORMS = [("16 bit", ("f16", "none"), "f16"), ("16 bit (bf16)", ("bf16", "none"), "bf16"),
          ("int8", ("f16", "int8"), "q8_0"), ("int4", ("f16", "int4"), "q4_k")]
-THREADS = [1, 2]
 
 
 def write_gguf(path, kind):
@@ -141,7 +141,7 @@ def child(command, threads):
     return json.loads(done.stdout.decode().strip().splitlines()[-1])
 
 
-def main():
+def main(numbers_of_threads):
     bench = ["cargo", "bench", "--locked", "--workspace", "--bench", "decode", "--"]
     rows, read = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +152,7 @@ def main():
             write_gguf(files[kind], kind)
         for kind in ("q8_0", "q4_k"):
             quantise(files["f16"], files[kind], kind)
-        for threads in THREADS:
+        for threads in numbers_of_threads:
             read[threads] = bandwidth(threads)
             for form, (dtype, quantization), kind in FORMS:
                 numbers = [str(number) for number in (PROMPT, STEPS, REPEATS)]
@@ -161,10 +161,10 @@ def main():
                 bytes_read = files[kind].stat().st_size - 2 * VOCABULARY * HIDDEN
                 rows.append(dict(form=form, threads=threads, ours=ours, llama_cpp=theirs, bytes_per_token=bytes_read))
                 print(rows[-1], file=sys.stderr)
-    report(rows, read)
+    report(rows, read, numbers_of_threads)
 
 
-def report(rows, read):
+def report(rows, read, numbers_of_threads):
     import gguf  # noqa: F401  (its version is part of the report)
     import importlib.metadata as metadata
 
@@ -176,7 +176,7 @@ def report(rows, read):
                  repeats=REPEATS, memory_gb_per_second=read, rows=rows)
     (RESULTS / "cpu-decode.json").write_text(json.dumps(facts, indent=1) + "\n")
     lines = ["# Decode of a billion parameters on the CPU, beside llama.cpp", "",
-             "`python runtime/benches/llama_cpp.py`", "",
+             f"`python runtime/benches/decode.py {' '.join(map(str, numbers_of_threads))}`", "",
              f"{processor}; {versions}; load {facts['load']:.1f}.",
              f"LLaVA with the decoder of TinyLlama (hidden {HIDDEN}, {LAYERS} layers), random weights; prompt of {PROMPT} "
              f"tokens, {STEPS} decoded; medians of {REPEATS}, tokens per second. \"Of memory\" is the share of the "
@@ -199,4 +199,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["run"]:
         run_llama_cpp(sys.argv[2], int(sys.argv[3]))
     else:
-        main()
+        main([int(word) for word in sys.argv[1:]])

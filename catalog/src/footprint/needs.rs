@@ -1,0 +1,161 @@
+//! What a replica takes, part by part. Every number is an upper estimate of what lives at the same time; tests hold
+//! them against measured peaks.
+
+use serde::Serialize;
+
+use super::{Device, MOST_CONCURRENT, Model};
+use crate::architecture::{ModelConfig, VisionConfig};
+use crate::checkpoint::Part;
+use crate::quantization::Quantization;
+
+/// Tokens of a block of the KV cache; sequences take whole blocks.
+pub const KV_BLOCK_TOKENS: u64 = 32;
+/// Tiles that go through the tower at a time; they may be of several pictures.
+pub const TILES_AT_A_TIME: u64 = 4;
+/// Tokens of prompts that are read in one step.
+pub const PREFILL_TOKENS: u64 = 512;
+
+const MIB: u64 = 1 << 20;
+/// The context of a GPU: driver state, loaded kernels.
+const GPU_CONTEXT_BYTES: u64 = 512 * MIB;
+/// The libraries' workspaces and the captured graphs of a GPU.
+const GPU_LIBRARY_BYTES: u64 = 96 * MIB;
+/// A process without a GPU: its code, request bodies, one decoded picture of 40 million pixels.
+const PROCESS_BYTES: u64 = 256 * MIB;
+/// Bytes of a number in sums, logits and rotary angles.
+const SINGLE: u64 = 4;
+
+/// What a replica takes, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Breakdown {
+    /// Rows of the vocabulary.
+    pub embedding_bytes: u64,
+    /// Linear layers, norms and biases of the decoder.
+    pub decoder_bytes: u64,
+    /// The output head; a tied one that is not quantised takes nothing.
+    pub head_bytes: u64,
+    /// The vision tower.
+    pub tower_bytes: u64,
+    /// The projector, and the row that ends lines of tiles.
+    pub projector_bytes: u64,
+    /// What lives while the largest picture is read.
+    pub image_bytes: u64,
+    /// What lives while a step of the decoder is computed, rotary angles among it.
+    pub workspace_bytes: u64,
+    /// What the device's runtime, or the process, takes.
+    pub context_bytes: u64,
+    /// Keys and values of one token.
+    pub kv_bytes_per_token: u64,
+    /// Keys and values of one sequence of the longest context.
+    pub kv_bytes: u64,
+}
+
+impl Breakdown {
+    pub(super) fn of(
+        model: Model<'_>,
+        quantization: Quantization,
+        device: Device,
+        max_tokens: u64,
+        max_concurrency: Option<u64>,
+    ) -> Self {
+        let config = model.config;
+        let number = match device {
+            Device::Gpu { .. } => 2,
+            Device::Cpu { .. } => SINGLE,
+        };
+        let held = |part| model.size.held_bytes(part, quantization, number);
+        let mut breakdown = Self {
+            embedding_bytes: held(Part::Embedding),
+            decoder_bytes: held(Part::DecoderLinear).saturating_add(held(Part::DecoderNorm)),
+            head_bytes: held(Part::Head),
+            tower_bytes: held(Part::Tower),
+            projector_bytes: held(Part::Projector).saturating_add(held(Part::Newline)),
+            image_bytes: image(config, number),
+            workspace_bytes: workspace(config, number, max_tokens, max_concurrency.unwrap_or(MOST_CONCURRENT)),
+            context_bytes: PROCESS_BYTES,
+            kv_bytes_per_token: config.text.kv_bytes_per_token(number as usize),
+            kv_bytes: 0,
+        };
+        if matches!(device, Device::Gpu { .. }) {
+            breakdown.context_bytes = GPU_CONTEXT_BYTES;
+            breakdown.workspace_bytes = breakdown.workspace_bytes.saturating_add(GPU_LIBRARY_BYTES);
+        }
+        breakdown.kv_bytes = breakdown.sequence_bytes(max_tokens);
+        breakdown
+    }
+
+    /// All weights.
+    pub fn weight_bytes(&self) -> u64 {
+        sum([self.embedding_bytes, self.decoder_bytes, self.head_bytes, self.tower_bytes, self.projector_bytes])
+    }
+
+    /// Everything but keys and values.
+    pub fn fixed_bytes(&self) -> u64 {
+        sum([self.weight_bytes(), self.image_bytes, self.workspace_bytes, self.context_bytes])
+    }
+
+    /// Everything, with keys and values of one sequence of the longest context.
+    pub fn required_bytes(&self) -> u64 {
+        self.fixed_bytes().saturating_add(self.kv_bytes)
+    }
+
+    /// Keys and values of one sequence of `tokens`, in whole blocks.
+    pub fn sequence_bytes(&self, tokens: u64) -> u64 {
+        product([tokens.div_ceil(KV_BLOCK_TOKENS), KV_BLOCK_TOKENS, self.kv_bytes_per_token])
+    }
+}
+
+/// What lives while the largest picture is read: its pixels, and the larger of a layer of the tower beside the features
+/// of all tiles, and the projector beside them.
+fn image(config: &ModelConfig, number: u64) -> u64 {
+    let vision = &config.vision;
+    let tiles = config.largest_image_tiles();
+    let side = vision.image_size as u64;
+    let rows = product([tiles, vision.tokens_per_tile() as u64]);
+    let joined = product([vision.hidden_size as u64, vision.shuffle as u64, vision.shuffle as u64]);
+    let width = config.text.hidden_size as u64;
+    let features = product([rows, joined, number]);
+    // The norm's rows, and the two layers' with the activation between.
+    let projector = product([rows, joined.saturating_add(product([3, width])), number]);
+    let pixels = product([tiles, 3, side, side, SINGLE]);
+    let layer = tower_layer(vision, number);
+    sum([pixels, features, projector.max(layer)])
+}
+
+/// The larger half of a layer of the tower: attention, whose scores live as they are and beside them in 32 bit for the
+/// softmax, or the two layers behind it.
+fn tower_layer(vision: &VisionConfig, number: u64) -> u64 {
+    let tiles = TILES_AT_A_TIME;
+    let patches = (vision.grid() as u64).saturating_mul(vision.grid() as u64);
+    let rows = patches.saturating_add(1);
+    let width = vision.hidden_size as u64;
+    let scores = product([tiles, vision.heads as u64, rows, rows, number + SINGLE]);
+    // The stream and its norm; queries, keys and values, and the same by heads.
+    let attention = scores.saturating_add(product([tiles, rows, 8, width, number]));
+    let inner = sum([product([3, width]), product([2, vision.intermediate_size as u64])]);
+    attention.max(product([tiles, rows, inner, number]))
+}
+
+/// What lives while a step of the decoder is computed: the rows of a layer, the logits of all sequences and their copy
+/// for sampling, and the rotary angles of every position.
+fn workspace(config: &ModelConfig, number: u64, max_tokens: u64, sequences: u64) -> u64 {
+    let text = &config.text;
+    let rows = PREFILL_TOKENS.saturating_add(sequences);
+    let qkv = product([(text.heads + 2 * text.kv_heads) as u64, text.head_dim as u64]);
+    let row =
+        sum([product([4, text.hidden_size as u64]), product([2, qkv]), product([3, text.intermediate_size as u64])]);
+    let layer = product([rows, row, number]);
+    let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
+    // Decoders with factors for long sequences have two tables.
+    let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);
+    sum([layer, logits, angles])
+}
+
+fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
+}
+
+fn sum<const N: usize>(terms: [u64; N]) -> u64 {
+    terms.into_iter().fold(0, u64::saturating_add)
+}

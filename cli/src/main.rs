@@ -1,0 +1,44 @@
+//! `kubectl-vlm`, the plugin that `kubectl vlm` runs.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use kubectl_vlm::args::{Cli, Command};
+use kubectl_vlm::{cluster, logs, plan, status};
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Plan(args) => {
+            let (text, fits) = plan::run(&args)?;
+            print(&text)?;
+            Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Status(args) => block_on(async {
+            let cluster = cluster::connect(&args.cluster).await?;
+            print(&status::run(&cluster, &args.name).await?)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Logs(args) => block_on(async {
+            let cluster = cluster::connect(&args.cluster).await?;
+            logs::run(&cluster, &args, &mut std::io::stdout()).await?;
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        anyhow::bail!("another TLS provider is installed");
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no async runtime")?.block_on(work)
+}
+
+/// Writes to standard output; a reader that has gone is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write the answer"),
+        _ => Ok(()),
+    }
+}

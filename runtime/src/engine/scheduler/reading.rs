@@ -1,0 +1,99 @@
+//! The piece of work of a step besides decoding: which pictures are claimed, whose turn it is, and what fits beside it.
+
+use super::super::encoder_cache::Claim;
+use super::{Budget, Scheduler, Tiles, Work};
+
+/// Tokens that take about as long as a tile, to compare sequences by what they have left.
+const TILE_IN_TOKENS: usize = 256;
+
+impl Scheduler {
+    /// The next piece of work: for one sequence, filled up with those of the same kind for others.
+    pub(super) fn work(&mut self, decoding: bool) -> Option<Work> {
+        let budget = if decoding { self.limits.while_decoding } else { self.limits.alone };
+        for index in self.turns() {
+            let work = match self.next(index)? {
+                Next::Encode => Work::Encode(self.encode(index, budget)),
+                Next::Prefill => Work::Prefill(self.prefill(index, budget)),
+                // Others hold the pictures' room; they come to their end without it.
+                Next::Nothing => continue,
+            };
+            self.oldest_next = !self.oldest_next;
+            return Some(work);
+        }
+        None
+    }
+
+    /// Claims pictures in the order of arrival, as far as there is room: none overtakes one that waits for room.
+    pub(super) fn claim_pictures(&mut self) {
+        for running in self.running.iter_mut().filter(|running| !running.decodes()) {
+            while let Some(picture) = running.unclaimed() {
+                match self.encoder.claim(&picture) {
+                    Claim::Hit => self.counts.encoder_hits += 1,
+                    Claim::Miss => self.counts.encoder_misses += 1,
+                    Claim::NoRoom => return,
+                }
+                running.claim();
+            }
+        }
+    }
+
+    /// The sequences that read, by index: first whose turn it is, then all in the order of arrival.
+    fn turns(&self) -> Vec<usize> {
+        let reading = || (0..self.running.len()).filter(|index| !self.running[*index].decodes());
+        let left = |index: &usize| {
+            let Budget { tokens, tiles } = self.running[*index].left(&self.encoder);
+            tokens.saturating_add(tiles.saturating_mul(TILE_IN_TOKENS))
+        };
+        let first = if self.oldest_next { None } else { reading().min_by_key(left) };
+        first.into_iter().chain(reading()).collect()
+    }
+
+    /// What a sequence needs next; `None` when it does not read.
+    fn next(&self, index: usize) -> Option<Next> {
+        let running = self.running.get(index).filter(|running| !running.decodes())?;
+        if running.claims().any(|(_, picture)| self.encoder.missing(&picture.key) > 0) {
+            return Some(Next::Encode);
+        }
+        Some(if running.readable() > 0 { Next::Prefill } else { Next::Nothing })
+    }
+
+    fn encode(&mut self, first: usize, budget: Budget) -> Vec<Tiles> {
+        let (mut tiles, mut left) = (Vec::new(), budget.tiles.max(1));
+        for index in std::iter::once(first).chain(0..self.running.len()) {
+            let running = &self.running[index];
+            for (image, picture) in running.claims() {
+                let range = self.encoder.advance(&picture.key, left);
+                if !range.is_empty() {
+                    left -= range.len();
+                    let (id, key) = (running.sequence.id, picture.key);
+                    tiles.push(Tiles { id, image, key, first: range.start, count: range.len() });
+                }
+            }
+        }
+        self.counts.tiles += tiles.iter().map(|tiles| tiles.count as u64).sum::<u64>();
+        self.counts.tile_steps += 1;
+        tiles
+    }
+
+    fn prefill(&mut self, first: usize, budget: Budget) -> Vec<super::Chunk> {
+        let (mut chunks, mut left) = (Vec::new(), budget.tokens.max(1));
+        for index in std::iter::once(first).chain((0..self.running.len()).filter(|index| *index != first)) {
+            if left == 0 || !matches!(self.next(index), Some(Next::Prefill)) {
+                continue;
+            }
+            let running = &mut self.running[index];
+            let rows = running.readable().min(left);
+            left -= rows;
+            chunks.push(running.prefill(rows, &mut self.encoder));
+        }
+        chunks
+    }
+}
+
+/// What a sequence needs before it decodes.
+enum Next {
+    Encode,
+    Prefill,
+    /// Room for its next picture.
+    Nothing,
+}

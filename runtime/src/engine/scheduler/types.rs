@@ -1,0 +1,143 @@
+//! What goes into the scheduler and what comes out.
+
+use std::ops::Add;
+
+use super::super::prefix::Content;
+use crate::image::ImageKey;
+
+/// Names a sequence; given out by the worker, rising.
+pub type SequenceId = u64;
+
+/// An amount of work besides decoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Tokens of prompts.
+    pub tokens: usize,
+    /// Tiles of pictures.
+    pub tiles: usize,
+}
+
+impl Add for Budget {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { tokens: self.tokens.saturating_add(other.tokens), tiles: self.tiles.saturating_add(other.tiles) }
+    }
+}
+
+/// Sizes of the scheduler.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sequences at the same time.
+    pub sequences: usize,
+    /// Blocks of the KV cache that sequences can have.
+    pub blocks: usize,
+    /// Most tokens or tiles of a step in which something decodes.
+    pub while_decoding: Budget,
+    /// Most tokens or tiles of any other step.
+    pub alone: Budget,
+    /// Most tokens and tiles of all prompts that are admitted and not read yet, where it is more than one prompt.
+    pub reading: Budget,
+    /// Bytes for rows of pictures.
+    pub encoder_bytes: u64,
+    /// Bytes of one such row.
+    pub row_bytes: u64,
+}
+
+/// A sequence as it arrives.
+#[derive(Debug)]
+pub struct Sequence {
+    /// Its name.
+    pub id: SequenceId,
+    /// Its prompt; at least one token.
+    pub content: Content,
+    /// Most tokens that it will have, prompt and answer together.
+    pub max_tokens: usize,
+}
+
+/// A sequence that runs from now on, for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The sequence.
+    pub id: SequenceId,
+    /// Tokens of its prompt that were found in the cache.
+    pub cached_tokens: usize,
+}
+
+/// One token of a running sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decode {
+    /// The sequence.
+    pub id: SequenceId,
+    /// Position of the token that is fed.
+    pub position: usize,
+}
+
+/// Consecutive tiles of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// A sequence that has the picture.
+    pub id: SequenceId,
+    /// Index of the picture in it.
+    pub image: usize,
+    /// The picture's name.
+    pub key: ImageKey,
+    /// First tile.
+    pub first: usize,
+    /// Number of tiles.
+    pub count: usize,
+}
+
+/// Consecutive tokens of a prompt, or of one that is read again with what was generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The sequence.
+    pub id: SequenceId,
+    /// First position.
+    pub start: usize,
+    /// Number of tokens.
+    pub rows: usize,
+    /// Whether the next token follows from the last of these.
+    pub last: bool,
+}
+
+/// Work for sequences that do not generate yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Run the vision tower.
+    Encode(Vec<Tiles>),
+    /// Read parts of prompts, one a sequence.
+    Prefill(Vec<Chunk>),
+}
+
+/// One step: drop `dropped`, decode all of `decode` together, then `work`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Sequences that run from now on.
+    pub admitted: Vec<Admission>,
+    /// Sequences that get their next token.
+    pub decode: Vec<Decode>,
+    /// At most one piece of other work.
+    pub work: Option<Work>,
+    /// Pictures whose rows nobody needs any more.
+    pub dropped: Vec<ImageKey>,
+}
+
+/// Sums since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tokens of prompts that were found in the prefix cache.
+    pub found_tokens: u64,
+    /// Tokens that were read again after a preemption.
+    pub read_again_tokens: u64,
+    /// Times that a sequence gave its blocks up.
+    pub preemptions: u64,
+    /// Pictures whose rows were there or under way.
+    pub encoder_hits: u64,
+    /// Pictures that had to be computed.
+    pub encoder_misses: u64,
+    /// Tiles that went through the vision tower.
+    pub tiles: u64,
+    /// Steps in which some did.
+    pub tile_steps: u64,
+}

@@ -1,0 +1,359 @@
+//! A world around the scheduler that does its steps with numbers in place of tensors, and checks each of them: every
+//! place of the KV cache holds a hash of all that it stands for, and the next token follows from what is read there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use vlm_runtime::engine::prefix::{Content, PictureRows};
+use vlm_runtime::engine::scheduler::{Chunk, Decode, Scheduler, Sequence, SequenceId, Step, Tiles, Work};
+use vlm_runtime::image::ImageKey;
+use vlm_runtime::ops::BLOCK_TOKENS;
+
+use crate::random::{Arrival, Scenario, mix};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Complete,
+    Cancelled,
+    Failed,
+}
+
+/// A request that has arrived and not ended.
+struct Alive {
+    content: Content,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    /// The hash of everything up to each position.
+    chain: Vec<u64>,
+    /// Places that hold what they should.
+    cached: usize,
+    /// Tokens to read until it decodes.
+    goal: usize,
+    running: bool,
+}
+
+pub struct World {
+    pub scheduler: Scheduler,
+    pub ended: BTreeMap<SequenceId, End>,
+    pub steps: usize,
+    scenario: Scenario,
+    alive: BTreeMap<SequenceId, Alive>,
+    cells: Vec<u64>,
+    /// Tiles that are computed, by picture.
+    tiles: HashMap<ImageKey, usize>,
+    last_admitted: Option<SequenceId>,
+    /// Pieces of work since the oldest that reads had one.
+    passed_over: (Option<SequenceId>, usize),
+    arrived: usize,
+}
+
+impl World {
+    pub fn new(scenario: &Scenario) -> Self {
+        Self {
+            scheduler: Scheduler::new(scenario.limits),
+            ended: BTreeMap::new(),
+            steps: 0,
+            cells: vec![0; (scenario.limits.blocks + 1) * BLOCK_TOKENS],
+            scenario: scenario.clone(),
+            alive: BTreeMap::new(),
+            tiles: HashMap::new(),
+            last_admitted: None,
+            passed_over: (None, 0),
+            arrived: 0,
+        }
+    }
+
+    pub fn alive(&self) -> Vec<SequenceId> {
+        self.alive.keys().copied().collect()
+    }
+
+    pub fn over(&self) -> bool {
+        self.alive.is_empty() && self.arrived == self.scenario.arrivals.len()
+    }
+
+    /// Lets those arrive whose time has come, or the next when nothing else is left.
+    pub fn arrivals(&mut self) {
+        while let Some(arrival) = self.scenario.arrivals.get(self.arrived)
+            && (arrival.step <= self.steps || self.alive.is_empty())
+        {
+            let (id, arrival) = (self.arrived as SequenceId, arrival.clone());
+            self.arrived += 1;
+            let content = content(&arrival);
+            let (prompt_tokens, new_tokens) = (content.len(), arrival.new_tokens);
+            let chain = chain(&content);
+            let max_tokens = prompt_tokens + new_tokens;
+            self.scheduler.push(Sequence { id, content: content.clone(), max_tokens });
+            let goal = prompt_tokens;
+            let alive = Alive { content, prompt_tokens, new_tokens, chain, cached: 0, goal, running: false };
+            self.alive.insert(id, alive);
+        }
+    }
+
+    pub fn cancel(&mut self, id: SequenceId) {
+        self.scheduler.finish(id);
+        self.end(id, End::Cancelled);
+    }
+
+    fn end(&mut self, id: SequenceId, how: End) {
+        assert!(self.alive.remove(&id).is_some() && self.ended.insert(id, how).is_none(), "{id} ends twice");
+    }
+
+    /// One step. `fails` says whether the work of a sequence fails; `leaves` whether its client is gone when its next
+    /// token comes.
+    pub fn step(&mut self, mut fails: impl FnMut(SequenceId) -> bool, mut leaves: impl FnMut(SequenceId) -> bool) {
+        let step = self.scheduler.step();
+        self.steps += 1;
+        self.see_admissions(&step);
+        for key in &step.dropped {
+            self.tiles.remove(key);
+        }
+        self.check_blocks();
+        self.check_decodes(&step);
+        self.check_turn(&step);
+        let decoding = !step.decode.is_empty();
+        assert!(decoding || step.work.is_some(), "a step does nothing although something is left");
+        for decode in &step.decode {
+            self.decode(decode, &mut fails);
+        }
+        for decode in &step.decode {
+            self.token(decode.id, &mut leaves);
+        }
+        let limits = self.scenario.limits;
+        let budget = if decoding { limits.while_decoding } else { limits.alone };
+        match step.work {
+            Some(Work::Encode(tiles)) => {
+                assert!(tiles.iter().map(|tiles| tiles.count).sum::<usize>() <= budget.tiles, "too many tiles");
+                for tiles in &tiles {
+                    self.encode(tiles, &mut fails);
+                }
+            }
+            Some(Work::Prefill(chunks)) => {
+                assert!(chunks.iter().map(|chunk| chunk.rows).sum::<usize>() <= budget.tokens, "too many tokens");
+                let different: HashSet<SequenceId> = chunks.iter().map(|chunk| chunk.id).collect();
+                assert_eq!(different.len(), chunks.len(), "two chunks of one sequence");
+                for chunk in &chunks {
+                    self.prefill(chunk, &mut fails);
+                }
+                for chunk in chunks.iter().filter(|chunk| chunk.last) {
+                    self.token(chunk.id, &mut leaves);
+                }
+            }
+            None => {}
+        }
+        self.check_pictures();
+    }
+
+    /// Takes note of who runs and who does not any more.
+    fn see_admissions(&mut self, step: &Step) {
+        for admission in &step.admitted {
+            assert!(self.last_admitted < Some(admission.id), "{} was overtaken", admission.id);
+            self.last_admitted = Some(admission.id);
+            let alive = self.alive.get_mut(&admission.id).expect("a sequence is admitted that is gone");
+            assert!(admission.cached_tokens < alive.prompt_tokens, "nothing is left to read");
+            (alive.cached, alive.running) = (admission.cached_tokens, true);
+        }
+        assert!(self.scheduler.running() <= self.scenario.limits.sequences);
+        let chunk_start = |id| match &step.work {
+            Some(Work::Prefill(chunks)) => chunks.iter().find(|chunk| chunk.id == id).map(|chunk| chunk.start),
+            _ => None,
+        };
+        for (id, alive) in &mut self.alive {
+            let runs = self.scheduler.get(*id).is_some();
+            if runs && !alive.running {
+                // What was found in the cache is checked when it is read.
+                alive.cached = chunk_start(*id).unwrap_or(usize::MAX);
+                alive.goal = alive.content.len();
+            } else if runs && alive.cached == usize::MAX {
+                alive.cached = chunk_start(*id).unwrap_or(usize::MAX);
+            }
+            alive.running = runs;
+        }
+        self.check_reading();
+    }
+
+    /// Prompts that wait to be read hold no more than they may.
+    fn check_reading(&self) {
+        let reading = self.alive.values().filter(|alive| alive.running && alive.cached < alive.goal);
+        let left: Vec<usize> = reading.map(|alive| alive.goal - alive.cached).collect();
+        let most = self.scenario.limits.reading.tokens;
+        assert!(left.len() <= 1 || left.iter().sum::<usize>() <= most, "{left:?} tokens are to be read");
+    }
+
+    /// Blocks in use are those of running sequences, and only equal contents are shared.
+    fn check_blocks(&self) {
+        let tables = self.alive.keys().filter_map(|id| Some((id, self.scheduler.get(*id)?.1)));
+        let mut owners: HashMap<u32, (SequenceId, usize)> = HashMap::new();
+        for (id, blocks) in tables {
+            let mut own = HashSet::new();
+            for (n, block) in blocks.iter().enumerate() {
+                assert!((1..=self.scenario.limits.blocks as u32).contains(block), "there is no block {block}");
+                assert!(own.insert(block), "{id} has block {block} twice");
+                if let Some((other, at)) = owners.insert(*block, (*id, n)) {
+                    let end = (n + 1) * BLOCK_TOKENS;
+                    let hash = |id: &SequenceId| self.alive[id].chain.get(end - 1).copied();
+                    let same = at == n && hash(id).is_some() && hash(id) == hash(&other);
+                    assert!(same, "block {block} belongs to {id} and to {other}");
+                }
+            }
+        }
+        assert_eq!(owners.len(), self.scheduler.pool().used(), "blocks are in use by nobody");
+    }
+
+    /// Everyone who has read all gets a token.
+    fn check_decodes(&self, step: &Step) {
+        let ids: Vec<SequenceId> = step.decode.iter().map(|decode| decode.id).collect();
+        let due = self.alive.iter().filter(|(_, alive)| alive.running && alive.cached != usize::MAX);
+        let due: Vec<SequenceId> = due.filter(|(_, alive)| alive.cached >= alive.goal).map(|(id, _)| *id).collect();
+        assert_eq!(ids, due, "not everyone who decodes gets a token");
+    }
+
+    /// The oldest that reads has every second piece of work at least.
+    fn check_turn(&mut self, step: &Step) {
+        let Some(work) = &step.work else { return };
+        let reads = |alive: &&Alive| alive.running && (alive.cached == usize::MAX || alive.cached < alive.goal);
+        let oldest = self.alive.iter().find(|(_, alive)| reads(alive)).map(|(id, _)| *id);
+        let served = match work {
+            Work::Encode(tiles) => {
+                // A picture that others need as well may be named for them.
+                let keys: Vec<ImageKey> = tiles.iter().map(|tiles| tiles.key).collect();
+                oldest.is_some_and(|id| self.alive[&id].content.pictures().iter().any(|p| keys.contains(&p.key)))
+                    || tiles.iter().any(|tiles| Some(tiles.id) == oldest)
+            }
+            Work::Prefill(chunks) => chunks.iter().any(|chunk| Some(chunk.id) == oldest),
+        };
+        let before = if self.passed_over.0 == oldest { self.passed_over.1 } else { 0 };
+        self.passed_over = (oldest, if served { 0 } else { before + 1 });
+        // Where pictures wait for room, the oldest may wait for those that hold it.
+        assert!(!self.scenario.roomy || self.passed_over.1 <= 1, "{oldest:?} is passed over again and again");
+    }
+
+    fn decode(&mut self, decode: &Decode, fails: &mut impl FnMut(SequenceId) -> bool) {
+        let alive = self.alive.get(&decode.id).expect("a sequence decodes that is gone");
+        assert_eq!((decode.position, alive.cached), (alive.chain.len() - 1, alive.chain.len() - 1));
+        self.feed(decode.id, decode.position, 1, fails);
+    }
+
+    fn prefill(&mut self, chunk: &Chunk, fails: &mut impl FnMut(SequenceId) -> bool) {
+        let alive = self.alive.get(&chunk.id).expect("a sequence is read that is gone");
+        assert!(chunk.rows > 0 && chunk.start == alive.cached, "{chunk:?} after {} tokens", alive.cached);
+        assert_eq!(chunk.last, chunk.start + chunk.rows == alive.goal);
+        for PictureRows { key, .. } in alive.content.rows_at(&(chunk.start..chunk.start + chunk.rows)) {
+            let picture = alive.content.pictures().iter().find(|picture| picture.key == key).unwrap();
+            assert_eq!(self.tiles.get(&key), Some(&picture.tiles), "a picture is read before it is seen");
+        }
+        self.feed(chunk.id, chunk.start, chunk.rows, fails);
+    }
+
+    /// Writes the places of some rows, and reads all before them as attention does.
+    fn feed(&mut self, id: SequenceId, start: usize, rows: usize, fails: &mut impl FnMut(SequenceId) -> bool) {
+        let fails = fails(id);
+        let blocks = self.scheduler.get(id).expect("a sequence without blocks").1.to_vec();
+        let place = |position: usize| blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS;
+        let alive = self.alive.get_mut(&id).unwrap();
+        for position in start..start + rows {
+            // Work that fails leaves anything behind.
+            self.cells[place(position)] = if fails { 1 } else { alive.chain[position] };
+        }
+        if fails {
+            self.scheduler.fail(id);
+            return self.end(id, End::Failed);
+        }
+        for position in 0..start + rows {
+            assert_eq!(self.cells[place(position)], alive.chain[position], "{id} reads foreign tokens at {position}");
+        }
+        alive.cached = start + rows;
+    }
+
+    fn encode(&mut self, tiles: &Tiles, fails: &mut impl FnMut(SequenceId) -> bool) {
+        // When another picture of the sequence has just failed, these tiles are computed all the same: for others.
+        if let Some(alive) = self.alive.get(&tiles.id) {
+            let picture = alive.content.pictures()[tiles.image];
+            assert!(alive.running && picture.key == tiles.key && tiles.first + tiles.count <= picture.tiles);
+        }
+        if tiles.first > 0 {
+            assert_eq!(self.tiles.get(&tiles.key), Some(&tiles.first), "tiles are left out or seen twice");
+        }
+        if self.alive.contains_key(&tiles.id) && fails(tiles.id) {
+            self.scheduler.restart_picture(&tiles.key);
+            self.scheduler.fail(tiles.id);
+            return self.end(tiles.id, End::Failed);
+        }
+        self.tiles.insert(tiles.key, tiles.first + tiles.count);
+    }
+
+    /// The token that follows from what was read.
+    fn token(&mut self, id: SequenceId, leaves: &mut impl FnMut(SequenceId) -> bool) {
+        let Some(alive) = self.alive.get_mut(&id) else { return };
+        assert_eq!(alive.cached, alive.chain.len(), "a token follows before everything is read");
+        let token = follows(alive.chain[alive.cached - 1]);
+        self.scheduler.token(id, token);
+        alive.content.push(token);
+        alive.chain.push(link(alive.chain[alive.cached - 1], u64::from(token)));
+        if leaves(id) {
+            self.cancel(id);
+        } else if alive.content.len() == alive.prompt_tokens + alive.new_tokens {
+            self.check_answer(id);
+            self.scheduler.finish(id);
+            self.end(id, End::Complete);
+        }
+    }
+
+    /// The whole answer is the one that the request gets alone.
+    fn check_answer(&self, id: SequenceId) {
+        let arrival = &self.scenario.arrivals[id as usize];
+        let mut alone = content(arrival);
+        let mut last = *chain(&alone).last().unwrap();
+        for _ in 0..arrival.new_tokens {
+            let token = follows(last);
+            alone.push(token);
+            last = link(last, u64::from(token));
+        }
+        let got = &self.alive[&id].content;
+        assert_eq!(got.ids(0..got.len()), alone.ids(0..alone.len()), "the answer of {id}");
+    }
+
+    fn check_pictures(&self) {
+        let largest = self.scenario.arrivals.iter().flat_map(|arrival| &arrival.prompt.images);
+        let largest = largest.map(|image| image.tokens as u64).max().unwrap_or(0);
+        let bytes = self.scheduler.encoder().bytes();
+        assert!(bytes <= self.scenario.limits.encoder_bytes.max(largest), "{bytes} bytes of pictures");
+    }
+
+    /// Everything has ended, and nothing is left.
+    pub fn check_end(&self) {
+        assert_eq!(self.ended.len(), self.scenario.arrivals.len(), "a request was lost");
+        assert!(self.scheduler.is_idle());
+        let pool = self.scheduler.pool();
+        assert_eq!((pool.used(), pool.available()), (0, self.scenario.limits.blocks), "a block leaked");
+        assert_eq!(self.scheduler.encoder().in_use(), 0, "a picture leaked");
+    }
+}
+
+fn content(arrival: &Arrival) -> Content {
+    Content::new(&mut arrival.prompt.clone(), 1000, arrival.long).unwrap()
+}
+
+/// For every position a number that stands for everything up to it.
+fn chain(content: &Content) -> Vec<u64> {
+    let mut all: Vec<u64> = content.ids(0..content.len()).iter().map(|id| u64::from(*id)).collect();
+    for picture in content.pictures() {
+        let key = picture.key.bytes().iter().fold(0, |key, byte| mix(key, u64::from(*byte)));
+        for (row, token) in all[picture.start..picture.end()].iter_mut().enumerate() {
+            *token = mix(key, row as u64);
+        }
+    }
+    let mut last = u64::from(content.long());
+    for token in &mut all {
+        last = link(last, *token);
+        *token = last;
+    }
+    all
+}
+
+fn link(before: u64, token: u64) -> u64 {
+    mix(before, token.wrapping_add(7))
+}
+
+fn follows(from: u64) -> u32 {
+    (mix(from, 3) % 3) as u32
+}

@@ -1,0 +1,286 @@
+//! Each reason provoked for real on the real node: the right word, one Event, and a clean recovery
+//! once the cause is gone. What is only valid in form ends as a condition within two seconds.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use vlm_tests::cluster::{apply, await_that, condition, kubectl};
+use vlm_tests::space::Space;
+use vlm_tests::tools::run;
+use vlm_tests::watch::{Seen, Watch};
+
+/// What a provocation expects.
+struct Case {
+    space: Space,
+    watch: Watch,
+}
+
+impl Case {
+    async fn new(name: &str) -> Self {
+        let space = Space::with_model(name).await;
+        // A pod that comes before the volume is bound is unschedulable for a moment.
+        let bound = ["wait", "pvc/tiny-llava", "-n", name, "--for=jsonpath={.status.phase}=Bound", "--timeout=30s"];
+        kubectl(&bound).unwrap();
+        let watch = Watch::start(&space.name, "tiny-llava").await;
+        Self { space, watch }
+    }
+
+    /// Applies the spec and waits for the reason, which must have its place in the failures too.
+    async fn fails(&self, spec: &Value, reason: &str, stalled: bool, words: &[&str]) -> Seen {
+        let from = self.watch.len();
+        self.space.apply(spec).unwrap();
+        self.told(from, reason, stalled, words).await
+    }
+
+    async fn told(&self, from: usize, reason: &str, stalled: bool, words: &[&str]) -> Seen {
+        let seen = self.watch.until_ready_is("False", reason, from, 90).await;
+        let object = &seen.object;
+        let message = condition(object, "Ready")["message"].as_str().unwrap().to_owned();
+        for word in words {
+            assert!(message.contains(word), "{reason}: {word:?} is missing from: {message}");
+        }
+        assert_eq!(object["status"]["failures"][0]["reason"], reason, "{}", object["status"]["failures"]);
+        let (given_up, at_work) = if stalled { ("True", "False") } else { ("False", "True") };
+        assert_eq!(condition(object, "Stalled")["status"], given_up, "{reason}");
+        assert_eq!(condition(object, "Reconciling")["status"], at_work, "{reason}");
+        println!("{reason}: {message}");
+        seen
+    }
+
+    /// Waits until the model answers with nothing left of the failure, and its reason was one Event.
+    async fn recovers(self, from: usize, reason: &str) {
+        let seen = self.watch.until_ready_is("True", "", from, 120).await;
+        let settled = |seen: &Seen| {
+            let says = |kind: &str| condition(&seen.object, kind)["status"].clone();
+            says("Ready") == "True" && says("Reconciling") == "False" && says("Stalled") == "False"
+        };
+        let seen = if settled(&seen) { seen } else { self.watch.until("settled", from, 60, settled).await };
+        let failures = &seen.object["status"]["failures"];
+        assert!(failures.is_null() || *failures == json!([]), "{reason} left {failures}");
+        assert_eq!(self.events(reason), 1, "{reason}: one Event per transition");
+        self.space.close();
+    }
+
+    /// How often an Event of this reason was told of the model.
+    fn events(&self, reason: &str) -> u64 {
+        let text = kubectl(&["get", "events.events.k8s.io", "-n", &self.space.name, "-o", "json"]).unwrap();
+        let all: Value = serde_json::from_str(&text).unwrap();
+        let of_model = all["items"].as_array().unwrap().iter();
+        let told = of_model.filter(|e| e["reason"] == reason && e["regarding"]["kind"] == "VisionModel");
+        told.map(|e| e["series"]["count"].as_u64().unwrap_or(1)).sum()
+    }
+}
+
+/// Manifests that a namespace of this name gets first.
+type Setup = fn(&str) -> String;
+
+/// Runs all at the same time, so that the whole takes as long as the slowest.
+async fn all_of(cases: Vec<tokio::task::JoinHandle<()>>) {
+    let results = futures::future::join_all(cases).await;
+    let failed = results.iter().filter(|result| result.is_err()).count();
+    assert!(failed == 0, "{failed} provocations failed; each has said why above");
+}
+
+/// A spec whose pods have these fields besides small resources.
+fn pod(fields: &Value) -> Value {
+    let mut pod = json!({"resources": {"requests": {"cpu": "20m", "memory": "16Mi"}, "limits": {"memory": "512Mi"}}});
+    for (name, value) in fields.as_object().unwrap() {
+        pod[name] = value.clone();
+    }
+    json!({"replicas": 1, "pod": pod})
+}
+
+fn limits(limits: &Value) -> Value {
+    pod(&json!({"resources": {"requests": {"cpu": "20m", "memory": "8Mi"}, "limits": limits}}))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_ails_a_container_is_told_and_forgotten_when_it_is_mended() {
+    let good = pod(&json!({}));
+    let edits: [(&str, &str, Value, bool, &[&str]); 5] = [
+        // The runtime's async library refuses to start so: a panic with an exit code of no table.
+        (
+            "p-crash",
+            "ContainerCrashLoopBackOff",
+            pod(&json!({"env": [{"name": "TOKIO_WORKER_THREADS", "value": "0"}]})),
+            false,
+            &["container server", "exit code 101", "TOKIO_WORKER_THREADS"],
+        ),
+        (
+            "p-oom",
+            "ContainerOOMKilled",
+            limits(&json!({"memory": "16Mi"})),
+            false,
+            &["spec.pod.resources.limits.memory", "exit code 137"],
+        ),
+        (
+            "p-config",
+            "ContainerConfigError",
+            pod(&json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "nope", "key": "k"}}}]})),
+            false,
+            &["nope", "container server"],
+        ),
+        (
+            "p-nowhere",
+            "Unschedulable",
+            pod(&json!({"nodeSelector": {"no": "such-node"}})),
+            false,
+            &["0/", "available", "pod tiny-llava-"],
+        ),
+        ("p-priority", "PodRefused", pod(&json!({"priorityClassName": "nope"})), false, &["nope"]),
+    ];
+    let edits = edits.map(|(name, reason, bad, stalled, words)| {
+        let (good, words) = (good.clone(), words.to_vec());
+        tokio::spawn(async move {
+            let case = Case::new(name).await;
+            case.fails(&bad, reason, stalled, &words).await;
+            // Kubernetes keeps times in seconds: what comes in the same one cannot be told apart.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let from = case.watch.len();
+            case.space.apply(&good).unwrap();
+            case.recovers(from, reason).await;
+        })
+    });
+    let arguments = tokio::spawn(async move {
+        let case = Case::new("p-arguments").await;
+        let mut bad = pod(&json!({}));
+        bad["context"] = json!({"maxTokens": 1_000_000});
+        case.fails(&bad, "InvalidArguments", true, &["max-tokens", "exit code 2"]).await;
+        let from = case.watch.len();
+        case.space.apply(&pod(&json!({}))).unwrap();
+        case.recovers(from, "InvalidArguments").await;
+    });
+    all_of(edits.into_iter().chain([arguments]).collect()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_befalls_a_running_pod_is_told_and_forgotten_when_it_is_over() {
+    let evicted = tokio::spawn(async {
+        let case = Case::new("p-evicted").await;
+        // The container's log is longer than this: the kubelet evicts the pod for it.
+        let tight = limits(&json!({"memory": "512Mi", "ephemeral-storage": "512"}));
+        case.fails(&tight, "PodEvicted", false, &["ephemeral", "pod tiny-llava-"]).await;
+        let from = case.watch.len();
+        case.space.apply(&pod(&json!({}))).unwrap();
+        let seen = case.watch.until_ready_is("True", "", from, 120).await;
+        let failures = &seen.object["status"]["failures"];
+        assert!(failures.is_null() || *failures == json!([]), "{failures}");
+        case.space.close();
+    });
+    let frozen = tokio::spawn(async {
+        let case = Case::new("p-frozen").await;
+        case.space.apply(&pod(&json!({}))).unwrap();
+        case.watch.until_ready_is("True", "", 0, 90).await;
+        // A moment apart, so that the second in which it was ready is not that in which it started.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let pid = server_of(&case.space).await;
+        let from = case.watch.len();
+        run(Command::new("kill").args(["-STOP", &pid])).unwrap();
+        case.told(from, "ProbeFailed", false, &["readiness probe", "container server"]).await;
+        let from = case.watch.len();
+        run(Command::new("kill").args(["-CONT", &pid])).unwrap();
+        case.recovers(from, "ProbeFailed").await;
+    });
+    all_of(vec![evicted, frozen]).await;
+}
+
+/// The process of the space's one server, found by the pod's uid in its cgroup.
+async fn server_of(space: &Space) -> String {
+    let uid = space.pods()[0]["metadata"]["uid"].as_str().unwrap().to_owned();
+    await_that("the server's process", 10, || async {
+        for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            if read("comm").starts_with("vlm-runtime") && read("cgroup").contains(&uid) {
+                return Ok(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Err(format!("no vlm-runtime in a cgroup of pod {uid}"))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_valid_and_impossible_is_a_condition_within_two_seconds() {
+    let service = |space: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: tiny-llava, namespace: {space}}}\nspec: {{ports: [{{port: 80}}]}}"
+        )
+    };
+    let quota = |space: &str| {
+        format!(
+            "apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: none, namespace: {space}}}\nspec: {{hard: {{pods: '0'}}}}"
+        )
+    };
+    let nothing = |_: &str| String::new();
+    let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
+    let cases: [(&str, &str, Setup, Value, &[&str]); 5] = [
+        ("i-refused", "SpecRefused", nothing, json!({"pod": {"resources": over}}), &["cpu", "limit"]),
+        ("i-taken", "NameTaken", service, json!({}), &["Service named tiny-llava"]),
+        (
+            "i-volume",
+            "VolumeNotFound",
+            nothing,
+            json!({"model": {"uri": "pvc://nope/x"}}),
+            &["PersistentVolumeClaim nope"],
+        ),
+        ("i-quota", "QuotaExceeded", quota, json!({}), &["exceeded quota: none"]),
+        ("i-priority", "PodRefused", nothing, json!({"pod": {"priorityClassName": "nope"}}), &["nope"]),
+    ];
+    for (name, reason, setup, spec, words) in cases {
+        let case = Case::new(name).await;
+        let before = setup(name);
+        if !before.is_empty() {
+            apply(&before).unwrap();
+        }
+        let manifest = serde_json::from_value(case.space.manifest(&spec)).unwrap();
+        let begun = std::time::Instant::now();
+        vlm_tests::watch::models(name).await.create(&kube::api::PostParams::default(), &manifest).await.unwrap();
+        let stalls = ["SpecRefused", "NameTaken", "VolumeNotFound"].contains(&reason);
+        let took = case.told(0, reason, stalls, words).await.at.duration_since(begun);
+        println!("{reason} after {took:?}");
+        assert!(took < Duration::from_secs(2), "{reason} took {took:?}");
+        case.space.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn broken_models_delay_no_other() {
+    let space = Space::with_model("t-broken").await;
+    vlm_tests::made_up::node().await;
+    let models = vlm_tests::watch::models(&space.name).await;
+    let create = |name: String, spec: Value| {
+        let (models, manifest) = (models.clone(), vlm_tests::made_up::manifest(&space, &name, &spec, false));
+        async move {
+            let object = serde_json::from_value(manifest).unwrap();
+            models.create(&kube::api::PostParams::default(), &object).await.unwrap();
+        }
+    };
+    let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
+    let refused = (0..20).map(|i| create(format!("refused-{i}"), json!({"pod": {"resources": over}})));
+    let homeless = (0..20).map(|i| create(format!("homeless-{i}"), json!({"model": {"uri": "pvc://nope/x"}})));
+    futures::future::join_all(refused).await;
+    futures::future::join_all(homeless).await;
+    await_that("all broken ones are told", 60, || async {
+        let all = models.list(&kube::api::ListParams::default()).await.map_err(|e| e.to_string())?.items;
+        let told = |object: &&kube::api::DynamicObject| {
+            let conditions = object.data["status"]["conditions"].as_array();
+            conditions.into_iter().flatten().any(|c| c["type"] == "Stalled" && c["status"] == "True")
+        };
+        let told = all.iter().filter(told).count();
+        if told == 40 { Ok(()) } else { Err(format!("{told} of 40")) }
+    })
+    .await;
+    let watch = Watch::start(&space.name, "healthy").await;
+    let begun = std::time::Instant::now();
+    create("healthy".to_owned(), json!({"replicas": 1})).await;
+    let seen = watch.until_ready_is("False", "Deploying", 0, 30).await;
+    println!("looked at after {:?}", seen.at.duration_since(begun));
+    assert!(seen.at.duration_since(begun) < Duration::from_secs(1), "{:?}", seen.at.duration_since(begun));
+    watch.until_ready_is("True", "", 0, 30).await;
+    // What nobody mends is not tried again and again.
+    let window = vlm_tests::idle::Window::after_settling(&space, 5).await;
+    let tries = vlm_tests::idle::writes(&window, |e| e["objectRef"]["namespace"] == space.name.as_str());
+    assert!(tries.len() <= 20, "{} writes in five seconds: {tries:#?}", tries.len());
+    space.close();
+}
