@@ -93,7 +93,7 @@ impl Driver {
         if code != 0 {
             return Err(DeviceError::NoGpu(format!("cuDeviceGet gives {code}")));
         }
-        let (text, length) = (name.as_mut_ptr().cast(), name.len() as c_int);
+        let (text, length) = (name.as_mut_ptr().cast(), c_int::try_from(name.len()).unwrap_or(c_int::MAX));
         let code = self.call::<GetName>("cuDeviceGetName", |get| unsafe { get(text, length, device) })?;
         done("cuDeviceGetName", code)?;
         let name = CStr::from_bytes_until_nul(&name).unwrap_or_default().to_string_lossy().into_owned();

@@ -78,7 +78,7 @@ struct Products<'a, T> {
 impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
     fn of(x: &'a CudaStorage, xl: &Layout, w: &'a CudaStorage, wl: &Layout) -> Result<Self> {
         let ((rows, inner), (outer, _)) = (xl.shape().dims2()?, wl.shape().dims2()?);
-        let aligned = |length: usize, bytes: usize| length * bytes % 16 == 0;
+        let aligned = |length: usize, bytes: usize| (length * bytes).is_multiple_of(16);
         let whole = [inner, wl.start_offset()].into_iter().all(|length| aligned(length, size_of::<T>()))
             && [inner, xl.start_offset()].into_iter().all(|length| aligned(length, size_of::<f32>()));
         let (device, x, w) = (&x.device, cuda::slice(x, xl)?, cuda::slice(w, wl)?);
@@ -117,9 +117,10 @@ impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
         let config = cuda::blocks([self.outer.div_ceil(4 * outputs), 1, 1], 128, 0)?;
         let kernel = Kernel::of(self.device, &LINEAR, &format!("few_rows_{format}_{}", self.rows))?;
         let none = 0u64;
-        match bias {
-            Some(bias) => launch!(kernel, config, &self.w, &self.x, bias, out, &inner, &outer, &whole),
-            None => launch!(kernel, config, &self.w, &self.x, &none, out, &inner, &outer, &whole),
+        if let Some(bias) = bias {
+            launch!(kernel, config, &self.w, &self.x, bias, out, &inner, &outer, &whole)
+        } else {
+            launch!(kernel, config, &self.w, &self.x, &none, out, &inner, &outer, &whole)
         }
     }
 
