@@ -277,7 +277,6 @@ async fn broken_models_delay_no_other() {
     let seen = watch.until_ready_is("False", "Deploying", 0, 30).await;
     println!("looked at after {:?}", seen.at.duration_since(begun));
     // Far below what forty failures one after another would take; the figure itself is printed.
-    println!("looked at after {:?}", seen.at.duration_since(begun));
     assert!(seen.at.duration_since(begun) < Duration::from_secs(10), "{:?}", seen.at.duration_since(begun));
     watch.until_ready_is("True", "", 0, 30).await;
     // What nobody mends is not tried again and again.
