@@ -34,7 +34,7 @@ pub struct Inspection {
     pub stored: Option<Stored>,
 }
 
-/// Bytes of the tensors by part, as they are stored.
+/// Bytes of the tensors by part, as they are stored; those that are never read belong to none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stored {
@@ -82,7 +82,9 @@ impl Stored {
         let mut sums = Self::default();
         for tensor in tensors {
             sums.tensors += 1;
-            *sums.sum(part(&tensor)) += tensor.bytes;
+            if let Some(part) = Part::of_tensor(tensor.name, tensor.axes) {
+                *sums.sum(part) += tensor.bytes;
+            }
         }
         sums
     }
@@ -100,98 +102,34 @@ impl Stored {
     }
 }
 
-/// The part of a tensor, by the names of every layout in which checkpoints are published. What has no name of its
-/// own belongs to the decoder.
-pub fn part(tensor: &StoredTensor<'_>) -> Part {
-    let name = tensor.name.strip_prefix("model.").unwrap_or(tensor.name);
-    if name.starts_with("vision_tower.") || name.starts_with("vision_model.") {
-        Part::Tower
-    } else if ["multi_modal_projector.", "mm_projector.", "mlp1."].iter().any(|prefix| name.starts_with(prefix)) {
-        Part::Projector
-    } else if name == "image_newline" {
-        Part::Newline
-    } else if name.ends_with("embed_tokens.weight") || name.ends_with("tok_embeddings.weight") {
-        Part::Embedding
-    } else if name.ends_with("lm_head.weight") || name == "language_model.output.weight" {
-        Part::Head
-    } else if tensor.axes > 1 {
-        Part::DecoderLinear
-    } else {
-        Part::DecoderNorm
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_layout_s_names_find_their_parts() {
-        let of = |name, axes| part(&StoredTensor { name, axes, bytes: 1 });
-        for (names, axes, expected) in [
-            (
-                &[
-                    "vision_tower.vision_model.embeddings.class_embedding",
-                    "model.vision_tower.vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight",
-                    "model.vision_tower.encoder.layer.0.attention.q_proj.weight",
-                    "vision_model.encoder.layers.0.ls1",
-                ][..],
-                2,
-                Part::Tower,
-            ),
-            (
-                &[
-                    "multi_modal_projector.linear_1.weight",
-                    "model.multi_modal_projector.linear_2.bias",
-                    "model.mm_projector.0.weight",
-                    "mlp1.3.weight",
-                ],
-                2,
-                Part::Projector,
-            ),
-            (&["image_newline", "model.image_newline"], 1, Part::Newline),
-            (
-                &[
-                    "language_model.model.embed_tokens.weight",
-                    "model.embed_tokens.weight",
-                    "language_model.model.tok_embeddings.weight",
-                ],
-                2,
-                Part::Embedding,
-            ),
-            (
-                &[
-                    "lm_head.weight",
-                    "language_model.lm_head.weight",
-                    "model.language_model.lm_head.weight",
-                    "language_model.output.weight",
-                ],
-                2,
-                Part::Head,
-            ),
-            (
-                &[
-                    "language_model.model.layers.0.self_attn.q_proj.weight",
-                    "language_model.model.layers.0.attention.wqkv.weight",
-                    "model.layers.39.mlp.down_proj.weight",
-                    "model.language_model.layers.0.mlp.gate_proj.weight",
-                ],
-                2,
-                Part::DecoderLinear,
-            ),
-            (
-                &[
-                    "model.norm.weight",
-                    "language_model.model.layers.0.input_layernorm.weight",
-                    "model.language_model.layers.0.self_attn.q_proj.bias",
-                ],
-                1,
-                Part::DecoderNorm,
-            ),
-        ] {
-            for name in names {
-                assert_eq!(of(name, axes), expected, "{name}");
-            }
-        }
+    fn bytes_are_summed_by_part_and_what_is_never_read_counts_for_none() {
+        let of = |name, axes, bytes| StoredTensor { name, axes, bytes };
+        let tensors = [
+            of("model.embed_tokens.weight", 2, 1),
+            of("model.layers.0.mlp.down_proj.weight", 2, 2),
+            of("model.layers.1.mlp.down_proj.weight", 2, 4),
+            of("model.norm.weight", 1, 8),
+            of("lm_head.weight", 2, 16),
+            of("vision_tower.vision_model.embeddings.class_embedding", 1, 32),
+            of("multi_modal_projector.linear_1.weight", 2, 64),
+            of("image_newline", 1, 128),
+            of("vision_tower.vision_model.embeddings.position_ids", 2, 256),
+        ];
+        let expected = Stored {
+            tensors: 9,
+            embedding_bytes: 1,
+            decoder_linear_bytes: 6,
+            decoder_norm_bytes: 8,
+            head_bytes: 16,
+            tower_bytes: 32,
+            projector_bytes: 64,
+            newline_bytes: 128,
+        };
+        assert_eq!(Stored::of(tensors), expected);
     }
 }

@@ -30,9 +30,11 @@ pub struct PlanArgs {
     /// File with `VisionModels`; - reads standard input.
     #[arg(short, long, value_name = "FILE")]
     pub filename: PathBuf,
-    /// Directory with the checkpoint that model.uri names.
+    /// Directory with the checkpoint that model.uri names, of all models of the file. Default: configuration and
+    /// headers of an hf:// repository are read from the hub, at the address in `HF_ENDPOINT` and with the token in
+    /// `HF_TOKEN` where those are set.
     #[arg(long, value_name = "DIR")]
-    pub checkpoint: PathBuf,
+    pub checkpoint: Option<PathBuf>,
     /// GPU catalogue in the place of the one that comes with the chart.
     #[arg(long, value_name = "FILE")]
     pub gpu_types: Option<PathBuf>,

@@ -1,15 +1,24 @@
-//! What is known of a checkpoint without its weights: its description, the sizes of its tensors, its licence. The one
-//! place that reads any; from a directory.
+//! What is known of a checkpoint without its weights: its description, the sizes of its tensors, its licence; of a
+//! directory or of a repository on the hub. What a checkpoint's files are is the crate hub's.
 
-mod files;
-mod header;
 mod licence;
+mod remote;
 
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use vlm_catalog::architecture::raw::RawConfig;
 use vlm_catalog::architecture::{ArchitectureError, ModelConfig, describe};
 use vlm_catalog::checkpoint::{CheckpointSize, Head, StoredError};
+use vlm_contract::diagnosis::Cause;
+use vlm_contract::uri::{ModelUri, UriError};
+use vlm_hub::header::TensorPlace;
+use vlm_hub::{HubError, needed, volume};
+
+pub use remote::of_uri;
+
+/// The model's card.
+const CARD: &str = "README.md";
 
 /// What is known of a checkpoint.
 #[derive(Clone, Debug)]
@@ -22,6 +31,8 @@ pub struct Checkpoint {
     pub exact: bool,
     /// Bytes of its weight files; `None` when there are none here.
     pub weight_bytes: Option<u64>,
+    /// The commit, of a repository.
+    pub revision: Option<String>,
     /// Its licence, as its card says.
     pub licence: Option<String>,
 }
@@ -29,22 +40,20 @@ pub struct Checkpoint {
 /// Why nothing is known; without a full stop.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is not what its name says.
-    #[error("{}: {reason}", path.display())]
-    Malformed {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// A file of a directory is missing, or not what its name says.
+    #[error("{0}")]
+    File(HubError),
+    /// A repository cannot be read.
+    #[error("{}", remote::said(.0))]
+    Hub(HubError),
+    /// The model is on a volume of the cluster.
+    #[error(
+        "{0} is on a volume of the cluster, which is not read from here; name a copy of its directory with --checkpoint"
+    )]
+    Claim(ModelUri),
+    /// The model is nowhere.
+    #[error("spec.model.uri: {0}")]
+    Uri(UriError),
     /// The model is of a kind that is not served.
     #[error(transparent)]
     Architecture(#[from] ArchitectureError),
@@ -53,24 +62,74 @@ pub enum CheckpointError {
     Stored(#[from] StoredError),
 }
 
+impl CheckpointError {
+    /// The row of the diagnosis table.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::File(error) | Self::Hub(error) => error.cause(),
+            Self::Claim(_) | Self::Uri(_) => Cause::InvalidArguments,
+            Self::Architecture(_) => Cause::UnsupportedArchitecture,
+            Self::Stored(_) => Cause::WeightsCorrupt,
+        }
+    }
+}
+
+/// What files tell, whichever way they were read.
+struct Found {
+    config: Vec<u8>,
+    tensors: Option<Vec<TensorPlace>>,
+    weight_bytes: Option<u64>,
+    revision: Option<String>,
+    card: Option<Vec<u8>>,
+}
+
 /// Reads the checkpoint in `dir`: `config.json`, and of the weights and the card what is there.
 ///
 /// # Errors
 /// When `config.json` is missing or of a model that is not served, or a file is not what its name says.
-pub fn read(dir: &Path) -> Result<Checkpoint, CheckpointError> {
-    let path = dir.join("config.json");
-    let json = files::small(&path)?
-        .ok_or_else(|| CheckpointError::Read { path: path.clone(), source: std::io::ErrorKind::NotFound.into() })?;
-    let raw: RawConfig = files::json(&path, &json)?;
+pub fn of_directory(dir: &Path) -> Result<Checkpoint, CheckpointError> {
+    let (config, tensors, weight_bytes) = match volume::facts(dir) {
+        Ok(facts) => (facts.config, facts.tensors, Some(facts.weight_bytes)),
+        // A plan needs no weights: the description tells how large they are.
+        Err(HubError::NoWeights { .. }) => {
+            (volume::small(&dir.join(needed::CONFIG)).map_err(CheckpointError::File)?, None, None)
+        }
+        Err(error) => return Err(CheckpointError::File(error)),
+    };
+    let card = match volume::small(&dir.join(CARD)) {
+        Ok(card) => Some(card),
+        Err(HubError::Missing { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(CheckpointError::File(error)),
+    };
+    let found = Found { config, tensors, weight_bytes, revision: None, card };
+    known(found, &dir.join(needed::CONFIG).display().to_string())
+}
+
+/// Describes what was found; `name` is that of its configuration.
+fn known(found: Found, name: &str) -> Result<Checkpoint, CheckpointError> {
+    let malformed = |e: &dyn std::fmt::Display| {
+        let reason = e.to_string().chars().take(500).collect();
+        CheckpointError::File(HubError::Malformed { file: name.to_owned(), reason })
+    };
+    let mut reader = serde_json::Deserializer::from_slice(&found.config);
+    let raw: RawConfig = serde_path_to_error::deserialize(&mut reader).map_err(|e| malformed(&e))?;
+    reader.end().map_err(|e| malformed(&e))?;
     let config = describe(&raw)?;
-    let card = files::small(&dir.join("README.md"))?;
-    let licence = card.as_deref().map(String::from_utf8_lossy).and_then(|card| licence::of_card(&card));
-    let found = files::weights(dir)?;
     let size = match &found.tensors {
-        Some(tensors) => CheckpointSize::of_stored(&config, tensors.iter().map(|(name, shape)| (&**name, &**shape)))?,
+        Some(tensors) => {
+            CheckpointSize::of_stored(&config, tensors.iter().map(|tensor| (&*tensor.name, &*tensor.shape)))?
+        }
         None => CheckpointSize::of(&config, Head::Stored),
     };
-    Ok(Checkpoint { config, size, exact: found.tensors.is_some(), weight_bytes: found.bytes, licence })
+    let licence = found.card.as_deref().map(String::from_utf8_lossy).and_then(|card| licence::of_card(&card));
+    Ok(Checkpoint {
+        config,
+        size,
+        exact: found.tensors.is_some(),
+        weight_bytes: found.weight_bytes,
+        revision: found.revision,
+        licence,
+    })
 }
 
 #[cfg(test)]

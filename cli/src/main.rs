@@ -6,15 +6,24 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use kubectl_vlm::args::{Cli, Command};
+use kubectl_vlm::checkpoint::CheckpointError;
 use kubectl_vlm::{cluster, logs, plan, status};
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
-        Command::Plan(args) => {
-            let (text, fits) = plan::run(&args)?;
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("Error: {error:?}");
+        // Those of the contract's table, which the server ends with for the same cause.
+        error.downcast_ref::<CheckpointError>().map_or(ExitCode::FAILURE, |error| error.cause().exit_code().into())
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Plan(args) => block_on(async {
+            let (text, fits) = plan::run(&args).await?;
             print(&text)?;
             Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        }),
         Command::Status(args) => block_on(async {
             let cluster = cluster::connect(&args.cluster).await?;
             print(&status::run(&cluster, &args.name).await?)?;

@@ -17,6 +17,8 @@ pub struct Manifest {
     pub name: String,
     /// Where the weights are.
     pub uri: String,
+    /// Branch, tag or commit of a repository.
+    pub revision: String,
     /// Quantisation, context and concurrency.
     pub wish: Wish,
     /// `spec.gpu.type`.
@@ -119,6 +121,7 @@ fn one(value: &Value) -> Result<Manifest, ManifestError> {
         max_concurrency: count("maxConcurrency", context.max_concurrency)?,
     };
     Ok(Manifest {
+        revision: model.spec.model.revision().to_owned(),
         uri: model.spec.model.uri,
         wish,
         gpu_type: beside.spec.gpu.map(|gpu| gpu.r#type),
@@ -171,6 +174,9 @@ spec:
         assert_eq!(names, ["b", "llava"]);
         let b = read(&list).unwrap().remove(0);
         assert_eq!((b.wish, b.gpu_type, b.memory_limit_bytes), (Wish::default(), None, None));
+        assert_eq!(b.revision, "main");
+        let tagged = FULL.replace("{uri: 'pvc://weights/llava'}", "{uri: 'hf://a/b', revision: v1}");
+        assert_eq!(read(&tagged).unwrap()[0].revision, "v1");
     }
 
     #[test]

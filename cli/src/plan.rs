@@ -1,4 +1,5 @@
-//! `plan`: whether the models of a file fit, on which GPUs, and what they cost. Pure, apart from reading files.
+//! `plan`: whether the models of a file fit, on which GPUs, and what they cost. Pure, apart from reading
+//! files and asking the hub.
 
 mod cost;
 mod report;
@@ -26,17 +27,27 @@ const MAX_FILE: u64 = 8 << 20;
 /// The plan in the wished form, and whether all models fit.
 ///
 /// # Errors
-/// A file that cannot be read or is not what it must be, an unknown GPU type, a context that the model does not take.
-pub fn run(args: &PlanArgs) -> anyhow::Result<(String, bool)> {
+/// A file or a repository that cannot be read or is not what it must be, an unknown GPU type, a context that the model
+/// does not take.
+pub async fn run(args: &PlanArgs) -> anyhow::Result<(String, bool)> {
     let named = |path: &Path| format!("cannot plan {}", path.display());
     let manifests = manifest::read(&text(&args.filename)?).with_context(|| named(&args.filename))?;
     let types = match &args.gpu_types {
         None => GpuTypes::parse(SHIPPED)?,
         Some(path) => GpuTypes::parse(&text(path)?).with_context(|| path.display().to_string())?,
     };
-    let checkpoint = checkpoint::read(&args.checkpoint).context("the checkpoint is not known")?;
-    let plans = manifests.iter().map(|manifest| plan(manifest, &checkpoint, &types, &args.load));
-    let reports = plans.collect::<anyhow::Result<Vec<_>>>()?;
+    let unknown = "the checkpoint is not known";
+    let given = args.checkpoint.as_deref().map(checkpoint::of_directory).transpose().context(unknown)?;
+    let mut reports = Vec::new();
+    for manifest in &manifests {
+        let checkpoint = match &given {
+            Some(checkpoint) => checkpoint.clone(),
+            None => checkpoint::of_uri(&manifest.uri, &manifest.revision)
+                .await
+                .with_context(|| format!("{}: {unknown}", manifest.name))?,
+        };
+        reports.push(plan(manifest, &checkpoint, &types, &args.load)?);
+    }
     let fits = reports.iter().all(|report| report.fit.verdict != "DoesNotFit");
     let text = match args.output {
         Output::Table => reports.iter().map(table::render).collect::<Vec<_>>().join("\n"),

@@ -53,7 +53,11 @@ fn tensors(file: &mut File, size: u64, path: &Path) -> Result<Vec<TensorPlace>, 
     header::parse(&json, size).map_err(malformed)
 }
 
-fn small(path: &Path) -> Result<Vec<u8>, HubError> {
+/// A small file, such as a configuration or a card, whole.
+///
+/// # Errors
+/// When it is missing, no regular file, or has more than [`MAX_BYTES`].
+pub fn small(path: &Path) -> Result<Vec<u8>, HubError> {
     let (file, size) = open(path)?;
     let too_large = || HubError::TooLarge { what: path.display().to_string(), limit: MAX_BYTES };
     if size > MAX_BYTES {

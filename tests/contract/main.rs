@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("vlm-crds", &["vlm-catalog", "vlm-contract"]),
     ("vlm-runtime", &["vlm-catalog", "vlm-contract", "vlm-hub"]),
     ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract", "vlm-hub"]),
-    ("kubectl-vlm", &["vlm-crds", "vlm-catalog", "vlm-contract"]),
+    ("kubectl-vlm", &["vlm-crds", "vlm-catalog", "vlm-contract", "vlm-hub"]),
     ("vlm-tests", &["vlm-catalog", "vlm-contract", "vlm-crds"]),
     ("vlm-test-hub", &[]),
 ];

@@ -34,6 +34,9 @@ pub struct Report {
 pub struct ModelReport {
     /// Where the weights are.
     pub uri: String,
+    /// The commit of a repository that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Its family.
     pub family: String,
     /// Numbers in all tensors.
@@ -121,6 +124,7 @@ impl ModelReport {
         let config = &checkpoint.config;
         Self {
             uri: manifest.uri.clone(),
+            revision: checkpoint.revision.clone(),
             family: format!("{:?}", config.family),
             parameters: checkpoint.size.parameters(),
             weight_file_bytes: checkpoint.weight_bytes,

@@ -11,10 +11,11 @@ use super::report::{FitReport, GpuRow, Report};
 pub(super) fn render(report: &Report) -> String {
     let model = &report.model;
     let exact = if model.exact { "by the stored tensors" } else { "by config.json, no weights were read" };
+    let commit = model.revision.as_deref().map(|commit| format!(" at {commit}")).unwrap_or_default();
     let licence = model.licence.as_deref().unwrap_or("not stated: read the model's page before using it");
     let device = report.gpu_type.as_deref().unwrap_or("processors, no GPU");
     let head = [
-        ("model", model.uri.clone()),
+        ("model", format!("{}{commit}", model.uri)),
         ("family", format!("{}, {:.2} billion parameters ({exact})", model.family, model.parameters as f64 / 1e9)),
         ("licence", licence.to_owned()),
         ("takes", format!("{} tokens, of which a picture is up to {}", model.longest_tokens, model.image_tokens)),

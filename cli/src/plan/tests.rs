@@ -34,7 +34,9 @@ impl Case {
         let (manifest, dir) = (self.path("model.yaml"), self.dir.path().to_owned());
         let line = ["kubectl-vlm", "plan", "-f", manifest.to_str().unwrap(), "--checkpoint", dir.to_str().unwrap()];
         match Cli::try_parse_from(line.iter().chain(more)).unwrap().command {
-            Command::Plan(args) => run(&args),
+            Command::Plan(args) => {
+                tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(super::run(&args))
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -81,11 +81,13 @@ fn a_tower_that_is_stored_is_not_added_again() {
 fn names_of_every_layout_find_their_part() {
     use Part::{DecoderLinear, DecoderNorm, Embedding, Head, Newline, Projector, Tower};
     for (name, axes, part) in [
+        ("model.embed_tokens.weight", 2, Some(Embedding)),
         ("language_model.model.embed_tokens.weight", 2, Some(Embedding)),
         ("model.language_model.embed_tokens.weight", 2, Some(Embedding)),
         ("language_model.model.tok_embeddings.weight", 2, Some(Embedding)),
         ("language_model.lm_head.weight", 2, Some(Head)),
         ("lm_head.weight", 2, Some(Head)),
+        ("model.language_model.lm_head.weight", 2, Some(Head)),
         ("language_model.output.weight", 2, Some(Head)),
         ("language_model.model.layers.0.attention.wqkv.weight", 2, Some(DecoderLinear)),
         ("language_model.model.layers.0.feed_forward.w1.weight", 2, Some(DecoderLinear)),
@@ -94,6 +96,8 @@ fn names_of_every_layout_find_their_part() {
         ("model.layers.0.self_attn.rotary_emb.inv_freq", 1, None),
         ("vision_tower.vision_model.embeddings.position_ids", 2, None),
         ("vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight", 2, Some(Tower)),
+        ("vision_tower.vision_model.embeddings.class_embedding", 1, Some(Tower)),
+        ("model.vision_tower.vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight", 2, Some(Tower)),
         ("vision_model.encoder.layers.0.attn.qkv.weight", 2, Some(Tower)),
         ("model.vision_tower.encoder.layer.0.lambda_1", 1, Some(Tower)),
         ("mlp1.1.weight", 2, Some(Projector)),
