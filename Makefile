@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
+.PHONY: images-cuda clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -58,9 +58,10 @@ test: ## all tests of CI, those on a real cluster among them
 test-fast: ## the tests that need no cluster
 	@tests/phases.sh fast
 
-lint: shellcheck ## format, clippy, docs, shell scripts
+lint: shellcheck ## format, clippy, the CUDA code as well, docs, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(WITH_CLUSTER) --all-targets -- -D warnings
+	$(MAKE) --no-print-directory cuda-lint
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WITH_CLUSTER) --no-deps --quiet
 
 shellcheck:
@@ -87,6 +88,9 @@ plugin: build ## kubectl vlm: plan, status, logs (BIN=folder; ~/.local/bin unles
 
 images: build ## container images (PUSH=1 IMAGE_PREFIX=registry/path pushes them)
 	@images/build.sh
+
+images-cuda: cuda ## the container image of the runtime for GPUs (the same flags)
+	@PYTHON='$(PYTHON)' images/build.sh runtime-cuda
 
 kube: ## Kubernetes for the local cluster, and tools of the tests, from Go modules
 	@tests/cluster/build.sh

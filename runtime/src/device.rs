@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use thiserror::Error;
 use vlm_contract::diagnosis::Cause;
 
-pub use memory::{Demand, check_memory};
+pub use memory::{Demand, check_memory, peak_bytes};
 
 /// The oldest driver with CUDA 13.0, whose machine code and libraries are used.
 pub const OLDEST_DRIVER: &str = "580";
@@ -128,6 +128,15 @@ pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
 /// Whether no work on `device` can succeed any more: an error on a GPU that stays, such as an access outside of memory.
 pub fn is_lost(device: &Device) -> bool {
     !device.is_cpu() && device.synchronize().is_err()
+}
+
+/// What `device` is called.
+pub fn name(device: &Device) -> String {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::name(device);
+    }
+    if device.is_cpu() { format!("CPU, {} threads", rayon::current_num_threads()) } else { "GPU".to_owned() }
 }
 
 #[cfg(feature = "cuda")]

@@ -5,6 +5,8 @@
 pub mod blocks;
 pub mod encoder_cache;
 mod executor;
+#[cfg(feature = "cuda")]
+mod graphs;
 pub mod prefix;
 mod rate;
 mod request;
@@ -21,7 +23,7 @@ pub use request::{
     ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
     TokenStream,
 };
-pub use sampling::{NotFinite, choose};
+pub use sampling::{NotFinite, choose, uniform};
 pub use steps::{CHUNK, Steps};
 
 use candle_core::Device;
@@ -36,10 +38,6 @@ use scheduler::{Budget, Limits};
 use shared::Shared;
 use worker::{Submission, Worker};
 
-/// Work besides decoding in one step while other sequences decode, on a processor: a fraction of a second.
-const WHILE_DECODING: Budget = Budget { tokens: 128, tiles: 1 };
-/// The same while none does.
-const ALONE: Budget = Budget { tokens: CHUNK, tiles: 4 };
 /// Work of prompts that hold blocks before they have been read.
 const READING: Budget = Budget { tokens: 16_384, tiles: 64 };
 
@@ -113,11 +111,12 @@ impl Engine {
         options: &EngineOptions,
     ) -> Result<Self, CheckpointError> {
         let shared = Arc::new(Shared::new(options.max_concurrency, options.max_queue));
+        let [while_decoding, alone] = executor.budgets();
         let limits = Limits {
             sequences: options.max_concurrency,
             blocks: sizes.blocks.saturating_sub(1),
-            while_decoding: WHILE_DECODING,
-            alone: ALONE,
+            while_decoding,
+            alone,
             reading: READING,
             encoder_bytes: options.encoder_cache_bytes,
             row_bytes: sizes.row_bytes,

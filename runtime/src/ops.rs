@@ -17,6 +17,7 @@ mod gather;
 mod kv_cache;
 mod linear;
 mod norm;
+mod read;
 mod residual;
 mod rope;
 mod stem;
@@ -24,12 +25,15 @@ mod tile_attention;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
+#[cfg(feature = "cuda")]
+pub use batch::DeviceRows;
 pub use batch::{Batch, Row, Segment};
 pub use element::largest;
-pub use gather::gather;
+pub use gather::{gather, gather_at};
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
+pub use read::read;
 pub use residual::{add, add_scaled};
 pub use rope::RopeTable;
 pub use stem::stem;

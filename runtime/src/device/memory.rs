@@ -54,6 +54,28 @@ pub fn check_memory(device: &Device, demand: Demand) -> Result<(), DeviceError> 
     free_bytes(device)?.and_then(|free| demand.refusal(free)).map_or(Ok(()), Err)
 }
 
+/// Most bytes of `device` that were taken at a time since the last call; `None` on a CPU.
+///
+/// # Errors
+/// What the driver says.
+#[cfg(feature = "cuda")]
+pub fn peak_bytes(device: &Device) -> Result<Option<u64>, DeviceError> {
+    match device {
+        Device::Cuda(device) => super::cuda::peak_bytes(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Most bytes of `device` that were taken at a time since the last call; `None` on a CPU.
+///
+/// # Errors
+/// None without CUDA.
+#[cfg(not(feature = "cuda"))]
+#[expect(clippy::unnecessary_wraps, reason = "a build with CUDA asks the driver")]
+pub fn peak_bytes(_: &Device) -> Result<Option<u64>, DeviceError> {
+    Ok(None)
+}
+
 #[cfg(feature = "cuda")]
 fn free_bytes(device: &Device) -> Result<Option<u64>, DeviceError> {
     match device {

@@ -1,12 +1,16 @@
 //! One decoder for the Llama kind: embeddings in, hidden states out, logits of chosen rows.
 
-use candle_core::{Result, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::Device;
+use candle_core::{Result, Tensor, bail};
 use vlm_catalog::architecture::TextConfig;
 use vlm_catalog::quantization::LinearRole;
 
 use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
-use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, add, attention, gather, silu_mul};
+#[cfg(feature = "cuda")]
+use crate::ops::DeviceRows;
+use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, add, attention, gather, gather_at, silu_mul};
 
 /// The decoder.
 pub struct Language {
@@ -78,9 +82,36 @@ impl Language {
         Ok(x)
     }
 
+    /// As [`Self::embed`], of ids that are on the device and known to be of the vocabulary: `[ids]` in u32.
+    pub fn embed_at(&self, ids: &Tensor) -> Result<Tensor> {
+        gather_at(&self.embedding, ids)
+    }
+
+    /// Logits `[rows, vocabulary]` of all hidden states.
+    pub fn all_logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.forward(&self.norm.forward(hidden)?)
+    }
+
+    /// Refuses ids and rows that [`Self::embed`] and [`Self::forward`] would.
+    pub fn check(&self, ids: &[u32], batch: &Batch, cache: &KvCache) -> Result<()> {
+        let vocabulary = self.embedding.dim(0)?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+            bail!("the token {id} is beyond the vocabulary of {vocabulary}")
+        }
+        self.rope.check(batch)?;
+        cache.check(batch)
+    }
+
+    /// Puts the rows of `batch` in the place of those of a recorded step.
+    #[cfg(feature = "cuda")]
+    pub fn place(&self, batch: &Batch, rows: &mut DeviceRows) -> Result<()> {
+        let Device::Cuda(device) = self.embedding.device() else { bail!("the model is not on a GPU") };
+        rows.replace(batch, &self.rope, device)
+    }
+
     /// Logits `[rows, vocabulary]` of the hidden states of `rows`.
     pub fn logits(&self, hidden: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward(&gather(hidden, rows)?)?)
+        self.all_logits(&gather(hidden, rows)?)
     }
 }
 

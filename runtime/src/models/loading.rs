@@ -134,7 +134,7 @@ impl Loading {
         self.in_memory(tensors)?.to_device(&self.device).map_err(|e| start(&e))
     }
 
-    /// All parts as one tensor. One part at a time is in memory beside it.
+    /// All parts as one tensor, where they are. One part at a time is in memory beside it.
     fn in_memory(&self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
         let dtype = self.precision.dtype;
         let names = tensors.names();
@@ -153,7 +153,7 @@ impl Loading {
             return convert(part, name);
         }
         let shape = (tensors.output(), tensors.input());
-        let joined = Tensor::zeros(shape, dtype, &Device::Cpu).map_err(|e| start(&e))?;
+        let joined = Tensor::zeros(shape, dtype, tensors.device()).map_err(|e| start(&e))?;
         let mut row = 0;
         for (part, name) in parts {
             let part = convert(part, name)?;
@@ -173,7 +173,8 @@ impl Loading {
         for (part, name) in tensors.weights().zip(&names) {
             let part = part?;
             check_range(&part, name, "a quantised weight", "load it without quantization")?;
-            builder.append(&part).map_err(|e| failed(name, &e))?;
+            let appended = if part.device().is_cpu() { builder.append(&part) } else { builder.append_alike(&part) };
+            appended.map_err(|e| failed(name, &e))?;
         }
         let weight = Weight::Blocks(builder.finish(&self.device).map_err(|e| failed(first, &e))?);
         self.count(tensors.output() * tensors.input(), weight.bytes());
@@ -202,8 +203,12 @@ impl Loading {
     }
 }
 
-/// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite.
+/// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite. One that is on a GPU before
+/// it is loaded was drawn there, within the range.
 fn check_range(tensor: &Tensor, name: &str, format: &str, mend: &'static str) -> Result<(), CheckpointError> {
+    if !tensor.device().is_cpu() {
+        return Ok(());
+    }
     let value = largest(tensor).map_err(|e| start(&e))?;
     if !value.is_finite() {
         return Err(CheckpointError::NotFiniteTensor { name: name.to_owned() });

@@ -110,6 +110,12 @@ impl Batch {
         Ok(Arc::clone(self.on_gpu.get_or_init(|| rows)))
     }
 
+    /// `rows` rows of the dummy block that are on a GPU already, where they will be replaced before each step.
+    #[cfg(feature = "cuda")]
+    pub fn placed(rows: usize, on_gpu: Arc<DeviceRows>) -> Self {
+        Self { on_gpu: OnceLock::from(on_gpu), ..Self::padded(&[], rows) }
+    }
+
     /// Index of each segment's last row.
     pub fn last_rows(&self) -> &[u32] {
         &self.last

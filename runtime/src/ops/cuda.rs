@@ -40,6 +40,7 @@ modules! {
     KV_CACHE = "kv_cache",
     LINEAR = "linear",
     NORM = "norm",
+    READ = "read",
     RESIDUAL = "residual",
     STEM = "stem",
     TILE_ATTENTION = "tile_attention",

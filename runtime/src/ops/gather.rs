@@ -17,7 +17,12 @@ pub fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
         bail!("there is no row {id} in a table of {rows}")
     }
-    table.apply_op2_no_bwd(&Tensor::new(ids, table.device())?, &Gather)
+    gather_at(table, &Tensor::new(ids, table.device())?)
+}
+
+/// As [`gather`], of rows whose numbers are on the device of `table` and known to be among them.
+pub fn gather_at(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    table.apply_op2_no_bwd(ids, &Gather)
 }
 
 struct Gather;

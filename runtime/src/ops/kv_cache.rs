@@ -53,6 +53,19 @@ impl KvCache {
         Ok(Self { layers })
     }
 
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        self.layers.first().map_or(&Device::Cpu, Tensor::device)
+    }
+
+    /// Refuses rows that are not in the cache, as every layer of a step does.
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        match self.layers.first() {
+            Some(layer) => KvShape::of(layer.layout())?.check(batch),
+            None => Ok(()),
+        }
+    }
+
     /// The tensor of one layer.
     pub fn layer(&self, layer: usize) -> &Tensor {
         &self.layers[layer]

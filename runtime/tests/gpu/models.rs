@@ -8,7 +8,8 @@ use vlm_contract::diagnosis::Cause;
 use vlm_runtime::args::{ModelArgs, VerifyArgs};
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::commands::verify::{Report, verify};
-use vlm_runtime::device::{Demand, DeviceChoice, check_memory};
+use vlm_runtime::device::{Demand, DeviceChoice, check_memory, open};
+use vlm_runtime::engine::Steps;
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::{Dtype, Precision, PrecisionArgs};
@@ -83,6 +84,52 @@ fn sequences_side_by_side_are_what_each_is_alone() {
             let alone = language.logits(&hidden, batch.last_rows()).unwrap();
             assert_near(&all.narrow(0, n, 1).unwrap(), &alone, limit, &format!("sequence {n} in {dtype:?}"));
         }
+    }
+}
+
+#[test]
+fn replayed_steps_are_what_unrecorded_ones_are() {
+    if gpu().is_none() {
+        return;
+    }
+    // Of its own stream: what others launch meanwhile is not to be recorded.
+    let gpu = open(DeviceChoice::Cuda).unwrap();
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    // From the smallest graph into the next.
+    const READ: usize = 250;
+    const STEPS: usize = 12;
+    for quantization in [Quantization::None, Quantization::Int8, Quantization::Int4] {
+        let precision = Precision { quantization, ..Precision::F32 };
+        let load = || VisionLanguage::load_on(&checkpoint, 512, precision, &gpu).unwrap();
+        let steps = Steps::new(load(), room_for(20, 512)).unwrap();
+        let model = load();
+        let (language, cache) = (model.language(), model.kv_cache(room_for(20, 512)).unwrap());
+        let tables: Vec<Vec<u32>> = (0..20).map(|n| nth_table(n, 512)).collect();
+        let ids: Vec<u32> = (0..20 * READ as u32).map(|n| n * 7 % 290).collect();
+        let segment = |n: usize, start, rows| Segment { blocks: &tables[n], start, rows, long: false };
+        let prompts: Vec<_> = (0..20).map(|n| segment(n, 0, READ - n)).collect();
+        let embeds = language.embed(&ids[..prompts.iter().map(|prompt| prompt.rows).sum()]).unwrap();
+        steps.read(&embeds, &prompts).unwrap();
+        language.forward(&embeds, &Batch::new(&prompts), &cache).unwrap();
+        for step in 0..STEPS {
+            // Fewer and fewer rows, so that a graph meets rows that another has left.
+            for rows in [20, 9, 8, 3, 1] {
+                let next: Vec<_> = (0..rows).map(|n| (segment(n, READ - n + step, 1), ids[step * 31 + n])).collect();
+                let got = steps.next(&next).unwrap();
+                let (segments, ids): (Vec<_>, Vec<_>) = next.into_iter().unzip();
+                let batch = Batch::new(&segments);
+                let hidden = language.forward(&language.embed(&ids).unwrap(), &batch, &cache).unwrap();
+                let want = language.logits(&hidden, batch.last_rows()).unwrap();
+                // Sums in another order can round an activation of 8 bits the other way.
+                let limit = if quantization == Quantization::None { 1e-3 } else { 0.2 };
+                assert_near(&got, &want, limit, &format!("{rows} rows, step {step}, {quantization}"));
+            }
+        }
+        let beyond = steps.next(&[(segment(0, 512, 1), 1)]).unwrap_err().to_string();
+        assert!(beyond.contains("position 512"), "{beyond}");
+        steps.next(&[(segment(0, 300, 1), 1)]).unwrap();
+        let foreign = steps.next(&[(segment(0, 301, 1), 1 << 20)]).unwrap_err().to_string();
+        assert!(foreign.contains("1048576"), "{foreign}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::architecture::Activation;
-use vlm_runtime::ops::{LayerNorm, RmsNorm, activate, add, add_scaled, gather, silu_mul, stem};
+use vlm_runtime::ops::{LayerNorm, RmsNorm, activate, add, add_scaled, gather, read, silu_mul, stem};
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random};
 
@@ -108,4 +108,18 @@ fn the_first_rows_of_a_tower_are_those_of_the_cpu() {
         assert_near(&stem(&gp, &gc, &gs).unwrap(), &stem(p, c, s).unwrap(), 0.0, &format!("{tiles} x {patches}"));
         assert!(stem(&gp, &gs, &gc).is_err() || patches == 0);
     }
+}
+
+#[test]
+fn every_number_is_read() {
+    let Some(gpu) = gpu() else { return };
+    let bits = |x: &Tensor| read(x).unwrap().to_vec1::<u32>().unwrap();
+    for count in [4, 128, 4100, 1 << 20, (1 << 23) + 12] {
+        let x = random(&[count]);
+        assert_eq!(bits(&x.to_device(&gpu).unwrap()), bits(&x), "{count} numbers");
+    }
+    let x = random(&[64]);
+    let part = |x: &Tensor| x.narrow(0, 8, 40).unwrap();
+    assert_eq!(bits(&part(&x.to_device(&gpu).unwrap())), bits(&part(&x)));
+    assert!(read(&x.narrow(0, 0, 3).unwrap().to_device(&gpu).unwrap()).is_err());
 }

@@ -1,10 +1,11 @@
 //! The rows of a step as the kernels of attention and of the KV cache read them: uploaded once for all layers.
 
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::{CudaDevice, Result};
+use candle_core::{CudaDevice, Result, bail};
 
 use super::{Batch, Row};
 use crate::ops::RopeTable;
+use crate::ops::kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, blocks_for};
 
 /// Rows that one block of the kernel for runs takes.
 const RUN: usize = 32;
@@ -56,6 +57,35 @@ impl DeviceRows {
             words.extend(part);
         }
         Ok(Self { words: device.clone_htod(&words)?, begins, singles: single_rows, runs: run_rows, longest })
+    }
+
+    /// Room for `count` single rows of sequences of up to `tokens` tokens: all of them rows of the dummy block until
+    /// [`Self::replace`] puts others there.
+    pub fn room_for(count: usize, tokens: usize, device: &CudaDevice) -> Result<Self> {
+        let tables = count * blocks_for(tokens);
+        let mut words = vec![DUMMY_BLOCK; tables + 3 * count];
+        words.extend(0..count as u32);
+        let begins = [tables, tables + 3 * count, tables + 4 * count];
+        Ok(Self { words: device.clone_htod(&words)?, begins, singles: count, runs: 0, longest: tokens })
+    }
+
+    /// Puts the rows of `batch`, as many and as long as there is room for, in the place of those that are there.
+    pub fn replace(&mut self, batch: &Batch, rope: &RopeTable, device: &CudaDevice) -> Result<()> {
+        let stride = self.begins[0] / self.singles.max(1);
+        let mut words = vec![DUMMY_BLOCK; self.begins[0]];
+        for (n, row) in batch.rows().iter().enumerate() {
+            // A table has room for the whole answer, of which the later blocks are not needed yet.
+            let blocks = batch.blocks(row.sequence);
+            let blocks = &blocks[..blocks.len().min(stride)];
+            if n >= self.singles || row.position >= stride * BLOCK_TOKENS {
+                bail!("row {n} at position {} does not fit a step of {} rows", row.position, self.singles)
+            }
+            words[n * stride..][..blocks.len()].copy_from_slice(blocks);
+        }
+        for (n, row) in batch.rows().iter().enumerate() {
+            words.extend([n * stride, row.position, rope.row(row.position, row.long)].map(|number| number as u32));
+        }
+        device.memcpy_htod(&words, &mut self.words.slice_mut(..words.len()))
     }
 
     /// The block tables of all sequences.

@@ -118,6 +118,21 @@ impl BlockBuilder {
         })
     }
 
+    /// Appends as many rows as `rows` has, of which the first are quantised and stand for all: for weights that were
+    /// drawn, of which one part is as good as another.
+    pub fn append_alike(&mut self, rows: &Tensor) -> Result<()> {
+        let (count, row_length) = rows.dims2()?;
+        let before = self.bytes.len();
+        let first = (QUANTISED / row_length.max(1)).clamp(1, count.max(1));
+        self.append(&rows.narrow(0, 0, first)?.to_device(&Device::Cpu)?)?;
+        let end = before + count * row_bytes(self.format, row_length);
+        while self.bytes.len() < end {
+            let more = (self.bytes.len() - before).min(end - self.bytes.len());
+            self.bytes.extend_from_within(before..before + more);
+        }
+        Ok(())
+    }
+
     /// The blocks of all rows in the memory of `device`.
     pub fn finish(self, device: &Device) -> Result<Blocks> {
         let Self { format, row_length, mut bytes } = self;
