@@ -20,53 +20,113 @@ __device__ __forceinline__ void load_query(float *out, const float *query, const
     }
 }
 
-// parts [singles, heads, splits, head dim + 2]: mixed values, largest score, sum of weights.
+// Eight numbers of a row as they are stored. `whole`: rows begin at multiples of 16 bytes and have whole eights.
+template <typename T> struct alignas(16) Eight {
+    T number[8];
+
+    __device__ __forceinline__ void load(const T *row, uint32_t column, uint32_t width, bool whole) {
+        if (whole && column < width) {
+            const uint4 *from = reinterpret_cast<const uint4 *>(row + column);
+            uint4 *to = reinterpret_cast<uint4 *>(number);
+#pragma unroll
+            for (int v = 0; v < (int)sizeof(*this) / 16; v++) to[v] = __ldg(from + v);
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) number[i] = column + i < width ? row[column + i] : narrow<T>(0.f);
+    }
+};
+
+// parts [singles, heads, splits, head dim + 2]: mixed values, largest score, sum of weights. A half of the warp has a
+// key, a thread eight numbers of it: nothing but the cache is read, and each number of it once.
 template <typename T, int QUERIES>
 __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *singles,
                        const float *qkv, const float *angles, float *parts, Shape shape) {
-    extern __shared__ float4 shared[];
-    uint32_t stride = row_stride(shape.head_dim), hd = shape.head_dim, lane = threadIdx.x;
-    float *queries = reinterpret_cast<float *>(shared), *tile = queries + QUERIES * stride;
+    constexpr int FLIGHT = QUERIES > 2 ? 2 : 4; // keys of a half that are on their way together
+    uint32_t hd = shape.head_dim, half = threadIdx.x / 16, column = threadIdx.x % 16 * 8;
     uint32_t group = shape.heads / shape.kv_heads, chunks = (group + QUERIES - 1) / QUERIES;
     uint32_t kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * QUERIES;
     uint32_t index = singles[blockIdx.z], splits = gridDim.x;
     Row row = rows[index];
     uint32_t heads = min(group - first, (uint32_t)QUERIES);
     const float *from = qkv + (size_t)index * shape.width + (size_t)(kv_head * group + first) * hd;
-    for (uint32_t q = 0; q < QUERIES; q++) {
-        load_query(queries + q * stride, q < heads ? from + q * hd : nullptr, angles + (size_t)row.angles * hd, hd);
+    float scale = 1.f / sqrtf((float)hd), query[QUERIES][8], mixed[QUERIES][8], highest[QUERIES], sum[QUERIES];
+#pragma unroll
+    for (int q = 0; q < QUERIES; q++) {
+        highest[q] = -INFINITY, sum[q] = 0.f;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            bool is = q < heads && column + i < hd;
+            query[q][i] = is ? scale * rotated(from + q * hd, angles + (size_t)row.angles * hd, hd, column + i) : 0.f;
+            mixed[q][i] = 0.f;
+        }
     }
     // Every part is whole tiles.
     uint32_t tokens = row.position + 1, tiles = (tokens + KEYS - 1) / KEYS;
     uint32_t each = (tiles + splits - 1) / splits;
     uint32_t begin = min(blockIdx.x * each * KEYS, tokens), end = min(begin + each * KEYS, tokens);
     Cached<T> source = cached(cache, tables, row, at, kv_head);
-    Running<QUERIES> running;
-    running.begin();
-    for (uint32_t position = begin; position < end; position += KEYS) {
-        int count = min(end - position, (uint32_t)KEYS), visible[QUERIES];
-        float weights[QUERIES];
+    bool whole = hd % 8 == 0 && at.head * sizeof(T) % 16 == 0;
+    for (uint32_t position = begin + half; position < end + half; position += 2 * FLIGHT) {
+        Eight<T> keys[FLIGHT], values[FLIGHT];
 #pragma unroll
-        for (int q = 0; q < QUERIES; q++) visible[q] = count;
-        __syncwarp();
-        load(tile, [&](uint32_t i) { return source.key(position + i); }, count, hd, lane, 32);
-        __syncwarp();
-        running.score(queries, tile, hd, visible, weights);
-        __syncwarp();
-        load(tile, [&](uint32_t i) { return source.value(position + i); }, count, hd, lane, 32);
-        __syncwarp();
-        running.add(tile, hd, count, weights);
+        for (int n = 0; n < FLIGHT; n++) {
+            uint64_t offset = source.offset(min(position + 2 * n, end - 1));
+            keys[n].load(source.cache + offset, column, hd, whole);
+            values[n].load(source.cache + offset + at.value, column, hd, whole);
+        }
+#pragma unroll
+        for (int q = 0; q < QUERIES; q++) {
+            float weights[FLIGHT], largest = highest[q];
+#pragma unroll
+            for (int n = 0; n < FLIGHT; n++) {
+                float product = 0.f;
+#pragma unroll
+                for (int i = 0; i < 8; i++) product += query[q][i] * widen(keys[n].number[i]);
+#pragma unroll
+                for (int distance = 8; distance > 0; distance /= 2) product += __shfl_xor_sync(~0u, product, distance);
+                weights[n] = product;
+                if (position + 2 * n < end) largest = fmaxf(largest, product);
+            }
+            // The other half may have one key more.
+            if (position >= end) continue;
+            float correction = expf(highest[q] - largest);
+            highest[q] = largest;
+            sum[q] *= correction;
+#pragma unroll
+            for (int i = 0; i < 8; i++) mixed[q][i] *= correction;
+#pragma unroll
+            for (int n = 0; n < FLIGHT; n++) {
+                if (position + 2 * n >= end) break;
+                float weight = expf(weights[n] - largest);
+                sum[q] += weight;
+#pragma unroll
+                for (int i = 0; i < 8; i++) mixed[q][i] += weight * widen(values[n].number[i]);
+            }
+        }
     }
+    // The first half has a key wherever the second has.
+    bool both = begin + 1 < end;
 #pragma unroll
     for (int q = 0; q < QUERIES; q++) {
-        if (q >= heads) break;
+        float other = __shfl_xor_sync(~0u, highest[q], 16), largest = both ? fmaxf(highest[q], other) : highest[q];
+        float correction = both ? expf(highest[q] - largest) : 1.f;
+        float whole_sum = sum[q] * correction, others = __shfl_xor_sync(~0u, whole_sum, 16);
+        if (both) whole_sum += others;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            mixed[q][i] *= correction;
+            float others = __shfl_xor_sync(~0u, mixed[q][i], 16);
+            if (both) mixed[q][i] += others;
+        }
+        if (q >= heads || half != 0) continue;
         uint32_t head = kv_head * group + first + q;
         float *part = parts + (((size_t)blockIdx.z * shape.heads + head) * splits + blockIdx.x) * (hd + 2);
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            if (lane + 32 * c < hd) part[lane + 32 * c] = running.out[q][c];
+        for (int i = 0; i < 8; i++) {
+            if (column + i < hd) part[column + i] = mixed[q][i];
         }
-        if (lane == 0) part[hd] = running.highest[q], part[hd + 1] = running.sum[q];
+        if (column == 0) part[hd] = largest, part[hd + 1] = whole_sum;
     }
 }
 

@@ -26,9 +26,10 @@ template <typename T> struct Cached {
     const T *cache;
     const uint32_t *table;
     Strides at;
+    uint32_t shift; // A block has a power of two of tokens.
 
     __device__ __forceinline__ uint64_t offset(uint32_t position) const {
-        return table[position / at.block_tokens] * at.block + (uint64_t)(position % at.block_tokens) * at.token;
+        return table[position >> shift] * at.block + (uint64_t)(position & (at.block_tokens - 1)) * at.token;
     }
     __device__ __forceinline__ const T *key(uint32_t position) const { return cache + offset(position); }
     __device__ __forceinline__ const T *value(uint32_t position) const { return key(position) + at.value; }
@@ -37,5 +38,5 @@ template <typename T> struct Cached {
 template <typename T>
 __device__ __forceinline__ Cached<T> cached(const T *cache, const uint32_t *tables, Row row, Strides at,
                                             uint32_t kv_head) {
-    return {cache + (uint64_t)kv_head * at.head, tables + row.table, at};
+    return {cache + (uint64_t)kv_head * at.head, tables + row.table, at, 31u - __clz(at.block_tokens)};
 }

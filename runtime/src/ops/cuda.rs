@@ -168,10 +168,16 @@ const KEYS: usize = 32;
 /// Numbers of a head there.
 const WIDEST_HEAD: usize = 128;
 
-/// Numbers of shared memory for a tile of keys and `queries` queries.
-pub fn tile_memory(queries: usize, head_dim: usize) -> Result<usize> {
+/// Refuses heads that are wider than the kernels take.
+pub fn check_head(head_dim: usize) -> Result<()> {
     if head_dim > WIDEST_HEAD {
         bail!("heads of {head_dim} numbers are wider than the {WIDEST_HEAD} that a GPU is used for")
     }
+    Ok(())
+}
+
+/// Numbers of shared memory for a tile of keys and `queries` queries.
+pub fn tile_memory(queries: usize, head_dim: usize) -> Result<usize> {
+    check_head(head_dim)?;
     Ok((KEYS + queries) * (head_dim.next_multiple_of(4) + 4))
 }

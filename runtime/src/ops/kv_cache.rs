@@ -13,6 +13,8 @@ use super::{Batch, RopeTable, cpu};
 
 /// Tokens of one block.
 pub const BLOCK_TOKENS: usize = 32;
+// The kernels shift where others would divide.
+const _: () = assert!(BLOCK_TOKENS.is_power_of_two());
 /// The block that no sequence owns; rows that only pad a step write to it.
 pub const DUMMY_BLOCK: u32 = 0;
 

@@ -40,6 +40,10 @@ const FORMATS: [(Dtype, Quantization); 7] = [
     (Dtype::Bf16, Quantization::Int4),
 ];
 
+/// From the smallest graph into the next.
+const READ: usize = 250;
+const STEPS: usize = 12;
+
 fn dir(case: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../tests/fixtures", case].iter().collect()
 }
@@ -95,9 +99,6 @@ fn replayed_steps_are_what_unrecorded_ones_are() {
     // Of its own stream: what others launch meanwhile is not to be recorded.
     let gpu = open(DeviceChoice::Cuda).unwrap();
     let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
-    // From the smallest graph into the next.
-    const READ: usize = 250;
-    const STEPS: usize = 12;
     for quantization in [Quantization::None, Quantization::Int8, Quantization::Int4] {
         let precision = Precision { quantization, ..Precision::F32 };
         let load = || VisionLanguage::load_on(&checkpoint, 512, precision, &gpu).unwrap();

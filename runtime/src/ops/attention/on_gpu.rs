@@ -5,13 +5,15 @@ use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{CudaStorage, Layout, Result, Shape};
 
 use super::Attention;
-use crate::ops::cuda::{self, ATTENTION, Kernel, QUERIES, launch, tile_memory};
+use crate::ops::cuda::{self, ATTENTION, Kernel, QUERIES, check_head, launch, tile_memory};
 use crate::ops::kv_cache::{KvShape, KvStrides};
 
 /// Keys that a part of a single row's attention has at least, where the row sees so many.
 const PART: usize = 64;
 /// Most parts of a row.
 const MOST_PARTS: usize = 64;
+/// Warps that keep any GPU busy: more parts only add to what is joined.
+const BUSY: usize = 8192;
 
 /// What the kernels for single rows and for runs take alike.
 macro_rules! attend {
@@ -69,13 +71,15 @@ impl Attention<'_> {
             attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut out, sizes)?;
         }
         if step.singles > 0 {
-            let parts = step.longest.div_ceil(PART).clamp(1, MOST_PARTS);
-            let mut mixed = cuda::room::<f32>(device, step.singles * heads * parts * (hd + 2))?;
             let group = heads / kv_heads;
             let queries = group.next_power_of_two().min(QUERIES);
-            let kernel = Kernel::of(device, &ATTENTION, &format!("decode_{format}_{queries}"))?;
             let groups = kv_heads * group.div_ceil(queries);
-            let config = cuda::blocks([parts, groups, step.singles], 32, tile_memory(queries, hd)?)?;
+            let most = BUSY.div_ceil(step.singles * groups).min(MOST_PARTS);
+            let parts = step.longest.div_ceil(PART).clamp(1, most);
+            let mut mixed = cuda::room::<f32>(device, step.singles * heads * parts * (hd + 2))?;
+            let kernel = Kernel::of(device, &ATTENTION, &format!("decode_{format}_{queries}"))?;
+            check_head(hd)?;
+            let config = cuda::blocks([parts, groups, step.singles], 32, 0)?;
             let which = step.singles();
             attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut mixed, sizes)?;
             self.join(&mixed, [parts, heads, step.singles, hd], &mut out, device)?;
