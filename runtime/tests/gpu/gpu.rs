@@ -1,16 +1,35 @@
 //! The GPU of a test, numbers to compute with, and the comparison.
 
-use std::sync::LazyLock;
+use std::ops::Deref;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use vlm_runtime::device::{DeviceChoice, DeviceError, open};
 
 static GPU: LazyLock<Result<Device, DeviceError>> = LazyLock::new(|| open(DeviceChoice::Cuda));
 
+/// Whose turn it is: while a step is recorded on one thread, others cannot do everything.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The GPU, of one test at a time.
+pub struct Gpu {
+    device: Device,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deref for Gpu {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.device
+    }
+}
+
 /// The GPU; `None`, with a word, where there is none. A GPU that cannot be used fails the test.
-pub fn gpu() -> Option<Device> {
+pub fn gpu() -> Option<Gpu> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     match &*GPU {
-        Ok(device) => Some(device.clone()),
+        Ok(device) => Some(Gpu { device: device.clone(), _turn: turn }),
         Err(reason @ (DeviceError::NoDriver(_) | DeviceError::NoGpu(_))) => {
             eprintln!("not tested, there is no GPU here: {reason}");
             None
