@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{apply, await_that, condition, kubectl};
+use vlm_tests::cluster::{await_that, condition, kubectl};
+use vlm_tests::impossible;
 use vlm_tests::space::Space;
 use vlm_tests::tools::run;
 use vlm_tests::watch::{Seen, Watch};
@@ -40,10 +41,7 @@ impl Case {
         for word in words {
             assert!(message.contains(word), "{reason}: {word:?} is missing from: {message}");
         }
-        assert_eq!(object["status"]["failures"][0]["reason"], reason, "{}", object["status"]["failures"]);
-        let (given_up, at_work) = if stalled { ("True", "False") } else { ("False", "True") };
-        assert_eq!(condition(object, "Stalled")["status"], given_up, "{reason}");
-        assert_eq!(condition(object, "Reconciling")["status"], at_work, "{reason}");
+        stands(&seen, reason, stalled);
         println!("{reason}: {message}");
         seen
     }
@@ -72,8 +70,14 @@ impl Case {
     }
 }
 
-/// Manifests that a namespace of this name gets first.
-type Setup = fn(&str) -> String;
+/// The reason stands first among the failures, and the object says whether somebody is still at work.
+fn stands(seen: &Seen, reason: &str, stalled: bool) {
+    let object = &seen.object;
+    assert_eq!(object["status"]["failures"][0]["reason"], reason, "{}", object["status"]["failures"]);
+    let (given_up, at_work) = if stalled { ("True", "False") } else { ("False", "True") };
+    assert_eq!(condition(object, "Stalled")["status"], given_up, "{reason}");
+    assert_eq!(condition(object, "Reconciling")["status"], at_work, "{reason}");
+}
 
 /// Runs all at the same time, so that the whole takes as long as the slowest.
 async fn all_of(cases: Vec<tokio::task::JoinHandle<()>>) {
@@ -202,46 +206,18 @@ async fn server_of(space: &Space) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_valid_and_impossible_is_a_condition() {
-    let service = |space: &str| {
-        format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: tiny-llava, namespace: {space}}}\nspec: {{ports: [{{port: 80}}]}}"
-        )
-    };
-    let quota = |space: &str| {
-        format!(
-            "apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: none, namespace: {space}}}\nspec: {{hard: {{pods: '0'}}}}"
-        )
-    };
-    let nothing = |_: &str| String::new();
-    let over = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
-    let cases: [(&str, &str, Setup, Value, &[&str]); 5] = [
-        ("i-refused", "SpecRefused", nothing, json!({"pod": {"resources": over}}), &["cpu", "limit"]),
-        ("i-taken", "NameTaken", service, json!({}), &["Service named tiny-llava"]),
-        (
-            "i-volume",
-            "VolumeNotFound",
-            nothing,
-            json!({"model": {"uri": "pvc://nope/x"}}),
-            &["PersistentVolumeClaim nope"],
-        ),
-        ("i-quota", "QuotaExceeded", quota, json!({}), &["exceeded quota: none"]),
-        ("i-priority", "PodRefused", nothing, json!({"pod": {"priorityClassName": "nope"}}), &["nope"]),
-    ];
-    for (name, reason, setup, spec, words) in cases {
-        let case = Case::new(name).await;
-        let before = setup(name);
-        if !before.is_empty() {
-            apply(&before).unwrap();
-        }
-        let manifest = serde_json::from_value(case.space.manifest(&spec)).unwrap();
-        let begun = std::time::Instant::now();
-        vlm_tests::watch::models(name).await.create(&kube::api::PostParams::default(), &manifest).await.unwrap();
-        let stalls = ["SpecRefused", "NameTaken", "VolumeNotFound"].contains(&reason);
-        let took = case.told(0, reason, stalls, words).await.at.duration_since(begun);
-        // Not asserted: the machine runs all other tests meanwhile. The campaign `latency` measures.
-        println!("{reason} after {took:?}");
-        case.space.close();
-    }
+    let cases = impossible::ALL.map(|impossible| {
+        tokio::spawn(async move {
+            let space = impossible.space("i").await;
+            let watch = Watch::start(&space.name, "tiny-llava").await;
+            let (seen, took) = impossible.told(&space, &watch).await;
+            stands(&seen, impossible.reason, impossible.stalls);
+            // Not asserted: the machine runs all other tests meanwhile. The campaign `latency` measures.
+            println!("{} after {took:?}", impossible.reason);
+            space.close();
+        })
+    });
+    all_of(cases.into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

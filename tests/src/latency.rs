@@ -1,5 +1,6 @@
-//! How long it takes from a pod's failure to the reason on its `VisionModel`. Pods are on a made-up
-//! node, and their status is written as a kubelet would write it.
+//! How long it takes from a pod's failure to the reason on its `VisionModel`, and from the creation of one that
+//! nothing can be made of to its condition. Pods that fail are on a made-up node, and their status is written as a
+//! kubelet would write it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
+use crate::impossible;
 use crate::made_up::{manifest, node, pod_of};
 use crate::space::Space;
 use crate::watch::Watch;
@@ -109,6 +111,24 @@ async fn one_lane(space: &Space, name: &str, lane: usize, rounds: usize) -> Vec<
         }
     }
     samples
+}
+
+/// Seconds from before a model that is valid and impossible is created until a watch shows its reason, `rounds` times
+/// for each such spec; one of each at the same time.
+pub async fn of_creation(prefix: &str, rounds: usize) -> BTreeMap<&'static str, Vec<Duration>> {
+    let all = impossible::ALL.map(|impossible| async move {
+        let space = impossible.space(prefix).await;
+        let watch = Watch::start(&space.name, "tiny-llava").await;
+        let mut samples = Vec::new();
+        for _ in 0..rounds {
+            let (_, took) = impossible.told(&space, &watch).await;
+            samples.push(took);
+            impossible.clear(&space, &watch).await;
+        }
+        space.close();
+        (impossible.reason, samples)
+    });
+    futures::future::join_all(all).await.into_iter().collect()
 }
 
 /// Count, median, 99th percentile and maximum of each reason, in milliseconds.
