@@ -87,6 +87,8 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
             image: facts.settings.runtime_image.clone(),
             ..Resolved::default()
         }),
+        fit: None,
+        cost: None,
         replicas: Some(Replicas {
             desired: counts.desired,
             current: counts.current,
