@@ -9,6 +9,8 @@ pub const SERVED_MODEL_NAME: &str = "--served-model-name";
 pub const MAX_TOKENS: &str = "--max-tokens";
 /// Sequences computed at the same time.
 pub const MAX_CONCURRENCY: &str = "--max-concurrency";
+/// Number format that the decoder is brought into while it is loaded; without it, as it is stored.
+pub const QUANTIZATION: &str = "--quantization";
 /// Most bytes of the KV cache.
 pub const KV_BYTES: &str = "--kv-bytes";
 /// Seconds that running requests get to finish after SIGTERM.

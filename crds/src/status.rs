@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded;
 
+pub mod checkpoint;
 pub mod conditions;
 pub mod fit;
 pub mod reasons;
 
+pub use checkpoint::CheckpointStatus;
 pub use fit::{Breakdown, FitStatus};
 
 /// What the operator made of the spec.
@@ -25,6 +27,9 @@ pub struct VisionModelStatus {
     /// How one replica fits the memory that it has. Absent where no limit says how much that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<FitStatus>,
+    /// What a look at the checkpoint told. Absent where no limit says how much memory a replica has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
     /// How many replicas there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,

@@ -102,8 +102,8 @@ pub struct Model {
     ))]
     pub uri: String,
     /// Branch, tag or commit of an hf:// repository. Default main. A branch is looked up once, when the model or this
-    /// field changes, and stays at that commit (status.resolved.revision) until then; with tokenSecretRef each
-    /// new pod looks it up, so name a commit there.
+    /// field changes, and stays at that commit (status.resolved.revision) until then; with tokenSecretRef, and
+    /// without a GPU or a memory limit, each new pod looks it up, so name a commit there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new(
@@ -113,7 +113,7 @@ pub struct Model {
     ))]
     pub revision: Option<String>,
     /// The token for a private or gated hf:// repository: a key of a Secret of the same namespace. Only the
-    /// container that downloads gets it; the operator never reads it.
+    /// containers that look at it and download it get it; the operator never reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretKey>,
 }
@@ -155,11 +155,13 @@ pub struct Gpu {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Context {
-    /// Longest request, prompt and answer together, in tokens. Default: what the model was made for.
+    /// Longest request, prompt and answer together, in tokens. Default: the longest that fits the memory and that the
+    /// model was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 1_048_576))]
     pub max_tokens: Option<i32>,
-    /// Requests that one replica computes at the same time; more wait. Default 8.
+    /// Requests that one replica computes at the same time; more wait. Default: with a
+    /// GPU as many requests with a picture as fit its memory, up to 128; else up to 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub max_concurrency: Option<i32>,

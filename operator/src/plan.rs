@@ -3,9 +3,11 @@
 use std::str::FromStr;
 
 use kube::ResourceExt;
+use vlm_catalog::{footprint::Fit, quantization::Quantization};
 use vlm_contract::uri::{Claim, ModelUri, Repository, UriError};
 use vlm_crds::{VisionModel, pod::PodSettings, vision_model::SecretKey};
 
+pub mod fit;
 pub mod scale;
 
 /// Settings of the operator that shape every model's pods.
@@ -56,6 +58,11 @@ pub struct Plan {
     pub max_concurrency: i32,
     /// Longest request in tokens; `None` leaves it to the model.
     pub max_tokens: Option<i32>,
+    /// Number format that the decoder is brought into.
+    pub quantization: Quantization,
+    /// Bytes of the server's cache of keys and values; `None` is room for as many requests of the greatest length as
+    /// are computed at the same time.
+    pub kv_bytes: Option<u64>,
     /// Seconds without progress after which a rollout counts as stuck.
     pub progress_deadline_seconds: i32,
     /// Seconds that running requests get to finish.
@@ -88,10 +95,22 @@ pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32, commit: Opt
         replicas,
         max_concurrency: spec.max_concurrency(),
         max_tokens: spec.context.as_ref().and_then(|c| c.max_tokens),
+        quantization: fit::unjudged_quantization(spec),
+        kv_bytes: None,
         progress_deadline_seconds: spec.progress_deadline_seconds(),
         drain_timeout_seconds: spec.drain_timeout_seconds(),
         pod: spec.pod.clone().unwrap_or_default(),
     })
+}
+
+impl Plan {
+    /// Takes over what the memory of a replica gives room for.
+    pub fn take_over(&mut self, fit: &Fit) {
+        self.quantization = fit.quantization;
+        self.max_tokens = Some(fit::count(fit.max_tokens));
+        self.max_concurrency = fit::count(fit.max_concurrency);
+        self.kv_bytes = Some(fit.cache_bytes());
+    }
 }
 
 #[cfg(test)]

@@ -100,6 +100,12 @@ impl Breakdown {
         self.fixed_bytes().saturating_add(self.kv_bytes)
     }
 
+    /// Bytes that the server's cache is to have, where `kv_bytes` are for sequences: its spare block is counted in
+    /// `workspace_bytes`.
+    pub(super) fn cache_bytes(&self, kv_bytes: u64) -> u64 {
+        kv_bytes.saturating_add(self.sequence_bytes(1))
+    }
+
     /// Keys and values of one sequence of `tokens`, in whole blocks.
     pub fn sequence_bytes(&self, tokens: u64) -> u64 {
         product([tokens.div_ceil(KV_BLOCK_TOKENS), KV_BLOCK_TOKENS, self.kv_bytes_per_token])
@@ -137,7 +143,7 @@ fn tower_layer(vision: &VisionConfig, number: u64) -> u64 {
     attention.max(product([tiles, rows, inner, number]))
 }
 
-/// What lives while a step of the decoder is computed: the rows of a layer, the logits of all sequences and their copy
+/// What lives while a step of the decoder is computed: the rows of a layer, the cache's spare block, the logits of all sequences and their copy
 /// for sampling, and the rotary angles of every position.
 fn workspace(config: &ModelConfig, number: u64, max_tokens: u64, sequences: u64) -> u64 {
     let text = &config.text;
@@ -146,10 +152,12 @@ fn workspace(config: &ModelConfig, number: u64, max_tokens: u64, sequences: u64)
     let row =
         sum([product([4, text.hidden_size as u64]), product([2, qkv]), product([3, text.intermediate_size as u64])]);
     let layer = product([rows, row, number]);
+    // One block of the cache belongs to no sequence: rows that only fill up a step write there.
+    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(number as usize)]);
     let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
     // Decoders with factors for long sequences have two tables.
     let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);
-    sum([layer, logits, angles])
+    sum([layer, spare, logits, angles])
 }
 
 fn product<const N: usize>(factors: [u64; N]) -> u64 {

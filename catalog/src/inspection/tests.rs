@@ -102,7 +102,8 @@ fn numbers_that_no_model_has_are_refused_and_nothing_overflows() {
             assert!(error.contains("outside of what any model has"), "{number}: {error}");
         }
     }
-    for tensors in [json!([["decoderLinear", u64::MAX, u64::MAX, 2]]), json!([["tower", 1, u64::MAX, 1]; 9]), json!([])]
+    for tensors in
+        [json!([["decoderLinear", u64::MAX, u64::MAX, 2]]), json!(vec![("tower", 1, u64::MAX, 1); 9]), json!([])]
     {
         let mut changed = good.clone();
         changed["tensors"] = tensors;

@@ -173,6 +173,11 @@ impl From<Cause> for Trouble {
     }
 }
 
+/// Not Ready: the checkpoint is looked at, to tell whether it fits before pods are made.
+pub const INSPECTING: &str = "Inspecting";
+/// `FitsGPU`: one replica fits the memory that it has.
+pub const FITS: &str = "Fits";
+
 /// Ready: every replica answers.
 pub const SERVING: &str = "Serving";
 /// Ready and Available: `spec.replicas` is 0.

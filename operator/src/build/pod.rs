@@ -10,6 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
+use vlm_catalog::quantization::Quantization;
 use vlm_contract::{flags, ports};
 use vlm_crds::pod::Resources;
 
@@ -38,13 +39,7 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
             containers: vec![server(plan)],
             init_containers: weights::init_containers(plan),
             volumes: Some(vec![weights::volume(&plan.source)]),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-                ..PodSecurityContext::default()
-            }),
+            security_context: Some(security()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(i64::from(
@@ -56,6 +51,17 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
             image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| pod.image_pull_secrets.clone()),
             ..PodSpec::default()
         }),
+    }
+}
+
+/// What no container of a pod may do.
+pub(super) fn security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
     }
 }
 
@@ -109,6 +115,12 @@ fn arguments(plan: &Plan) -> Vec<String> {
         flag(flags::MAX_TOKENS, tokens.to_string());
     }
     flag(flags::MAX_CONCURRENCY, plan.max_concurrency.to_string());
+    if plan.quantization != Quantization::None {
+        flag(flags::QUANTIZATION, plan.quantization.to_string());
+    }
+    if let Some(bytes) = plan.kv_bytes {
+        flag(flags::KV_BYTES, bytes.to_string());
+    }
     flag(flags::DRAIN_TIMEOUT_SECONDS, plan.drain_timeout_seconds.to_string());
     flag(flags::TERMINATION_LOG, TERMINATION_LOG.to_owned());
     arguments
@@ -135,6 +147,6 @@ pub(super) fn resources(given: &Resources) -> ResourceRequirements {
     ResourceRequirements { limits: filled(&given.limits), requests: filled(&given.requests), claims: None }
 }
 
-fn filled(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+pub(super) fn filled(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then(|| map.clone())
 }

@@ -13,6 +13,7 @@ use crate::autoscaler::table::{AutoView, Seen};
 
 mod deadline;
 mod failing;
+mod fitting;
 mod probes;
 mod transitions;
 
@@ -24,7 +25,9 @@ struct Scene {
     observed: Observed,
     deployment: Deployment,
     template: String,
-    refused: Option<Problem>,
+    /// Why there are no children: a problem, or a look that goes on.
+    refused: Option<Option<Problem>>,
+    fitted: Option<Fitted>,
     scale: View,
     status: VisionModelStatus,
     remembered: Remembered,
@@ -45,6 +48,7 @@ impl Scene {
             deployment: Deployment::default(),
             template: TEMPLATE.to_owned(),
             refused: None,
+            fitted: None,
             scale: View { desired, reason: "Initial".to_owned(), history: Vec::new(), auto: None },
             status: VisionModelStatus::default(),
             remembered: Remembered::default(),
@@ -96,9 +100,11 @@ impl Scene {
                 previous: &self.status,
                 observed: &self.observed,
                 applied: match &self.refused {
-                    Some(problem) => Err(problem),
+                    Some(problem) => Err(problem.as_ref()),
                     None => Ok((&self.deployment, &self.template)),
                 },
+                inspection: None,
+                fitted: self.fitted.as_ref(),
                 scale: &self.scale,
                 settings: &Settings {
                     runtime_image: "i".to_owned(),
