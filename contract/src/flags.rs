@@ -11,6 +11,10 @@ pub const MAX_TOKENS: &str = "--max-tokens";
 pub const MAX_CONCURRENCY: &str = "--max-concurrency";
 /// Most bytes of the KV cache.
 pub const KV_BYTES: &str = "--kv-bytes";
+/// What the model runs on: [`CUDA`], or processor cores.
+pub const DEVICE: &str = "--device";
+/// Value of [`DEVICE`]: a GPU of NVIDIA's.
+pub const CUDA: &str = "cuda";
 /// Seconds that running requests get to finish after SIGTERM.
 pub const DRAIN_TIMEOUT_SECONDS: &str = "--drain-timeout-seconds";
 /// File that receives the diagnosis when the process cannot start.
@@ -28,3 +32,5 @@ pub const TOKEN_FILE: &str = "--token-file";
 pub const HUB_ENDPOINT_VARIABLE: &str = "HF_ENDPOINT";
 /// The hub's token, where no file holds it (`fetch`, `inspect`); tools of the hub read the same variable.
 pub const HUB_TOKEN_VARIABLE: &str = "HF_TOKEN";
+/// Directory in which the GPU's driver keeps the kernels that it has compiled (`serve`); CUDA itself reads it.
+pub const CUDA_CACHE_VARIABLE: &str = "CUDA_CACHE_PATH";

@@ -10,6 +10,7 @@ use crate::plan::Plan;
 
 mod deployment;
 mod disruption;
+mod gpu;
 pub mod labels;
 mod pod;
 mod service;

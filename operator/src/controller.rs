@@ -31,7 +31,7 @@ use crate::{
     context::Context,
     metrics::Outcome,
     observe::{Observed, Trigger},
-    plan::plan,
+    plan::{placement::Wanted, plan},
     revision::{self, Revision},
     status::{Facts, Problem, PublishError, events, publish, report},
 };
@@ -70,6 +70,7 @@ pub async fn run(
     let work = controller
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .reconcile_on(affected(triggers, store.clone()))
+        .reconcile_on(with_gpus(context.gpus.changes(), store.clone()))
         .reconcile_on(woken)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::clone(&context))
@@ -111,6 +112,17 @@ fn affected(
     })
 }
 
+/// The models that ask for a GPU, whenever types or nodes change.
+fn with_gpus(
+    changes: impl Stream<Item = ()> + Send,
+    models: Store<VisionModel>,
+) -> impl Stream<Item = ObjectRef<VisionModel>> + Send {
+    changes.flat_map(move |()| {
+        let concerned = models.state_filter(|model| model.spec.gpu.is_some());
+        stream::iter(concerned.iter().map(|m| ObjectRef::from_obj(m.as_ref())).collect::<Vec<_>>())
+    })
+}
+
 fn claim_of(model: &VisionModel) -> Option<String> {
     ModelUri::from_str(&model.spec.model.uri).ok()?.claim().map(|claim| claim.claim.clone())
 }
@@ -137,15 +149,17 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
 
     // observe: caches
     let observed = context.stores.observe(&namespace, &name, claim_of(model).as_deref());
+    let observed = Observed { nodes: context.gpus.nodes(), ..observed };
     let previous = memory.newest_status(model);
     // look up: memory; the hub is asked beside this
     let revision = context.revisions.look(model, &previous, moment.now);
-    if revision == Revision::Asked {
+    let wanted = context.gpus.wanted(&model.spec);
+    if revision == Revision::Asked || wanted == Wanted::Unread {
         return Ok((Outcome::Done, Action::await_change()));
     }
     // plan, build: pure
     let scale = context.table.settle(model, deployed_replicas(&observed), moment);
-    let children = children(model, context, scale.desired, &revision);
+    let children = children(model, context, scale.desired, &revision, &wanted);
     // apply: writes the children
     let applied = match &children {
         Ok(children) => write(context, children, &observed).await?,
@@ -158,6 +172,7 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
         previous: &previous,
         observed: &observed,
         applied: applied.as_ref().map(|deployment| (deployment.as_ref(), template)),
+        gpu: wanted.gpu(),
         scale: &scale,
         settings: &context.settings,
         now: moment.time,
@@ -180,11 +195,17 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
 }
 
 /// The objects that the model is to consist of, or why there can be none.
-fn children(model: &VisionModel, context: &Context, replicas: i32, revision: &Revision) -> Result<Children, Problem> {
-    if let Revision::Failed(problem) = revision {
+fn children(
+    model: &VisionModel,
+    context: &Context,
+    replicas: i32,
+    revision: &Revision,
+    wanted: &Wanted,
+) -> Result<Children, Problem> {
+    if let (_, Wanted::Unknown(problem)) | (Revision::Failed(problem), _) = (revision, wanted) {
         return Err(problem.clone());
     }
-    let plan = plan(model, &context.settings, replicas, revision.commit())
+    let plan = plan(model, &context.settings, replicas, revision.commit(), wanted.gpu())
         .map_err(|error| Problem::new(Trouble::SpecRefused, format!("spec.model.uri {error}")))?;
     Ok(build(&plan, &owner(model)?))
 }

@@ -17,11 +17,19 @@ use vlm_crds::{
     },
 };
 
-use crate::{autoscaler::table::View, build::labels, demand::track::Health, observe::Observed, plan::Settings};
+use crate::{
+    autoscaler::table::View,
+    build::labels,
+    demand::track::Health,
+    observe::Observed,
+    plan::{Settings, placement::Gpu},
+};
 
 mod conditions;
+mod cost;
 pub mod events;
 pub mod failures;
+mod placement;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -44,6 +52,8 @@ pub struct Facts<'a> {
     pub observed: &'a Observed,
     /// The Deployment as it is now, and the fingerprint of its template; or why there is none.
     pub applied: Result<(&'a Deployment, &'a str), &'a Problem>,
+    /// The GPU of each replica; `None` for processor cores, and for a type that is not known.
+    pub gpu: Option<&'a Gpu>,
     /// How many replicas are wanted, and why.
     pub scale: &'a View,
     /// The operator's settings.
@@ -84,11 +94,11 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         observed_generation: Some(generation),
         resolved: Some(Resolved {
             max_concurrency: Some(facts.model.spec.max_concurrency()),
-            image: facts.settings.runtime_image.clone(),
+            image: facts.settings.image(&facts.model.spec).to_owned(),
             ..Resolved::default()
         }),
         fit: None,
-        cost: None,
+        cost: facts.gpu.filter(|_| facts.applied.is_ok()).and_then(|gpu| cost::per_hour(&gpu.kind, counts.desired)),
         replicas: Some(Replicas {
             desired: counts.desired,
             current: counts.current,

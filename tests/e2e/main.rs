@@ -8,6 +8,7 @@ mod admission;
 mod clients;
 mod failures;
 mod fight;
+mod gpus;
 mod health;
 mod idle;
 mod lifecycle;

@@ -24,8 +24,9 @@ impl Random {
 }
 
 /// Fields that an edit may set, each to a value that the API server takes whatever the others are.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "model",
+    "gpu",
     "context/maxTokens",
     "context/maxConcurrency",
     "replicas",
@@ -69,6 +70,7 @@ fn value(field: &str, random: &mut Random) -> Value {
     let word = |random: &mut Random| (*random.one_of(&["a", "b", "c", "d"])).to_owned();
     match field {
         "model" => json!({"uri": format!("pvc://tiny-llava/{}", word(random))}),
+        "gpu" => json!({"type": *random.one_of(&["nvidia-l4", "nvidia-a100-80gb", "nvidia-h100"])}),
         "context/maxTokens" => json!(random.within(16, 1_048_576)),
         "context/maxConcurrency" => json!(random.within(1, 256)),
         "replicas" => json!(random.within(0, 3)),

@@ -10,6 +10,8 @@ use vlm_crds::vision_model::SecretKey;
 use super::*;
 use crate::plan::Source;
 
+mod on_gpus;
+
 fn plan() -> Plan {
     Plan {
         name: "tiny".to_owned(),
@@ -17,6 +19,7 @@ fn plan() -> Plan {
         source: source("pvc://weights/llava/tiny"),
         image: "registry/vlm-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        gpu: None,
         replicas: 3,
         max_concurrency: 8,
         max_tokens: Some(1024),

@@ -13,6 +13,7 @@ use crate::autoscaler::table::{AutoView, Seen};
 
 mod deadline;
 mod failing;
+mod on_gpus;
 mod probes;
 mod transitions;
 
@@ -25,6 +26,7 @@ struct Scene {
     deployment: Deployment,
     template: String,
     refused: Option<Problem>,
+    gpu: Option<Gpu>,
     scale: View,
     status: VisionModelStatus,
     remembered: Remembered,
@@ -45,6 +47,7 @@ impl Scene {
             deployment: Deployment::default(),
             template: TEMPLATE.to_owned(),
             refused: None,
+            gpu: None,
             scale: View { desired, reason: "Initial".to_owned(), history: Vec::new(), auto: None },
             status: VisionModelStatus::default(),
             remembered: Remembered::default(),
@@ -99,9 +102,11 @@ impl Scene {
                     Some(problem) => Err(problem),
                     None => Ok((&self.deployment, &self.template)),
                 },
+                gpu: self.gpu.as_ref(),
                 scale: &self.scale,
                 settings: &Settings {
                     runtime_image: "i".to_owned(),
+                    runtime_cuda_image: "cuda".to_owned(),
                     image_pull_policy: "Always".to_owned(),
                     hub_endpoint: None,
                 },
