@@ -119,6 +119,8 @@ pub struct Fit {
     pub max_concurrency: u64,
     /// Bytes for keys and values, all that is left; 0 when it does not fit.
     pub kv_bytes: u64,
+    /// Bytes that the server is to keep of pictures at most; `None` leaves it to the server.
+    pub picture_cache_bytes: Option<u64>,
     /// Bytes of everything with one sequence of `max_tokens`.
     pub required_bytes: u64,
     /// Bytes that may be used; `None` without a limit.
@@ -255,6 +257,7 @@ fn of(model: Model<'_>, wish: Wish, device: Device, quantization: Quantization) 
         max_tokens,
         max_concurrency: wish.max_concurrency.unwrap_or(concurrent),
         kv_bytes,
+        picture_cache_bytes: needs::picture_cache(model.config, device),
         required_bytes,
         available_bytes: available,
         full_length_sequences: kv_bytes / breakdown.kv_bytes.max(1),

@@ -18,7 +18,6 @@ use kube::{
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use vlm_catalog::gpu::GpuTypes;
 use vlm_contract::uri::ModelUri;
 use vlm_crds::{
     VisionModel,
@@ -33,7 +32,7 @@ use crate::{
     inspect::{self, InspectError},
     metrics::Outcome,
     observe::{Observed, Trigger},
-    plan::fit,
+    plan::{fit, placement::Wanted},
     revision::{self, Revision},
     status::{Facts, Problem, PublishError, events, publish, report},
 };
@@ -82,6 +81,7 @@ pub async fn run(
     let work = controller
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .reconcile_on(affected(triggers, store.clone()))
+        .reconcile_on(with_gpus(context.gpus.changes(), store.clone()))
         .reconcile_on(woken)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::clone(&context))
@@ -123,6 +123,17 @@ fn affected(
     })
 }
 
+/// The models that ask for a GPU, whenever types or nodes change.
+fn with_gpus(
+    changes: impl Stream<Item = ()> + Send,
+    models: Store<VisionModel>,
+) -> impl Stream<Item = ObjectRef<VisionModel>> + Send {
+    changes.flat_map(move |()| {
+        let concerned = models.state_filter(|model| model.spec.gpu.is_some());
+        stream::iter(concerned.iter().map(|m| ObjectRef::from_obj(m.as_ref())).collect::<Vec<_>>())
+    })
+}
+
 fn claim_of(model: &VisionModel) -> Option<String> {
     ModelUri::from_str(&model.spec.model.uri).ok()?.claim().map(|claim| claim.claim.clone())
 }
@@ -149,20 +160,24 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
 
     // observe: caches
     let observed = context.stores.observe(&namespace, &name, claim_of(model).as_deref());
+    let observed = Observed { nodes: context.gpus.nodes(), ..observed };
     let previous = memory.newest_status(model);
     // look up: memory; the hub is asked beside this
     let revision = context.revisions.look(model, &previous, fit::is_judged(&model.spec), moment.now);
-    if revision == Revision::Asked {
+    let wanted = context.gpus.wanted(&model.spec);
+    if revision == Revision::Asked || wanted == Wanted::Unread {
         return Ok((Outcome::Done, Action::await_change()));
     }
     // plan, build: pure
     let scale = context.table.settle(model, deployed_replicas(&observed), moment);
+    let types = context.gpus.types().unwrap_or_default();
     let outline = Outline::of(Known {
         model,
         previous: &previous,
         observed: &observed,
         settings: &context.settings,
-        types: &GpuTypes::default(),
+        types: &types,
+        wanted: &wanted,
         revision: &revision,
         replicas: scale.desired,
         now: moment.time,
@@ -184,6 +199,7 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
         applied: applied.as_ref().map(|deployment| (deployment.as_ref(), template)).map_err(Option::as_ref),
         inspection: outline.inspection.as_deref(),
         fitted: outline.fitted.as_ref(),
+        gpu: wanted.gpu(),
         scale: &scale,
         settings: &context.settings,
         now: moment.time,

@@ -15,6 +15,7 @@ use kube::{
 
 use crate::build::labels;
 
+pub mod gpus;
 mod watches;
 
 pub(crate) use watches::api;
@@ -50,6 +51,8 @@ pub struct Observed {
     pub inspecting: Vec<Arc<Pod>>,
     /// Whether the claim of its weights exists.
     pub claim_exists: bool,
+    /// The nodes, where the operator may look at them and has.
+    pub nodes: Option<Arc<gpus::Nodes>>,
 }
 
 impl Stores {
@@ -75,6 +78,7 @@ impl Stores {
             inspecting: self.labelled(namespace, labels::INSPECTS, name),
             claim_exists: claim
                 .is_some_and(|claim| self.claims.get(&ObjectRef::new(claim).within(namespace)).is_some()),
+            nodes: None,
         }
     }
 

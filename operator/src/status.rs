@@ -26,12 +26,15 @@ use crate::{
     plan::{
         Settings,
         fit::{Fitted, is_judged, unjudged_quantization},
+        placement::Gpu,
     },
 };
 
 mod conditions;
+mod cost;
 pub mod events;
 pub mod failures;
+mod placement;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -59,6 +62,8 @@ pub struct Facts<'a> {
     pub inspection: Option<&'a Inspection>,
     /// How a replica fits its memory.
     pub fitted: Option<&'a Fitted>,
+    /// The GPU of each replica; `None` for processor cores, and for a type that is not known.
+    pub gpu: Option<&'a Gpu>,
     /// How many replicas are wanted, and why.
     pub scale: &'a View,
     /// The operator's settings.
@@ -105,7 +110,7 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         resolved: Some(resolved(facts)),
         fit: facts.fitted.map(Fitted::to_status),
         checkpoint: None,
-        cost: None,
+        cost: facts.gpu.filter(|_| facts.applied.is_ok()).and_then(|gpu| cost::per_hour(&gpu.kind, counts.desired)),
         replicas: Some(Replicas {
             desired: counts.desired,
             current: counts.current,
@@ -130,7 +135,7 @@ fn resolved(facts: &Facts<'_>) -> Resolved {
         quantization: Some(unjudged_quantization(spec).to_string()),
         max_tokens: spec.context.as_ref().and_then(|context| context.max_tokens),
         max_concurrency: Some(spec.max_concurrency()),
-        image: facts.settings.runtime_image.clone(),
+        image: facts.settings.image(spec).to_owned(),
         ..Resolved::default()
     };
     match facts.fitted {

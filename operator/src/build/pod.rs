@@ -14,7 +14,7 @@ use vlm_catalog::quantization::Quantization;
 use vlm_contract::{flags, ports};
 use vlm_crds::pod::Resources;
 
-use super::{labels, weights};
+use super::{gpu, labels, weights};
 use crate::plan::Plan;
 
 /// Name of the server's container.
@@ -35,23 +35,32 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
             annotations: filled(&pod.annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(PodSpec {
-            containers: vec![server(plan)],
-            init_containers: weights::init_containers(plan),
-            volumes: Some(vec![weights::volume(&plan.source)]),
-            security_context: Some(security()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(i64::from(
-                plan.drain_timeout_seconds.saturating_add(GRACE_AFTER_DRAIN_SECONDS),
-            )),
-            node_selector: filled(&pod.node_selector),
-            tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.clone()),
-            priority_class_name: pod.priority_class_name.clone(),
-            image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| pod.image_pull_secrets.clone()),
-            ..PodSpec::default()
-        }),
+        spec: Some(spec(plan)),
     }
+}
+
+fn spec(plan: &Plan) -> PodSpec {
+    let (pod, mut server) = (&plan.pod, server(plan));
+    let mut spec = PodSpec {
+        init_containers: weights::init_containers(plan),
+        volumes: Some(vec![weights::volume(&plan.source)]),
+        security_context: Some(security()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(
+            plan.drain_timeout_seconds.saturating_add(GRACE_AFTER_DRAIN_SECONDS),
+        )),
+        node_selector: filled(&pod.node_selector),
+        tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.clone()),
+        priority_class_name: pod.priority_class_name.clone(),
+        image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| pod.image_pull_secrets.clone()),
+        ..PodSpec::default()
+    };
+    if let Some(gpu) = &plan.gpu {
+        gpu::place(gpu, &mut spec, &mut server);
+    }
+    spec.containers = vec![server];
+    spec
 }
 
 /// What no container of a pod may do.
@@ -120,6 +129,12 @@ fn arguments(plan: &Plan) -> Vec<String> {
     }
     if let Some(bytes) = plan.kv_bytes {
         flag(flags::KV_BYTES, bytes.to_string());
+    }
+    if let Some(bytes) = plan.picture_cache_bytes {
+        flag(flags::ENCODER_CACHE_BYTES, bytes.to_string());
+    }
+    for (name, value) in plan.gpu.iter().flat_map(|_| gpu::ARGUMENTS) {
+        flag(name, value.to_owned());
     }
     flag(flags::DRAIN_TIMEOUT_SECONDS, plan.drain_timeout_seconds.to_string());
     flag(flags::TERMINATION_LOG, TERMINATION_LOG.to_owned());

@@ -11,6 +11,8 @@ use vlm_crds::vision_model::SecretKey;
 use super::*;
 use crate::plan::Source;
 
+mod on_gpus;
+
 fn plan() -> Plan {
     Plan {
         name: "tiny".to_owned(),
@@ -18,11 +20,13 @@ fn plan() -> Plan {
         source: source("pvc://weights/llava/tiny"),
         image: "registry/vlm-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        gpu: None,
         replicas: 3,
         max_concurrency: 8,
         max_tokens: Some(1024),
         quantization: Quantization::None,
         kv_bytes: None,
+        picture_cache_bytes: None,
         progress_deadline_seconds: 1800,
         drain_timeout_seconds: 120,
         pod: PodSettings::default(),
@@ -203,10 +207,11 @@ fn only_the_fetching_container_gets_the_token() {
 
 #[test]
 fn what_fits_is_handed_to_the_server() {
-    let plan = Plan { quantization: Quantization::Int4, kv_bytes: Some(1 << 30), ..plan() };
+    let (quantization, kv_bytes, picture_cache_bytes) = (Quantization::Int4, Some(1 << 30), Some(1 << 20));
+    let plan = Plan { quantization, kv_bytes, picture_cache_bytes, ..plan() };
     let args = deployment(&plan)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
     let args: Vec<_> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
-    for flag in [["--quantization", "int4"], ["--kv-bytes", "1073741824"]] {
+    for flag in [["--quantization", "int4"], ["--kv-bytes", "1073741824"], ["--encoder-cache-bytes", "1048576"]] {
         assert!(args.windows(2).any(|pair| pair == flag), "{args:?}");
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     plan::{
         Plan, Settings,
         fit::{self, Fitted},
+        placement::Wanted,
         plan,
     },
     revision::Revision,
@@ -55,13 +56,14 @@ pub(super) struct Known<'a> {
     pub settings: &'a Settings,
     pub types: &'a GpuTypes,
     pub revision: &'a Revision,
+    pub wanted: &'a Wanted,
     pub replicas: i32,
     pub now: Timestamp,
 }
 
 impl Known<'_> {
     fn plan(self, commit: Option<&str>) -> Result<Plan, Problem> {
-        plan(self.model, self.settings, self.replicas, commit)
+        plan(self.model, self.settings, self.replicas, commit, self.wanted.gpu())
             .map_err(|error| Problem::new(Trouble::SpecRefused, format!("spec.model.uri {error}")))
     }
 }
@@ -87,7 +89,7 @@ impl Outline {
     /// `None` for an object without name or uid.
     fn complete(&mut self, known: Known<'_>, judged: bool) -> Result<Option<Next>, Problem> {
         let Known { model, observed, revision, .. } = known;
-        if let Revision::Failed(problem) = revision {
+        if let (_, Wanted::Unknown(problem)) | (Revision::Failed(problem), _) = (revision, known.wanted) {
             return Err(problem.clone());
         }
         let Some(owner) = model.controller_owner_ref(&()) else { return Ok(None) };
@@ -105,7 +107,8 @@ impl Outline {
         let commit = revision.commit().or_else(|| told.as_ref()?.revision());
         let mut plan = known.plan(commit)?;
         if let Some(told) = &told {
-            let fitted = self.fitted.insert(fit::fit(&model.spec, told, None, known.types)?);
+            let fitted =
+                self.fitted.insert(fit::fit(&model.spec, told, known.wanted.gpu().map(|gpu| &gpu.kind), known.types)?);
             if let Some(problem) = fitted.problem() {
                 return Err(problem);
             }

@@ -17,7 +17,7 @@ use vlm_crds::{
     status::{Failure, reasons::Trouble},
 };
 
-use super::{Counts, Facts, conditions::shorten};
+use super::{Counts, Facts, conditions::shorten, placement};
 use crate::{build::labels, observe::Observed};
 
 /// Longest text of a problem; the definition admits twice as much.
@@ -103,7 +103,12 @@ pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     if !complete {
         problems.extend(refused_pods(deployment, current.len(), counts));
     }
-    problems.extend(current.into_iter().filter_map(|pod| of_pod(pod)));
+    let nodes = facts.observed.nodes.as_deref();
+    let explained = |problem| match facts.gpu {
+        Some(gpu) => placement::explain(problem, gpu, nodes),
+        None => problem,
+    };
+    problems.extend(current.into_iter().filter_map(|pod| of_pod(pod)).map(explained));
     problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
     problems
 }

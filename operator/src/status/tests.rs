@@ -14,6 +14,7 @@ use crate::autoscaler::table::{AutoView, Seen};
 mod deadline;
 mod failing;
 mod fitting;
+mod on_gpus;
 mod probes;
 mod transitions;
 
@@ -28,6 +29,7 @@ struct Scene {
     /// Why there are no children: a problem, or a look that goes on.
     refused: Option<Option<Problem>>,
     fitted: Option<Fitted>,
+    gpu: Option<Gpu>,
     scale: View,
     status: VisionModelStatus,
     remembered: Remembered,
@@ -49,6 +51,7 @@ impl Scene {
             template: TEMPLATE.to_owned(),
             refused: None,
             fitted: None,
+            gpu: None,
             scale: View { desired, reason: "Initial".to_owned(), history: Vec::new(), auto: None },
             status: VisionModelStatus::default(),
             remembered: Remembered::default(),
@@ -105,9 +108,11 @@ impl Scene {
                 },
                 inspection: None,
                 fitted: self.fitted.as_ref(),
+                gpu: self.gpu.as_ref(),
                 scale: &self.scale,
                 settings: &Settings {
                     runtime_image: "i".to_owned(),
+                    runtime_cuda_image: "cuda".to_owned(),
                     image_pull_policy: "Always".to_owned(),
                     hub_endpoint: None,
                 },

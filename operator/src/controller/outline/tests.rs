@@ -11,6 +11,7 @@ struct Scene {
     previous: VisionModelStatus,
     observed: Observed,
     revision: Revision,
+    wanted: Wanted,
 }
 
 fn inspection() -> Inspection {
@@ -33,6 +34,7 @@ impl Scene {
             previous: VisionModelStatus::default(),
             observed: Observed { claim_exists: true, ..Observed::default() },
             revision: Revision::Unasked,
+            wanted: Wanted::Cpu,
         }
     }
 
@@ -54,11 +56,13 @@ impl Scene {
             observed: &self.observed,
             settings: &Settings {
                 runtime_image: "i".to_owned(),
+                runtime_cuda_image: "cuda".to_owned(),
                 image_pull_policy: "Always".to_owned(),
                 hub_endpoint: None,
             },
             types: &GpuTypes::default(),
             revision: &self.revision,
+            wanted: &self.wanted,
             replicas: 1,
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
         })
