@@ -71,7 +71,7 @@ fn products(asked: &str, nodes: &Nodes) -> String {
         }
     }
     if found.is_empty() {
-        return format!("none of the {} nodes has a GPU", nodes.len());
+        return "the nodes have no GPUs at all".to_owned();
     }
     let mut text = "the nodes have ".to_owned();
     for (i, ((product, resource), (count, on))) in found.iter().take(SHOWN).enumerate() {
@@ -140,7 +140,7 @@ mod tests {
              NVIDIA-L40S (12 nvidia.com/gpu on 2 nodes); add such a node, or name another type in spec.gpu.type"
         );
         let none = explained("0/1 nodes are available", Some(&nodes(&[("x", "rdma/hca", 1)])));
-        assert!(none.message.contains("none of the 1 nodes has a GPU"), "{}", none.message);
+        assert!(none.message.contains("; the nodes have no GPUs at all; add"), "{}", none.message);
     }
 
     #[test]

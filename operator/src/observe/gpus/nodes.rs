@@ -70,7 +70,9 @@ pub(super) fn work(gpus: Arc<Gpus>, client: &Client) -> BoxFuture<'static, ()> {
 pub(super) fn take_in(gpus: &Gpus, listed: &mut Nodes, event: &Event<core::Node>) {
     match event {
         Event::Init => listed.clear(),
-        Event::InitApply(node) => drop(listed.insert(node.name_any(), node.into())),
+        Event::InitApply(node) => {
+            listed.insert(node.name_any(), node.into());
+        }
         Event::InitDone => {
             let new = std::mem::take(listed);
             gpus.change_nodes(|nodes| {
