@@ -206,7 +206,7 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
     };
     let mut report = report(&facts, &mut memory.remembered);
     revision.note(&mut report.status);
-    outline.note(model, &mut report.status);
+    outline.note(model, &previous, &mut report.status);
     if let Some(written) = publish(&context.client, model, &previous, &report.status).await? {
         context.metrics.wrote("VisionModel");
         memory.wrote(&written);

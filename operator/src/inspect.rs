@@ -70,8 +70,11 @@ pub fn noted(model: &VisionModel, previous: &VisionModelStatus) -> Option<Arc<In
     serde_json::from_str(&noted.inspection).ok().map(Arc::new)
 }
 
-/// As the status keeps it.
-pub fn note(model: &VisionModel, inspection: &Inspection) -> Option<CheckpointStatus> {
+/// As the status keeps it; to the letter as `previous` has it, where that says the same.
+pub fn note(model: &VisionModel, previous: &VisionModelStatus, inspection: &Inspection) -> Option<CheckpointStatus> {
+    if noted(model, previous).is_some_and(|noted| *noted == *inspection) {
+        return previous.checkpoint.clone();
+    }
     let inspection = serde_json::to_string(inspection).ok()?;
     Some(CheckpointStatus { source: source(model)?, inspection })
 }

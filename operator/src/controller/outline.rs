@@ -118,9 +118,9 @@ impl Outline {
     }
 
     /// Notes in a status what was told of the checkpoint.
-    pub fn note(&self, model: &VisionModel, status: &mut VisionModelStatus) {
+    pub fn note(&self, model: &VisionModel, previous: &VisionModelStatus, status: &mut VisionModelStatus) {
         let Some(told) = &self.inspection else { return };
-        status.checkpoint = inspect::note(model, told);
+        status.checkpoint = inspect::note(model, previous, told);
         if let (Some(resolved), Some(commit)) = (&mut status.resolved, told.revision()) {
             resolved.source = inspect::source(model);
             resolved.revision = Some(commit.to_owned());

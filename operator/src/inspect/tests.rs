@@ -125,8 +125,14 @@ fn what_the_status_has_is_not_looked_at_again() {
 #[test]
 fn a_note_is_read_as_it_was_written_and_a_changed_one_is_none() {
     let model = model("hf://org/tiny", 1);
-    let mut status = VisionModelStatus { checkpoint: note(&model, &inspection()), ..VisionModelStatus::default() };
+    let mut status = VisionModelStatus {
+        checkpoint: note(&model, &VisionModelStatus::default(), &inspection()),
+        ..VisionModelStatus::default()
+    };
     assert_eq!(noted(&model, &status), Some(Arc::new(inspection())));
+    // Other white space is no reason to write.
+    status.checkpoint.as_mut().unwrap().inspection.push(' ');
+    assert_eq!(note(&model, &status, &inspection()), status.checkpoint);
     status.checkpoint.as_mut().unwrap().inspection = "{}".to_owned();
     assert_eq!(noted(&model, &status), None);
 }

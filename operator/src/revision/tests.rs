@@ -133,7 +133,7 @@ async fn what_a_checkpoint_is_made_of_is_asked_with_its_commit_and_kept_in_the_s
     assert!(asked.iter().filter(|asked| asked.storage).all(|asked| asked.range.is_some()), "no weights: {asked:#?}");
     // As after a restart, with what the status has.
     known.note(&mut scene.status);
-    scene.status.checkpoint = inspect::note(&tiny, &inspection);
+    scene.status.checkpoint = inspect::note(&tiny, &scene.status, &inspection);
     let again = Revisions::new(scene.revisions.hub.clone());
     assert_eq!(again.look(&tiny, &scene.status, true, Duration::ZERO), known);
     assert_eq!(scene.server.asked().len(), asked.len());

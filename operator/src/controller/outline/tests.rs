@@ -45,7 +45,7 @@ impl Scene {
     }
 
     fn told(mut self) -> Self {
-        self.previous.checkpoint = inspect::note(&self.model, &inspection());
+        self.previous.checkpoint = inspect::note(&self.model, &self.previous, &inspection());
         self
     }
 
@@ -148,7 +148,7 @@ fn a_private_repository_is_looked_at_by_a_pod_and_fetched_at_the_commit_that_it_
     let template = serde_json::to_value(&children.deployment).unwrap()["spec"]["template"]["spec"].clone();
     assert!(template["initContainers"][0]["args"].to_string().contains("c0ffee"), "{template}");
     status.resolved = Some(vlm_crds::status::Resolved::default());
-    outline.note(&scene.model, &mut status);
+    outline.note(&scene.model, &scene.previous, &mut status);
     let resolved = status.resolved.unwrap();
     assert_eq!(resolved.revision.as_deref(), Some("c0ffee"));
     assert_eq!(resolved.source.as_deref(), Some("hf://org/tiny@main"));
