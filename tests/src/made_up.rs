@@ -93,27 +93,3 @@ pub async fn pod_of(space: &Space, name: &str) -> Pod {
     })
     .await
 }
-
-#[cfg(test)]
-mod tests {
-    use vlm_catalog::checkpoint::{CheckpointSize, Head};
-    use vlm_catalog::inspection::{Found, Inspection};
-
-    use crate::tools::{documents, root};
-
-    /// The server on a made-up node could not start by what a stale answer led to, and no test would see it.
-    #[test]
-    fn what_a_made_up_look_tells_is_what_the_example_is() {
-        let all = std::fs::read_to_string(root().join("tests/cluster/node/kwok.yaml")).unwrap();
-        let stage = documents(&all).into_iter().find(|stage| stage["metadata"]["name"] == "pod-inspected").unwrap();
-        let template = stage["spec"]["next"]["statusTemplate"].as_str().unwrap();
-        let answer = template.lines().map(str::trim).find(|line| line.starts_with("{\"config\"")).unwrap();
-        let told: Inspection = serde_json::from_str(answer).unwrap();
-        let config = std::fs::read(root().join("examples/tiny-llava/model/config.json")).unwrap();
-        let found = Found { revision: None, weight_bytes: None, tensors: None::<Vec<(&str, &[usize])>> };
-        let described = Inspection::new(&serde_json::from_slice(&config).unwrap(), found).unwrap();
-        assert_eq!(told.config(), described.config());
-        let sizes = [Head::Stored, Head::Tied].map(|head| CheckpointSize::of(told.config(), head).parameters());
-        assert!(sizes.contains(&told.size().parameters()), "{:?}", told.size());
-    }
-}
