@@ -27,6 +27,7 @@ pub struct FitStatus {
 }
 
 /// What one replica takes, part by part.
+#[allow(clippy::struct_field_names, reason = "amounts have their unit in the name")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Breakdown {
