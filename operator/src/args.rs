@@ -38,7 +38,7 @@ pub struct Run {
     /// Hugging Face hub.
     #[arg(long, env = "VLM_HUB_ENDPOINT", value_name = "URL")]
     pub hub_endpoint: Option<String>,
-    /// ConfigMap of GPU types, in the namespace of the leader's lease.
+    /// Name of the config map that holds the GPU types, in the namespace of the leader's lease.
     #[arg(long, env = "VLM_GPU_TYPES", value_name = "NAME", default_value = "vlm-operator-gpu-types")]
     pub gpu_types: String,
     /// Look at nodes, so that a model whose GPU type no node has is told so. Needs the right to list and watch them.

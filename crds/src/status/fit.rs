@@ -1,5 +1,7 @@
 //! `status.fit`: whether one replica fits the memory that it has, and what it takes.
 
+#![allow(clippy::struct_field_names, reason = "amounts have their unit in the name, and the derive copies the struct")]
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
