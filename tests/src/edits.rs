@@ -86,7 +86,11 @@ fn value(field: &str, random: &mut Random) -> Value {
         "rollout" => json!({"progressDeadlineSeconds": random.within(10, 9000)}),
         "drain" => json!({"timeoutSeconds": random.within(0, 600)}),
         "pod/labels" | "pod/annotations" => json!({word(random): word(random), word(random): word(random)}),
-        "pod/nodeSelector" => json!({word(random): word(random)}),
+        // Labels that the made-up node has: no pod looks at a checkpoint on a node that there is not.
+        "pod/nodeSelector" => {
+            let word = word(random);
+            json!({word.clone(): word})
+        }
         "pod/tolerations" => json!([{"key": word(random), "operator": "Exists"}]),
         "pod/env" => json!([{"name": word(random), "value": word(random)},
             {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": word(random), "key": word(random), "optional": true}}}]),

@@ -12,7 +12,13 @@ const NODE: &str = "made-up";
 
 /// Makes sure that the node is there and ready.
 pub async fn node() {
-    make(NODE, &json!({}), &json!({"key": NODE, "effect": "NoSchedule"}), &json!({})).await;
+    make(
+        NODE,
+        &json!({"a": "a", "b": "b", "c": "c", "d": "d"}),
+        &json!({"key": NODE, "effect": "NoSchedule"}),
+        &json!({}),
+    )
+    .await;
 }
 
 /// Makes sure that a node with GPUs is there and ready: with labels that tell which, the usual taint, and so many of
