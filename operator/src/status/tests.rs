@@ -26,8 +26,9 @@ struct Scene {
     observed: Observed,
     deployment: Deployment,
     template: String,
-    /// Why there are no children: a problem, or a look that goes on.
-    refused: Option<Option<Problem>>,
+    refused: Option<Problem>,
+    /// The checkpoint is still being looked at.
+    looking: bool,
     fitted: Option<Fitted>,
     gpu: Option<Gpu>,
     scale: View,
@@ -50,6 +51,7 @@ impl Scene {
             deployment: Deployment::default(),
             template: TEMPLATE.to_owned(),
             refused: None,
+            looking: false,
             fitted: None,
             gpu: None,
             scale: View { desired, reason: "Initial".to_owned(), history: Vec::new(), auto: None },
@@ -103,7 +105,8 @@ impl Scene {
                 previous: &self.status,
                 observed: &self.observed,
                 applied: match &self.refused {
-                    Some(problem) => Err(problem.as_ref()),
+                    Some(problem) => Err(Some(problem)),
+                    None if self.looking => Err(None),
                     None => Ok((&self.deployment, &self.template)),
                 },
                 inspection: None,

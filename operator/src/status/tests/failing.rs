@@ -232,7 +232,7 @@ fn pods_of_an_older_template_say_nothing_about_this_one() {
 #[test]
 fn an_object_that_the_api_server_refuses_stalls() {
     let mut scene = Scene::serving(1);
-    scene.refused = Some(Some(Problem::new(Trouble::SpecRefused, "cpu: must be less than or equal to its limit")));
+    scene.refused = Some(Problem::new(Trouble::SpecRefused, "cpu: must be less than or equal to its limit"));
     scene.model.metadata.generation = Some(2);
     scene.report();
     assert_eq!(scene.ready(), ("False", "SpecRefused"));

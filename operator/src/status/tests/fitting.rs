@@ -18,13 +18,13 @@ fn fitted(model: &VisionModel) -> Fitted {
 fn limited(scene: &mut Scene, memory: &str) {
     scene.model.spec.pod = Some(serde_json::from_value(json!({"resources": {"limits": {"memory": memory}}})).unwrap());
     scene.fitted = Some(fitted(&scene.model));
-    scene.refused = scene.fitted.as_ref().unwrap().problem().map(Some);
+    scene.refused = scene.fitted.as_ref().unwrap().problem();
 }
 
 #[test]
 fn a_look_that_goes_on_is_work_and_no_failure() {
     let mut scene = Scene::new(1);
-    scene.refused = Some(None);
+    scene.looking = true;
     scene.deployed(0, 0, 0);
     scene.report();
     assert_eq!(scene.ready(), ("False", reasons::INSPECTING));
@@ -75,7 +75,7 @@ fn what_the_fit_came_to_is_told_and_without_a_limit_nothing_is() {
 #[test]
 fn what_hinders_a_look_for_too_long_stalls_after_the_deadline() {
     let mut scene = Scene::new(1);
-    scene.refused = Some(Some(Problem::new(Trouble::ImagePullError, "the image i cannot be pulled")));
+    scene.refused = Some(Problem::new(Trouble::ImagePullError, "the image i cannot be pulled"));
     let (_, again) = scene.report();
     assert_eq!((scene.ready(), scene.says(STALLED).0), (("False", "ImagePullError"), "False"));
     assert_eq!(again, Some(Duration::from_secs(1800)));

@@ -96,7 +96,7 @@ fn an_unknown_type_stalls_at_once_while_what_ran_before_goes_on_answering() {
     scene.model.spec.gpu = serde_json::from_value(json!({"type": "nvidia-l5"})).unwrap();
     scene.model.metadata.generation = Some(2);
     scene.observed.deployment = Some(Arc::new(scene.deployment.clone()));
-    scene.refused = Some(Some(Problem::new(Trouble::GpuTypeUnknown, "the GPU type is not in the catalogue")));
+    scene.refused = Some(Problem::new(Trouble::GpuTypeUnknown, "the GPU type is not in the catalogue"));
     scene.report();
     assert_eq!((scene.ready(), scene.says(STALLED)), (("False", "GPUTypeUnknown"), ("True", "GPUTypeUnknown")));
     assert_eq!(scene.says(AVAILABLE), ("True", reasons::SERVING));
