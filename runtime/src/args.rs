@@ -226,6 +226,10 @@ mod tests {
             "16",
             flags::KV_BYTES,
             "1073741824",
+            flags::QUANTIZATION,
+            "int4",
+            flags::ENCODER_CACHE_BYTES,
+            "1048576",
             flags::DRAIN_TIMEOUT_SECONDS,
             "30",
             flags::TERMINATION_LOG,
@@ -234,7 +238,8 @@ mod tests {
         let args = serve(&words);
         assert_eq!(args.names(), ["a", "b"]);
         assert_eq!((args.max_tokens, args.kv_bytes), (Some(512), Some(1 << 30)));
-        assert_eq!(args.queue(), 128);
+        assert_eq!((args.queue(), args.how.precision.quantization), (128, Quantization::Int4));
+        assert_eq!(args.encoder_cache_bytes, 1 << 20);
         assert_eq!(args.port, ports::RUNTIME_HTTP);
         assert_eq!(termination_log(&words), args.termination_log);
     }

@@ -67,13 +67,29 @@ async fn a_wrong_manifest_is_refused_with_a_sentence_that_names_the_field_and_th
 async fn kubectl_explains_every_field() {
     let space = Space::empty("t-explain").await;
     let text = kubectl(&["explain", "visionmodel.spec", "--recursive"]).unwrap();
-    for field in ["model", "uri", "context", "maxTokens", "scaling", "minReplicas", "queueDepth", "drain", "pod"] {
+    for field in [
+        "model",
+        "uri",
+        "quantization",
+        "gpu",
+        "context",
+        "maxTokens",
+        "scaling",
+        "minReplicas",
+        "queueDepth",
+        "drain",
+        "pod",
+    ] {
         assert!(text.contains(field), "{field} is missing from kubectl explain:\n{text}");
     }
     for (field, words) in [
         ("spec.model.uri", "pvc://CLAIM/PATH"),
         ("spec.rollout.progressDeadlineSeconds", "Default 1800"),
         ("spec.scaling.target", "rounded up"),
+        ("spec.gpu.type", "such as nvidia-l4"),
+        ("spec.quantization", "int8 and int4 take"),
+        ("status.cost.perHour", "US dollars an hour"),
+        ("status.fit.breakdown", "What requiredBytes is made of"),
         ("status.failures", "most actionable first"),
     ] {
         let text = kubectl(&["explain", &format!("visionmodel.{field}")]).unwrap();

@@ -23,7 +23,7 @@ fn events(space: &Space, reason: &str) -> usize {
     all["items"].as_array().unwrap().iter().filter(of_model).count()
 }
 
-async fn answers(space: &Space) {
+pub async fn answers(space: &Space) {
     let url = space.address() + "/v1/chat/completions";
     let body = question("demo.png", "What is this?", 16);
     let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
@@ -72,12 +72,17 @@ async fn a_private_repository_is_denied_until_its_token_is_there() {
     secret(&space, "hf_wrong");
     let not_seen = space.await_condition("Ready", "False", "ModelNotFound", 60).await;
     let message = not_seen["message"].as_str().unwrap();
-    assert!(message.contains("container fetch") && message.contains("exit code 10"), "{message}");
+    assert!(message.contains("container inspect") && message.contains("exit code 10"), "{message}");
+    assert!(space.pods().is_empty(), "no pod of the model before its checkpoint is known");
 
     secret(&space, TOKEN);
     kubectl(&["delete", "pods", "-n", &space.name, "--all", "--wait=false"]).unwrap();
     space.await_condition("Ready", "True", "", 60).await;
     answers(&space).await;
+    let (model, pod) = (space.model(), space.pods().remove(0));
+    let commit = model["status"]["resolved"]["revision"].as_str().unwrap();
+    assert!(pod["spec"]["initContainers"][0]["args"].to_string().contains(commit), "fetched as it was looked at");
+    assert_eq!(model["status"]["resolved"]["architecture"], "LLaVA-1.5");
     assert!(!space.model().to_string().contains(TOKEN) && !space.model().to_string().contains("hf_wrong"));
     space.close();
 }

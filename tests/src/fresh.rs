@@ -8,7 +8,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{await_that, cluster};
+use crate::cluster::{await_that, cluster, condition};
 use crate::edits::{Random, edit};
 use crate::made_up::{node, placed};
 use crate::space::Space;
@@ -51,7 +51,10 @@ async fn observed(space: &Space, spec: &Value) -> Value {
     let params = PatchParams::apply("user").force();
     let applied = models(&space.name).await.patch(NAME, &params, &Patch::Apply(&manifest)).await;
     let generation = applied.unwrap_or_else(|e| panic!("{spec}: {e}")).metadata.generation;
-    let done = |object: &Value| object["status"]["observedGeneration"].as_i64() >= generation;
+    let done = |object: &Value| {
+        object["status"]["observedGeneration"].as_i64() >= generation
+            && condition(object, "Ready")["reason"] != "Inspecting"
+    };
     // The edit of a field that it already had changes nothing, and no state follows.
     let now = models(&space.name).await.get(NAME).await.expect("the model");
     let now = serde_json::to_value(now).expect("JSON");

@@ -10,6 +10,8 @@ pub enum Trouble {
     SpecRefused,
     /// An object of the needed name exists and belongs to somebody else.
     NameTaken,
+    /// The catalogue of GPU types does not have the one of the spec.
+    GpuTypeUnknown,
     /// The claim does not exist.
     VolumeNotFound,
     /// The checkpoint is not where the spec says.
@@ -20,6 +22,8 @@ pub enum Trouble {
     WeightsCorrupt,
     /// The checkpoint is of a kind that is not served.
     UnsupportedArchitecture,
+    /// One replica takes more memory than it has.
+    DoesNotFit,
     /// The server refuses its arguments.
     InvalidArguments,
     /// The namespace's `PodSecurity` level forbids the pods.
@@ -40,8 +44,12 @@ pub enum Trouble {
     ProbeFailed,
     /// The API server refuses the pods.
     PodRefused,
+    /// No node of the cluster has a GPU of the type.
+    NoMatchingNode,
     /// A `ResourceQuota` is used up.
     QuotaExceeded,
+    /// All GPUs of the type are in use.
+    WaitingForGpu,
     /// No node takes the pod.
     Unschedulable,
     /// A node evicted the pod.
@@ -63,14 +71,16 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::SpecRefused,
         Self::NameTaken,
+        Self::GpuTypeUnknown,
         Self::VolumeNotFound,
         Self::ModelNotFound,
         Self::ModelAccessDenied,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
+        Self::DoesNotFit,
         Self::InvalidArguments,
         Self::PodSecurityForbids,
         Self::ContainerConfigError,
@@ -81,7 +91,9 @@ impl Trouble {
         Self::ContainerCrashLoopBackOff,
         Self::ProbeFailed,
         Self::PodRefused,
+        Self::NoMatchingNode,
         Self::QuotaExceeded,
+        Self::WaitingForGpu,
         Self::Unschedulable,
         Self::PodEvicted,
         Self::RolloutStuck,
@@ -92,11 +104,13 @@ impl Trouble {
         match self {
             Self::SpecRefused => "SpecRefused",
             Self::NameTaken => "NameTaken",
+            Self::GpuTypeUnknown => "GPUTypeUnknown",
             Self::VolumeNotFound => "VolumeNotFound",
             Self::ModelNotFound => Cause::ModelNotFound.reason(),
             Self::ModelAccessDenied => Cause::ModelAccessDenied.reason(),
             Self::WeightsCorrupt => Cause::WeightsCorrupt.reason(),
             Self::UnsupportedArchitecture => Cause::UnsupportedArchitecture.reason(),
+            Self::DoesNotFit => "DoesNotFit",
             Self::InvalidArguments => Cause::InvalidArguments.reason(),
             Self::PodSecurityForbids => "PodSecurityForbids",
             Self::ContainerConfigError => "ContainerConfigError",
@@ -107,7 +121,9 @@ impl Trouble {
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
             Self::ProbeFailed => "ProbeFailed",
             Self::PodRefused => "PodRefused",
+            Self::NoMatchingNode => "NoMatchingNode",
             Self::QuotaExceeded => "QuotaExceeded",
+            Self::WaitingForGpu => "WaitingForGPU",
             Self::Unschedulable => "Unschedulable",
             Self::PodEvicted => "PodEvicted",
             Self::RolloutStuck => "RolloutStuck",
@@ -119,11 +135,13 @@ impl Trouble {
         match self {
             Self::SpecRefused
             | Self::NameTaken
+            | Self::GpuTypeUnknown
             | Self::VolumeNotFound
             | Self::ModelNotFound
             | Self::ModelAccessDenied
             | Self::WeightsCorrupt
             | Self::UnsupportedArchitecture
+            | Self::DoesNotFit
             | Self::InvalidArguments
             | Self::PodSecurityForbids
             | Self::RolloutStuck => Stalls::AtOnce,
@@ -134,8 +152,9 @@ impl Trouble {
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
             | Self::ProbeFailed
-            | Self::PodRefused => Stalls::AfterDeadline,
-            Self::QuotaExceeded | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
+            | Self::PodRefused
+            | Self::NoMatchingNode => Stalls::AfterDeadline,
+            Self::QuotaExceeded | Self::WaitingForGpu | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
         }
     }
 }
@@ -153,6 +172,11 @@ impl From<Cause> for Trouble {
         }
     }
 }
+
+/// Not Ready: the checkpoint is looked at, to tell whether it fits before pods are made.
+pub const INSPECTING: &str = "Inspecting";
+/// `FitsGPU`: one replica fits the memory that it has.
+pub const FITS: &str = "Fits";
 
 /// Ready: every replica answers.
 pub const SERVING: &str = "Serving";
