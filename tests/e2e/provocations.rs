@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{await_that, condition, kubectl};
+use vlm_tests::cluster::{apply, await_that, condition, kubectl};
 use vlm_tests::impossible;
 use vlm_tests::space::Space;
 use vlm_tests::tools::run;

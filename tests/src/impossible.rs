@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{apply, condition, kubectl};
+use crate::hub::{self, PUBLIC};
 use crate::space::Space;
 use crate::watch::{Seen, Watch, models};
 
@@ -28,7 +29,7 @@ pub struct Impossible {
 }
 
 /// All of them.
-pub const ALL: [Impossible; 6] = [
+pub const ALL: [Impossible; 8] = [
     Impossible {
         name: "refused",
         reason: "SpecRefused",
@@ -42,7 +43,7 @@ pub const ALL: [Impossible; 6] = [
         reason: "NameTaken",
         stalls: true,
         setup: service,
-        spec: || json!({}),
+        spec: || limit(&json!({})),
         words: &["Service named tiny-llava"],
     },
     Impossible {
@@ -77,7 +78,32 @@ pub const ALL: [Impossible; 6] = [
         spec: || json!({"pod": {"annotations": {"container.apparmor.security.beta.kubernetes.io/server": "unconfined"}}}),
         words: &["restricted", "AppArmor"],
     },
+    Impossible {
+        name: "gpu",
+        reason: "GPUTypeUnknown",
+        stalls: true,
+        setup: nothing,
+        spec: || json!({"gpu": {"type": "nvidia-l44"}}),
+        words: &["nvidia-l44", "nvidia-l4"],
+    },
+    Impossible {
+        name: "fit",
+        reason: "DoesNotFit",
+        stalls: true,
+        setup: nothing,
+        spec: || {
+            let mut spec = limit(&json!({"memory": "256Mi"}));
+            spec["model"] = json!({"uri": PUBLIC});
+            spec
+        },
+        words: &["it does not fit", "a memory limit of "],
+    },
 ];
+
+/// Pods with these limits; without one of memory nobody looks at the checkpoint first.
+fn limit(limits: &Value) -> Value {
+    json!({"pod": {"resources": {"requests": {"cpu": "20m", "memory": "16Mi"}, "limits": limits}}})
+}
 
 fn nothing(_: &str) -> String {
     String::new()
@@ -98,6 +124,7 @@ fn quota(space: &str) -> String {
 impl Impossible {
     /// A namespace with what the spec needs first.
     pub async fn space(&self, prefix: &str) -> Space {
+        hub::start().await;
         let space = Space::with_model(&format!("{prefix}-{}", self.name)).await;
         // A pod that comes before the volume is bound is unschedulable for a moment.
         let bound = ["wait", "pvc/tiny-llava", "-n", &space.name, "--for=jsonpath={.status.phase}=Bound"];
