@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
-	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs
+.PHONY: images-cuda clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
+	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -25,6 +25,14 @@ IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(
 KWOK := $(CACHE)/tools/bin/kwok
 TEST_HUB := $(CACHE)/images/test-hub.tar
 PYTHON := python3
+# The runtime for GPUs: another target folder, because its binaries open libraries when they run and cannot be static.
+CUDA := $(CACHE)/cuda
+CUDA_ENV := CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000 CUDAFORGE_THREADS=$(shell nproc)
+CUDA_BUILD = PYTHON='$(PYTHON)' cuda/toolchain.sh '$(CUDA)' && \
+	env $(CUDA_ENV) CUDA_HOME='$(CUDA)/nvidia/cu13' NVCC='$(CURDIR)/cuda/nvcc.sh' NVCC_CACHE='$(CACHE)/nvcc' \
+	CARGO_TARGET_DIR='$(CACHE)/target-cuda' PATH='$(CUDA)/nvidia/cu13/bin:$(PATH)' \
+	CARGO_TARGET_$(shell echo '$(HOST)' | tr a-z- A-Z_)_RUSTFLAGS='--cfg feature="dynamic-loading"'
+CUDA_BINARY := $(CACHE)/target-cuda/$(HOST)/release/vlm-runtime
 
 help: ## this list
 	@echo 'make TARGET:'
@@ -50,9 +58,10 @@ test: ## all tests of CI, those on a real cluster among them
 test-fast: ## the tests that need no cluster
 	@tests/phases.sh fast
 
-lint: shellcheck ## format, clippy, docs, shell scripts
+lint: shellcheck ## format, clippy, the CUDA code as well, docs, shell scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(WITH_CLUSTER) --all-targets -- -D warnings
+	$(MAKE) --no-print-directory cuda-lint
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(WITH_CLUSTER) --no-deps --quiet
 
 shellcheck:
@@ -60,7 +69,7 @@ shellcheck:
 		echo 'shellcheck is not installed: shell scripts are not checked'
 		exit
 	fi
-	shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh .ci/run
+	shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh cuda/*.sh .ci/run
 	shellcheck --external-sources --check-sourced tests/cluster/node.sh
 
 unit: ## every Rust test that needs no cluster, the chart's (with helm) among them
@@ -79,6 +88,9 @@ plugin: build ## kubectl vlm: plan, status, logs (BIN=folder; ~/.local/bin unles
 
 images: build ## container images (PUSH=1 IMAGE_PREFIX=registry/path pushes them)
 	@images/build.sh
+
+images-cuda: cuda ## the container image of the runtime for GPUs (the same flags)
+	@PYTHON='$(PYTHON)' images/build.sh runtime-cuda
 
 kube: ## Kubernetes for the local cluster, and tools of the tests, from Go modules
 	@tests/cluster/build.sh
@@ -130,6 +142,30 @@ campaign: ## a long test: NAME=geometries|scheduler, or NAME=idle|many|latency|e
 bench: ## the speed of the runtime's core on one processor core
 	RAYON_NUM_THREADS=1 taskset -c 0 $(CARGO) bench --locked --workspace --bench engine -- \
 		$(CURDIR)/examples/tiny-llava/model $(CURDIR)/examples/tiny-llava/demo.png
+
+cuda: ## the runtime for NVIDIA GPUs and CPUs, on a machine with or without one (about ten minutes at first)
+	$(CUDA_BUILD) $(CARGO) build --release --locked --package vlm-runtime --features cuda --bins
+	if readelf --dynamic '$(CUDA_BINARY)' | grep 'NEEDED.*libcu'; then
+		echo 'the binary needs CUDA to start; it must open it when it runs'
+		exit 1
+	fi
+	echo '$(CUDA_BINARY)'
+
+cuda-kernels: ## compile the project's own CUDA kernels alone, for every GPU that is served
+	@PYTHON='$(PYTHON)' cuda/toolchain.sh '$(CUDA)'
+	export CUDA_HOME='$(CUDA)/nvidia/cu13' NVCC_CACHE='$(CACHE)/nvcc'
+	out=$$(mktemp --directory)
+	trap 'rm -rf "$$out"' EXIT
+	cd runtime
+	basename --suffix=.cu kernels/*.cu |
+		xargs -P "$$(nproc)" -I{} ../cuda/nvcc.sh -fatbin -O3 -std=c++17 -o "$$out/{}" kernels/{}.cu
+
+cuda-lint: ## clippy on the code behind the feature cuda, where there is no CUDA
+	env $(CUDA_ENV) NVCC='$(CURDIR)/cuda/nvcc-check.sh' CUDA_HOME=/usr \
+		$(CARGO) clippy $(WITH_CLUSTER),vlm-runtime/cuda --all-targets -- -D warnings
+
+cuda-test: ## the GPU's tests; without a GPU those of the diagnosis alone
+	$(CUDA_BUILD) $(CARGO) test --release --locked --package vlm-runtime --features cuda --test gpu
 
 docs: ## the Rust documentation, for reading
 	$(CARGO) doc $(ALL) --no-deps --document-private-items

@@ -38,10 +38,29 @@ debian() { # the files of a Debian package, without installing it
     echo "$unpacked"
 }
 
+authorities() { # FILE: the public certificate authorities
+    cat "$(debian ca-certificates)"/usr/share/ca-certificates/mozilla/*.crt >"$1"
+}
+
 case $name in
 operator | runtime) # with the public certificate authorities: hub and Prometheus may be behind https
     static "vlm-$name"
-    cat "$(debian ca-certificates)"/usr/share/ca-certificates/mozilla/*.crt >"$to/ca-certificates.crt" ;;
+    authorities "$to/ca-certificates.crt" ;;
+runtime-cuda) # make cuda builds the binary; it opens the libraries of CUDA when it finds a GPU
+    binary=$cache/target-cuda/x86_64-unknown-linux-gnu/release/vlm-runtime
+    [ -x "$binary" ] || { echo "stage.sh: $binary is missing: make cuda builds it" >&2; exit 1; }
+    install -D -m 755 "$binary" "$to/root/usr/bin/vlm-runtime"
+    strip "$to/root/usr/bin/vlm-runtime"
+    # The driver's own libraries need parts of libc6 that the binary does not.
+    for package in libc6 libgcc-s1 libstdc++6; do
+        unpacked=$(debian "$package")
+        (cd "$unpacked" && find . -name '*.so*' -print0 | tar --create --null --files-from=- | tar --extract --directory "$to/root")
+    done
+    "$here/../cuda/libraries.sh" "$cache/cuda-libraries"
+    mkdir -p "$to/root/usr/local/cuda" "$to/cache"
+    cp -r "$cache/cuda-libraries/lib" "$to/root/usr/local/cuda/lib64"
+    mkdir -p "$to/root/etc/ssl/certs"
+    authorities "$to/root/etc/ssl/certs/ca-certificates.crt" ;;
 test-hub) # with the tiny models, one of them for those with its token alone
     static test-hub
     mkdir -p "$to/repositories/tiny"

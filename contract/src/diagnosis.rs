@@ -22,11 +22,24 @@ pub enum Cause {
     InvalidArguments,
     /// Anything else, such as a port already in use.
     StartFailed,
+    /// A GPU is asked for, and there is no driver or no GPU.
+    #[serde(rename = "NoGPU")]
+    NoGpu,
+    /// The GPU's driver is older than the CUDA of this program.
+    DriverTooOld,
+    /// There is no code for this generation of GPUs.
+    #[serde(rename = "UnsupportedGPU")]
+    UnsupportedGpu,
+    /// A library of CUDA's is missing or broken.
+    CudaLibraryMissing,
+    /// Weights and KV cache do not fit into the GPU's memory.
+    #[serde(rename = "GPUOutOfMemory")]
+    GpuOutOfMemory,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::ModelNotFound,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
@@ -34,6 +47,11 @@ impl Cause {
         Self::WeightsDownloadFailed,
         Self::InvalidArguments,
         Self::StartFailed,
+        Self::NoGpu,
+        Self::DriverTooOld,
+        Self::UnsupportedGpu,
+        Self::CudaLibraryMissing,
+        Self::GpuOutOfMemory,
     ];
 
     /// Exit code of the process.
@@ -46,6 +64,11 @@ impl Cause {
             Self::ModelAccessDenied => 13,
             Self::WeightsDownloadFailed => 14,
             Self::StartFailed => 20,
+            Self::NoGpu => 30,
+            Self::DriverTooOld => 31,
+            Self::UnsupportedGpu => 32,
+            Self::CudaLibraryMissing => 33,
+            Self::GpuOutOfMemory => 34,
         }
     }
 
@@ -59,6 +82,11 @@ impl Cause {
             Self::WeightsDownloadFailed => "WeightsDownloadFailed",
             Self::InvalidArguments => "InvalidArguments",
             Self::StartFailed => "StartFailed",
+            Self::NoGpu => "NoGPU",
+            Self::DriverTooOld => "DriverTooOld",
+            Self::UnsupportedGpu => "UnsupportedGPU",
+            Self::CudaLibraryMissing => "CudaLibraryMissing",
+            Self::GpuOutOfMemory => "GPUOutOfMemory",
         }
     }
 
@@ -75,6 +103,13 @@ impl Cause {
             Self::WeightsDownloadFailed => "check that the hub or its mirror can be reached from the cluster",
             Self::InvalidArguments => "correct the flag",
             Self::StartFailed => "see the container's log",
+            Self::NoGpu => "run it on a node with a GPU and its container toolkit, or with --device cpu",
+            Self::DriverTooOld => "update the driver of the node",
+            Self::UnsupportedGpu => "run it on a newer GPU, or with --device cpu",
+            Self::CudaLibraryMissing => "use the image that brings the libraries of CUDA 13, or install them",
+            Self::GpuOutOfMemory => {
+                "use a GPU with more memory, quantise the model, or lower the longest sequence or the concurrency"
+            }
         }
     }
 

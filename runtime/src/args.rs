@@ -1,5 +1,6 @@
 //! The command line. Owns the flags' names, defaults and ranges; does nothing with them.
 
+mod bench;
 mod hub;
 mod model;
 mod proof;
@@ -12,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlm_contract::{flags, ports};
 
+pub use bench::{BenchArgs, BenchMode};
 pub use hub::{FetchArgs, HubArgs, InspectArgs};
 pub use model::ModelArgs;
 pub use proof::{TraceArgs, VerifyArgs};
@@ -40,6 +42,8 @@ pub enum Command {
     Trace(TraceArgs),
     /// Compare what a model gives with what a reference gave.
     Verify(VerifyArgs),
+    /// Measure how fast this machine runs a model.
+    Bench(BenchArgs),
 }
 
 /// Flags of `serve`.
@@ -255,25 +259,52 @@ mod tests {
 
     #[test]
     fn every_command_that_loads_a_model_takes_the_same_flags() {
-        let flags =
-            ["--vision-tower", "/t", "--chat-template", "llava_v1", "--dtype", "bf16", "--quantization", "int4"];
-        let commands: [&[&str]; 3] = [
+        let flags = [
+            "--vision-tower",
+            "/t",
+            "--chat-template",
+            "llava_v1",
+            "--dtype",
+            "bf16",
+            "--quantization",
+            "int4",
+            "--device",
+            "cpu",
+        ];
+        let commands: [&[&str]; 4] = [
             &["serve", "--model", "x"],
             &["trace", "--model", "x", "--prompt-file", "p", "--max-tokens", "1", "--out", "o"],
             &["verify", "x"],
+            &["bench", "--model", "x"],
         ];
         for words in commands {
             let how = match parse(&line(&[words, &flags].concat())).unwrap().command {
                 Command::Serve(args) => args.how,
                 Command::Trace(args) => args.how,
                 Command::Verify(args) => args.how,
+                Command::Bench(args) => args.how,
                 other => panic!("{other:?}"),
             };
             assert_eq!(how.vision_tower.as_deref(), Some(std::path::Path::new("/t")));
             assert_eq!(how.chat_template.as_deref(), Some("llava_v1"));
+            assert_eq!(how.device, crate::device::DeviceChoice::Cpu);
             assert_eq!((how.precision.dtype, how.precision.quantization), (Dtype::Bf16, Quantization::Int4));
         }
         assert!(wrong(&["serve", "--model", "x", "--quantization", "int3"]).contains("none, int8, int4"));
+    }
+
+    #[test]
+    fn a_measurement_has_as_many_requests_as_its_mode_needs() {
+        let bench = |words: &[&str]| match parse(&line(&[&["bench", "--model", "x"], words].concat())).unwrap().command
+        {
+            Command::Bench(args) => args,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(bench(&["--batch", "4"]).requests(), 20);
+        assert_eq!(bench(&["--batch", "4", "--mode", "serving"]).requests(), 32);
+        assert_eq!(bench(&["--requests", "3", "--image-size", "896x448"]).image_size, (896, 448));
+        assert!(wrong(&["bench", "--image-size", "896"]).contains("WIDTHxHEIGHT"));
+        assert!(wrong(&["bench", "--request-rate", "-1"]).contains("requests a second"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! says precisely what is wrong with them; computes nothing.
 
 mod cursor;
+mod drawn;
 mod error;
 mod files;
 mod index;
@@ -18,6 +19,7 @@ mod zip;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use serde::de::DeserializeOwned;
 use vlm_catalog::architecture::raw::RawConfig;
 use vlm_catalog::architecture::{Dialect, Family, ModelConfig, describe};
@@ -60,11 +62,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`], and options that contradict the checkpoint.
     pub fn open_with(dir: &Path, options: &OpenOptions) -> Result<Self, CheckpointError> {
-        std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
-        let path = dir.join("config.json");
-        let raw: RawConfig =
-            read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
-        let mut config = describe(&raw)?;
+        let (raw, mut config) = Self::describe(dir)?;
         let mut weights = Weights::open(dir)?;
         let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;
         if config.dialect == Dialect::Original && config.family != Family::InternVl {
@@ -80,6 +78,16 @@ impl Checkpoint {
         Ok(Self { dir: dir.to_owned(), config, weights, layout })
     }
 
+    /// `config.json` of `dir`, as it is and as what it describes.
+    fn describe(dir: &Path) -> Result<(RawConfig, ModelConfig), CheckpointError> {
+        std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
+        let path = dir.join("config.json");
+        let raw: RawConfig =
+            read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
+        let config = describe(&raw)?;
+        Ok((raw, config))
+    }
+
     /// What `config.json` describes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -93,6 +101,12 @@ impl Checkpoint {
     /// Where each part's tensors are.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The number format in which the decoder is stored.
+    pub fn stored(&self) -> DType {
+        let names = self.decoder().embedding().names();
+        names.first().and_then(|name| self.weights.dtype(name)).unwrap_or(DType::F32)
     }
 
     /// Path of a file of the checkpoint.

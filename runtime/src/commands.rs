@@ -1,5 +1,6 @@
 //! What the binary can do: one module a subcommand, and how they open a checkpoint.
 
+pub mod bench;
 mod error;
 pub mod fetch;
 mod hub;

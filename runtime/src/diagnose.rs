@@ -8,6 +8,7 @@ use vlm_contract::diagnosis::{Cause, Diagnosis};
 use vlm_hub::HubError;
 
 use crate::checkpoint::CheckpointError;
+use crate::device::DeviceError;
 
 /// The longest message that is written; Kubernetes keeps 4096 bytes of a termination log.
 const LONGEST_MESSAGE: usize = 2048;
@@ -18,6 +19,9 @@ pub enum StartError {
     /// A flag has an unusable value.
     #[error("{0}")]
     Arguments(String),
+    /// The GPU cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The checkpoint cannot be served.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -53,6 +57,7 @@ impl StartError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Arguments(_) => Cause::InvalidArguments,
+            Self::Device(error) => error.cause(),
             Self::Checkpoint(error) => error.cause(),
             Self::Hub(error) => error.cause(),
             Self::Listen { .. } | Self::System { .. } | Self::LoadPanicked(_) | Self::EngineStopped => {

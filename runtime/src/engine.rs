@@ -5,6 +5,8 @@
 pub mod blocks;
 pub mod encoder_cache;
 mod executor;
+#[cfg(feature = "cuda")]
+mod graphs;
 pub mod prefix;
 mod rate;
 mod request;
@@ -21,9 +23,10 @@ pub use request::{
     ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
     TokenStream,
 };
-pub use sampling::{NotFinite, choose};
+pub use sampling::{NotFinite, choose, uniform};
 pub use steps::{CHUNK, Steps};
 
+use candle_core::Device;
 use vlm_catalog::architecture::TextConfig;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -35,10 +38,6 @@ use scheduler::{Budget, Limits};
 use shared::Shared;
 use worker::{Submission, Worker};
 
-/// Work besides decoding in one step while other sequences decode, on a processor: a fraction of a second.
-const WHILE_DECODING: Budget = Budget { tokens: 128, tiles: 1 };
-/// The same while none does.
-const ALONE: Budget = Budget { tokens: CHUNK, tiles: 4 };
 /// Work of prompts that hold blocks before they have been read.
 const READING: Budget = Budget { tokens: 16_384, tiles: 64 };
 
@@ -70,8 +69,17 @@ impl Engine {
     /// # Errors
     /// Weights that do not fit the configuration, options that do not fit the model.
     pub fn start(checkpoint: &Checkpoint, options: EngineOptions) -> Result<Self, CheckpointError> {
+        Self::start_on(checkpoint, options, &Device::Cpu)
+    }
+
+    /// Like [`Engine::start`], on `device`.
+    ///
+    /// # Errors
+    /// The same, and what `device` has no room for.
+    pub fn start_on(checkpoint: &Checkpoint, options: EngineOptions, device: &Device) -> Result<Self, CheckpointError> {
         kv_blocks(&checkpoint.config().text, &options)?;
-        Self::over(VisionLanguage::load(checkpoint, options.max_tokens, options.precision)?, options)
+        let model = VisionLanguage::load_on(checkpoint, options.max_tokens, options.precision, device)?;
+        Self::over(model, options)
     }
 
     /// Like [`Engine::start`], over a model that is loaded for as many positions as `options` asks for.
@@ -103,11 +111,12 @@ impl Engine {
         options: &EngineOptions,
     ) -> Result<Self, CheckpointError> {
         let shared = Arc::new(Shared::new(options.max_concurrency, options.max_queue));
+        let [while_decoding, alone] = executor.budgets();
         let limits = Limits {
             sequences: options.max_concurrency,
             blocks: sizes.blocks.saturating_sub(1),
-            while_decoding: WHILE_DECODING,
-            alone: ALONE,
+            while_decoding,
+            alone,
             reading: READING,
             encoder_bytes: options.encoder_cache_bytes,
             row_bytes: sizes.row_bytes,

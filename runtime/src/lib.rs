@@ -2,14 +2,15 @@
 //!
 //! # Layout
 //! [`args`] → [`commands`] → [`server`] (HTTP) → [`processor`] ([`image`], [`prompt`],
-//! [`tokenizer`]) → [`engine`] → [`models`] over [`ops`], over one opened [`checkpoint`]; [`metrics`], [`telemetry`] and
-//! [`diagnose`] say what happens; [`tolerance`] says how near the reference is near enough.
+//! [`tokenizer`]) → [`engine`] → [`models`] over [`ops`] on a [`device`], over one opened [`checkpoint`]; [`metrics`],
+//! [`telemetry`] and [`diagnose`] say what happens; [`tolerance`] says how near the reference is near enough.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod args;
 pub mod checkpoint;
 pub mod commands;
+pub mod device;
 pub mod diagnose;
 pub mod engine;
 pub mod image;

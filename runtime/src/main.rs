@@ -47,5 +47,6 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Trace(args) => commands::trace::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
     }
 }

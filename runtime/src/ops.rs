@@ -10,17 +10,31 @@ mod activation;
 mod attention;
 mod batch;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod element;
+mod gather;
 mod kv_cache;
 mod linear;
 mod norm;
+mod read;
+mod residual;
 mod rope;
+mod stem;
+mod tile_attention;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
+#[cfg(feature = "cuda")]
+pub use batch::DeviceRows;
 pub use batch::{Batch, Row, Segment};
 pub use element::largest;
+pub use gather::{gather, gather_at};
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
+pub use read::read;
+pub use residual::{add, add_scaled};
 pub use rope::RopeTable;
+pub use stem::stem;
+pub use tile_attention::tile_attention;

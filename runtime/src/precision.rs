@@ -1,6 +1,7 @@
 //! In which number formats a model is held: the format of its unquantised weights and its KV cache, and the
 //! quantisation of its linear layers. Owns the names that a command line has for them.
 
+use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use vlm_catalog::quantization::Quantization;
 
@@ -22,14 +23,14 @@ pub enum Dtype {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precision {
     /// Of weights that are not quantised, and of keys and values: f32, f16 or bf16.
-    pub dtype: candle_core::DType,
+    pub dtype: DType,
     /// Of the decoder's linear layers and its head.
     pub quantization: Quantization,
 }
 
 impl Precision {
     /// Weights as they are computed on a CPU.
-    pub const F32: Self = Self { dtype: candle_core::DType::F32, quantization: Quantization::None };
+    pub const F32: Self = Self { dtype: DType::F32, quantization: Quantization::None };
 }
 
 /// Flags of every command that loads a model.
@@ -45,12 +46,14 @@ pub struct PrecisionArgs {
 }
 
 impl PrecisionArgs {
-    /// What they mean for a model on a CPU.
-    pub fn on_cpu(self) -> Precision {
+    /// What they mean on `device` for a checkpoint that stores its decoder in `stored`.
+    pub fn on(self, device: &Device, stored: DType) -> Precision {
         let dtype = match self.dtype {
-            Dtype::Auto | Dtype::F32 => candle_core::DType::F32,
-            Dtype::F16 => candle_core::DType::F16,
-            Dtype::Bf16 => candle_core::DType::BF16,
+            Dtype::Auto if device.is_cpu() => DType::F32,
+            Dtype::Auto => stored,
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::Bf16 => DType::BF16,
         };
         Precision { dtype, quantization: self.quantization }
     }

@@ -24,6 +24,12 @@ pub enum Trouble {
     UnsupportedArchitecture,
     /// One replica takes more memory than it has.
     DoesNotFit,
+    /// Weights and KV cache do not fit into the GPU's memory.
+    GpuOutOfMemory,
+    /// The server has no code for this generation of GPUs.
+    UnsupportedGpu,
+    /// The image lacks a library of CUDA's.
+    CudaLibraryMissing,
     /// The server refuses its arguments.
     InvalidArguments,
     /// The namespace's `PodSecurity` level forbids the pods.
@@ -34,6 +40,10 @@ pub enum Trouble {
     ImagePullError,
     /// A container used more memory than its limit.
     ContainerOOMKilled,
+    /// The node's GPU driver is too old.
+    DriverTooOld,
+    /// The server finds no GPU on its node.
+    NoGpu,
     /// The weights cannot be downloaded.
     WeightsDownloadFailed,
     /// The server could not start for a reason of its own.
@@ -71,7 +81,7 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::SpecRefused,
         Self::NameTaken,
         Self::GpuTypeUnknown,
@@ -81,11 +91,16 @@ impl Trouble {
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
         Self::DoesNotFit,
+        Self::GpuOutOfMemory,
+        Self::UnsupportedGpu,
+        Self::CudaLibraryMissing,
         Self::InvalidArguments,
         Self::PodSecurityForbids,
         Self::ContainerConfigError,
         Self::ImagePullError,
         Self::ContainerOOMKilled,
+        Self::DriverTooOld,
+        Self::NoGpu,
         Self::WeightsDownloadFailed,
         Self::StartFailed,
         Self::ContainerCrashLoopBackOff,
@@ -111,11 +126,16 @@ impl Trouble {
             Self::WeightsCorrupt => Cause::WeightsCorrupt.reason(),
             Self::UnsupportedArchitecture => Cause::UnsupportedArchitecture.reason(),
             Self::DoesNotFit => "DoesNotFit",
+            Self::GpuOutOfMemory => Cause::GpuOutOfMemory.reason(),
+            Self::UnsupportedGpu => Cause::UnsupportedGpu.reason(),
+            Self::CudaLibraryMissing => Cause::CudaLibraryMissing.reason(),
             Self::InvalidArguments => Cause::InvalidArguments.reason(),
             Self::PodSecurityForbids => "PodSecurityForbids",
             Self::ContainerConfigError => "ContainerConfigError",
             Self::ImagePullError => "ImagePullError",
             Self::ContainerOOMKilled => "ContainerOOMKilled",
+            Self::DriverTooOld => Cause::DriverTooOld.reason(),
+            Self::NoGpu => Cause::NoGpu.reason(),
             Self::WeightsDownloadFailed => Cause::WeightsDownloadFailed.reason(),
             Self::StartFailed => Cause::StartFailed.reason(),
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
@@ -142,12 +162,17 @@ impl Trouble {
             | Self::WeightsCorrupt
             | Self::UnsupportedArchitecture
             | Self::DoesNotFit
+            | Self::UnsupportedGpu
+            | Self::DriverTooOld
+            | Self::CudaLibraryMissing
             | Self::InvalidArguments
             | Self::PodSecurityForbids
             | Self::RolloutStuck => Stalls::AtOnce,
             Self::ContainerConfigError
             | Self::ImagePullError
             | Self::ContainerOOMKilled
+            | Self::GpuOutOfMemory
+            | Self::NoGpu
             | Self::WeightsDownloadFailed
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
@@ -169,6 +194,11 @@ impl From<Cause> for Trouble {
             Cause::UnsupportedArchitecture => Self::UnsupportedArchitecture,
             Cause::InvalidArguments => Self::InvalidArguments,
             Cause::StartFailed => Self::StartFailed,
+            Cause::NoGpu => Self::NoGpu,
+            Cause::DriverTooOld => Self::DriverTooOld,
+            Cause::UnsupportedGpu => Self::UnsupportedGpu,
+            Cause::CudaLibraryMissing => Self::CudaLibraryMissing,
+            Cause::GpuOutOfMemory => Self::GpuOutOfMemory,
         }
     }
 }

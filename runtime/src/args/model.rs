@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::device::DeviceChoice;
 use crate::image::ImageAspect;
 use crate::precision::PrecisionArgs;
 
@@ -21,6 +22,9 @@ pub struct ModelArgs {
     /// How LLaVA-1.5 makes pictures square. Default: what the checkpoint's files say.
     #[arg(long, value_name = "HOW")]
     pub image_aspect: Option<ImageAspect>,
+    /// What computes.
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    pub device: DeviceChoice,
     /// In which number formats the model is held.
     #[command(flatten)]
     pub precision: PrecisionArgs,

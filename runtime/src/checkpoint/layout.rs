@@ -5,7 +5,7 @@ mod decoder;
 mod projector;
 mod tower;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use vlm_catalog::architecture::ModelConfig;
 
 use super::{Checkpoint, CheckpointError, Tensors};
@@ -149,6 +149,11 @@ impl<'a> LinearTensors<'a> {
     /// Length of a row.
     pub fn input(&self) -> usize {
         self.input
+    }
+
+    /// Where [`Self::weights`] are: in main memory, but for weights that are drawn.
+    pub fn device(&self) -> &Device {
+        self.at.device()
     }
 
     /// Full names of the weights.

@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use vlm_hub::index::Kind;
 
 use super::CheckpointError;
+use super::drawn::Drawn;
 use super::index::{self, Found};
 use super::shard::Shard;
 use super::stored::Stored;
@@ -20,6 +21,8 @@ use super::stored::Stored;
 pub struct Weights {
     shards: Vec<Shard>,
     places: HashMap<String, Place>,
+    /// Draws every tensor that is asked for, in the place of files.
+    drawn: Option<Drawn>,
 }
 
 struct Place {
@@ -49,6 +52,11 @@ impl Weights {
             }
         }
         Ok(weights)
+    }
+
+    /// Tensors of any name and shape, drawn when they are asked for.
+    pub(super) fn drawn(drawn: Drawn) -> Self {
+        Self { drawn: Some(drawn), ..Self::default() }
     }
 
     fn add(&mut self, dir: &Path, file: &str, kind: Kind) -> Result<(), CheckpointError> {
@@ -104,6 +112,9 @@ impl Weights {
 
     /// The number format of the tensor `name`; `None` when it is not stored or not in a format that is read.
     pub fn dtype(&self, name: &str) -> Option<DType> {
+        if let Some(drawn) = &self.drawn {
+            return Some(drawn.dtype);
+        }
         let dtype = DType::try_from(self.places.get(name)?.stored.dtype).ok()?;
         matches!(dtype, DType::F16 | DType::BF16 | DType::F32).then_some(dtype)
     }
@@ -113,6 +124,9 @@ impl Weights {
     /// # Errors
     /// When it is missing, or has another shape or a number format that is not read.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, CheckpointError> {
+        if let Some(drawn) = &self.drawn {
+            return drawn.tensor(name, shape).map_err(|e| CheckpointError::Start(e.to_string()));
+        }
         let found = self.places.get(name).and_then(|place| Some((place, self.shards.get(place.shard)?)));
         let Some((place, shard)) = found else {
             return Err(CheckpointError::MissingTensor { name: name.to_owned(), expected: shape.to_vec() });
@@ -142,7 +156,8 @@ impl Weights {
 
     /// Tensors whose names start with `prefix`.
     pub fn at(&self, prefix: &str) -> Tensors<'_> {
-        Tensors { weights: self, prefix: prefix.to_owned(), device: Device::Cpu }
+        let device = self.drawn.as_ref().map_or(Device::Cpu, |drawn| drawn.device.clone());
+        Tensors { weights: self, prefix: prefix.to_owned(), device }
     }
 }
 
@@ -175,6 +190,11 @@ impl Tensors<'_> {
     /// As [`Weights::tensor`].
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
         self.weights.tensor(&self.name(name), shape, &self.device)
+    }
+
+    /// Where the tensors are.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The full name of the tensor `name`.

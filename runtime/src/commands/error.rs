@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
+use crate::device::DeviceError;
 use crate::diagnose::StartError;
 use crate::image::ImageError;
 use crate::prompt::PromptError;
@@ -112,6 +113,12 @@ impl CommandError {
 
 impl From<CheckpointError> for CommandError {
     fn from(error: CheckpointError) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+impl From<DeviceError> for CommandError {
+    fn from(error: DeviceError) -> Self {
         Self::Start(error.into())
     }
 }

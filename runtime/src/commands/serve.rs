@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ServeArgs;
+use crate::device::{self, Demand};
 use crate::diagnose::StartError;
 use crate::engine::{Engine, EngineOptions};
 use crate::image::ImageLimits;
@@ -83,6 +84,7 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.
 fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
+    let device = device::open(args.how.device)?;
     let (checkpoint, processor) = super::open(&args.model, &args.how)?;
     let longest = processor.max_model_len();
     let max_tokens = args.max_tokens.map_or(longest, |tokens| tokens as usize);
@@ -97,9 +99,12 @@ fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
         max_queue: args.queue(),
         kv_bytes: args.kv_bytes,
         encoder_cache_bytes: args.encoder_cache_bytes,
-        precision: args.how.precision.on_cpu(),
+        precision: args.how.precision.on(&device, checkpoint.stored()),
     };
-    let engine = Engine::start(&checkpoint, options)?;
+    let demand = Demand::of(&checkpoint, options.precision, max_tokens, options.max_concurrency);
+    let kv = options.kv_bytes.unwrap_or(demand.kv);
+    device::check_memory(&device, Demand { kv, ..demand })?;
+    let engine = Engine::start_on(&checkpoint, options, &device)?;
     let defaults = SamplingDefaults::read(&args.model);
     Ok(Loaded { engine, processor: Arc::new(processor), defaults, max_tokens })
 }

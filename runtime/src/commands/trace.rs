@@ -7,12 +7,15 @@ mod record;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::Device;
 use futures::executor::block_on;
 
 pub(super) use record::{Answer, Record, record};
 
 use super::CommandError;
 use crate::args::TraceArgs;
+use crate::checkpoint::Checkpoint;
+use crate::device::{self, Demand};
 use crate::engine::{Engine, EngineOptions, Event, Request, Sampling};
 use crate::image::ImageLimits;
 use crate::models::VisionLanguage;
@@ -25,13 +28,14 @@ use crate::processor::{Processor, Prompt};
 /// Files, pictures, a prompt or a model that cannot be used, and an engine whose answer is not that of the recorded
 /// steps.
 pub fn run(args: &TraceArgs) -> Result<(), CommandError> {
+    let device = device::open(args.how.device)?;
     let text = read_text(&args.prompt_file)?;
     std::fs::create_dir_all(&args.out).map_err(|error| CommandError::write(&args.out, &error))?;
     let (checkpoint, processor) = super::open(&args.model, &args.how)?;
     let prompt = prepare(&processor, &text, &args.prompt_file, &args.image)?;
-    let (tokens, precision) = (args.max_tokens as usize, args.how.precision.on_cpu());
+    let (tokens, precision) = (args.max_tokens as usize, args.how.precision.on(&device, checkpoint.stored()));
     let positions = positions(&processor, &prompt, tokens)?;
-    let model = VisionLanguage::load(&checkpoint, positions, precision)?;
+    let model = load(&checkpoint, positions, precision, &device)?;
     let (record, model) = record(model, &prompt, Answer::Greedy(tokens))?;
     let answer = answer(model, &prompt, tokens, precision)?;
     if answer != record.ids {
@@ -50,6 +54,17 @@ pub fn run(args: &TraceArgs) -> Result<(), CommandError> {
         prompt.images.len()
     );
     Ok(())
+}
+
+/// The model for one sequence of `positions` tokens, if `device` has room for it.
+pub(super) fn load(
+    checkpoint: &Checkpoint,
+    positions: usize,
+    precision: Precision,
+    device: &Device,
+) -> Result<VisionLanguage, CommandError> {
+    device::check_memory(device, Demand::of(checkpoint, precision, positions, 1))?;
+    Ok(VisionLanguage::load_on(checkpoint, positions, precision, device)?)
 }
 
 /// The prompt with its pictures, from their files.

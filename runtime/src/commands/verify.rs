@@ -10,8 +10,9 @@ use std::path::Path;
 pub use report::{Report, Row};
 
 use super::CommandError;
-use super::trace::{positions, prepare};
+use super::trace::{load, positions, prepare};
 use crate::args::VerifyArgs;
+use crate::device;
 use expected::Expected;
 
 /// Prints each comparison.
@@ -34,10 +35,11 @@ pub fn run(args: &VerifyArgs) -> Result<(), CommandError> {
 /// # Errors
 /// What keeps the prompt from being run. A quantity that is off is a row and no error.
 pub fn verify(args: &VerifyArgs, report: &mut Report) -> Result<(), CommandError> {
-    let precision = args.how.precision.on_cpu();
+    let device = device::open(args.how.device)?;
     let model: &Path = args.model.as_deref().unwrap_or(&args.expected);
-    let expected = Expected::read(&args.expected, precision.quantization)?;
+    let expected = Expected::read(&args.expected, args.how.precision.quantization)?;
     let (checkpoint, processor) = super::open(model, &args.how)?;
+    let precision = args.how.precision.on(&device, checkpoint.stored());
     let prompt = prepare(&processor, expected.prompt(), expected.json(), expected.images())?;
     let answer = expected.greedy_ids().len();
     let own = positions(&processor, &prompt, answer)?;
@@ -51,5 +53,6 @@ pub fn verify(args: &VerifyArgs, report: &mut Report) -> Result<(), CommandError
     let Some(fed) = compare::inputs(&expected, &prompt, report)? else { return Ok(()) };
     expected.check_ids(checkpoint.config(), fed.image_token)?;
     let longest = own.max(positions(&processor, &fed, answer)?);
-    compare::outputs(&expected, &checkpoint, [&prompt, &fed], longest, precision, report)
+    let model = load(&checkpoint, longest, precision, &device)?;
+    compare::outputs(&expected, model, [&prompt, &fed], precision, report)
 }

@@ -8,11 +8,18 @@ use candle_core::Tensor;
 
 use super::Failure;
 use super::prefix::PictureRows;
-use super::scheduler::{SequenceId, Tiles};
-use super::steps::Steps;
+use super::scheduler::{Budget, SequenceId, Tiles};
+use super::steps::{CHUNK, Steps};
+use crate::device;
 use crate::image::{ImageKey, PreparedImage};
 use crate::models::{VisionLanguage, finite};
 use crate::ops::Segment;
+
+/// Work besides decoding in one step of a processor, while other sequences decode and while none does: a fraction of a
+/// second each.
+const ON_CPU: [Budget; 2] = [Budget { tokens: 128, tiles: 1 }, Budget { tokens: CHUNK, tiles: 4 }];
+/// The same on a GPU: some tens of milliseconds.
+const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, Budget { tokens: 4 * CHUNK, tiles: 16 }];
 
 /// Part of a prompt, or of one that is read again with what was generated.
 #[derive(Clone, Debug)]
@@ -54,6 +61,14 @@ pub trait Executor: Send {
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure>;
     /// One more token for each; logits in the same order.
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure>;
+    /// Most work besides decoding in one step: while other sequences decode, and while none does.
+    fn budgets(&self) -> [Budget; 2] {
+        ON_CPU
+    }
+    /// Whether the device is gone for good, so that no later step can succeed. Asked after a step that failed.
+    fn lost(&self) -> bool {
+        false
+    }
 }
 
 /// Model, KV cache and rows of pictures.
@@ -159,5 +174,13 @@ impl Executor for ModelExecutor {
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure> {
         let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
         Ok(self.steps.next(&rows)?.to_vec2()?)
+    }
+
+    fn budgets(&self) -> [Budget; 2] {
+        if self.steps.model().device().is_cpu() { ON_CPU } else { ON_GPU }
+    }
+
+    fn lost(&self) -> bool {
+        device::is_lost(self.steps.model().device())
     }
 }

@@ -1,8 +1,13 @@
 //! The steps of sequences through a decoder with its KV cache: pieces of prompts, or one more token of each.
 //! What the engine runs, and what a trace records.
 
+#[cfg(feature = "cuda")]
+use std::cell::RefCell;
+
 use candle_core::{Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::graphs::Graphs;
 use crate::models::VisionLanguage;
 use crate::ops::{Batch, KvCache, Segment};
 
@@ -13,13 +18,21 @@ pub const CHUNK: usize = 512;
 pub struct Steps {
     model: VisionLanguage,
     cache: KvCache,
+    /// Those of single rows, on a GPU.
+    #[cfg(feature = "cuda")]
+    graphs: RefCell<Graphs>,
 }
 
 impl Steps {
     /// A model with a cache of `blocks` blocks, the dummy block among them.
     pub fn new(model: VisionLanguage, blocks: usize) -> Result<Self> {
         let cache = model.kv_cache(blocks)?;
-        Ok(Self { model, cache })
+        Ok(Self {
+            model,
+            cache,
+            #[cfg(feature = "cuda")]
+            graphs: RefCell::default(),
+        })
     }
 
     /// The model.
@@ -45,6 +58,11 @@ impl Steps {
     /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`.
     pub fn next(&self, rows: &[(Segment<'_>, u32)]) -> Result<Tensor> {
         let (segments, ids): (Vec<Segment<'_>>, Vec<u32>) = rows.iter().copied().unzip();
+        #[cfg(feature = "cuda")]
+        if self.model.device().is_cuda() {
+            let mut graphs = self.graphs.borrow_mut();
+            return graphs.next(self.model.language(), &self.cache, &segments, &ids);
+        }
         let (batch, language) = (Batch::new(&segments), self.model.language());
         let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
         language.logits(&hidden, batch.last_rows())

@@ -32,6 +32,8 @@ pub struct Worker<E> {
     scheduler: Scheduler,
     streams: HashMap<SequenceId, Stream>,
     next_id: SequenceId,
+    /// No step can succeed any more.
+    lost: bool,
     shared: Arc<Shared>,
 }
 
@@ -46,10 +48,12 @@ struct Stream {
 impl<E: Executor> Worker<E> {
     /// A worker over `executor`, with a scheduler of `limits`.
     pub fn new(executor: E, limits: Limits, shared: Arc<Shared>) -> Self {
-        Self { executor, scheduler: Scheduler::new(limits), streams: HashMap::new(), next_id: 0, shared }
+        let scheduler = Scheduler::new(limits);
+        Self { executor, scheduler, streams: HashMap::new(), next_id: 0, lost: false, shared }
     }
 
-    /// Serves until every handle is gone and all accepted requests have ended, or until a fault.
+    /// Serves until every handle is gone and all accepted requests have ended, or until a fault or the loss of the
+    /// device.
     pub fn run(mut self, submissions: &Receiver<Submission>) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(submissions)));
         if served.is_err() {
@@ -94,6 +98,10 @@ impl<E: Executor> Worker<E> {
                 None => {}
             }
             self.publish();
+            if self.lost {
+                tracing::error!("the device is lost");
+                return;
+            }
         }
     }
 
@@ -199,6 +207,7 @@ impl<E: Executor> Worker<E> {
     }
 
     fn fail(&mut self, id: SequenceId, why: Failure) {
+        self.lost |= matches!(why, Failure::Step(_)) && self.executor.lost();
         tracing::error!(%why, "a sequence failed");
         self.scheduler.fail(id);
         self.end(id, Some(Event::Failed(why)));

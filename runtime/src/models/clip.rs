@@ -3,10 +3,10 @@
 use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Activation, VisionConfig};
 
-use super::vision::{attend, thirds};
+use super::vision::thirds;
 use super::{Loading, Norm};
 use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
-use crate::ops::{Linear, activate};
+use crate::ops::{Linear, activate, add, tile_attention};
 
 /// The norm behind the stem, and the layers.
 pub struct ClipTower {
@@ -29,7 +29,7 @@ impl ClipTower {
     /// Loads the layers that are used.
     pub fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         let config = tensors.config();
-        let pre_norm = Norm::new(loading.norm(tensors.pre_norm()?), config.layer_norm_eps);
+        let pre_norm = Norm::new(loading.norm(&tensors.pre_norm()?)?, config.layer_norm_eps);
         let layers = (0..config.layers_used).map(|n| Layer::load(&tensors.layer(n), config, loading));
         Ok(Self {
             pre_norm,
@@ -56,12 +56,12 @@ impl Layer {
         config: &VisionConfig,
         loading: &mut Loading,
     ) -> std::result::Result<Self, CheckpointError> {
-        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(loading.norm(norm), config.layer_norm_eps));
+        let [norm1, norm2] = tensors.norms()?;
         Ok(Self {
-            norm1,
+            norm1: Norm::new(loading.norm(&norm1)?, config.layer_norm_eps),
             qkv: loading.linear(&tensors.qkv())?,
             out: loading.linear(&tensors.out())?,
-            norm2,
+            norm2: Norm::new(loading.norm(&norm2)?, config.layer_norm_eps),
             fc1: loading.linear(&tensors.fc1())?,
             fc2: loading.linear(&tensors.fc2())?,
         })
@@ -69,8 +69,8 @@ impl Layer {
 
     fn forward(&self, x: &Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
         let [q, k, v] = thirds(&self.qkv.forward(&self.norm1.forward(x)?)?)?;
-        let x = (x + self.out.forward(&attend([&q, &k, &v], tiles, heads)?)?)?;
+        let x = add(x, &self.out.forward(&tile_attention([&q, &k, &v], tiles, heads)?)?)?;
         let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, activation)?;
-        x + self.fc2.forward(&inner)?
+        add(&x, &self.fc2.forward(&inner)?)
     }
 }

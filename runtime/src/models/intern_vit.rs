@@ -4,10 +4,10 @@
 use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Activation, Tower, VisionConfig};
 
-use super::vision::{attend, thirds};
+use super::vision::thirds;
 use super::{Loading, Norm};
 use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
-use crate::ops::{Linear, RmsNorm, activate};
+use crate::ops::{Linear, RmsNorm, activate, add_scaled, tile_attention};
 
 /// The layers.
 pub struct InternVit {
@@ -58,23 +58,24 @@ impl Layer {
         loading: &mut Loading,
     ) -> std::result::Result<Self, CheckpointError> {
         let eps = config.layer_norm_eps;
-        let [norm1, norm2] = tensors.norms()?.map(|norm| Norm::new(loading.norm(norm), eps));
-        let [scale1, scale2] = tensors.scales()?.map(|scale| loading.vector(scale));
+        let [norm1, norm2] = tensors.norms()?;
+        let [scale1, scale2] = tensors.scales()?;
         let qk_norms = if matches!(config.tower, Tower::InternVit { qk_norm: true, .. }) {
-            Some(tensors.qk_norms()?.map(|weight| RmsNorm::new(loading.vector(weight), eps)))
+            let [of_q, of_k] = tensors.qk_norms()?;
+            Some([RmsNorm::new(loading.vector(&of_q)?, eps), RmsNorm::new(loading.vector(&of_k)?, eps)])
         } else {
             None
         };
         Ok(Self {
-            norm1,
+            norm1: Norm::new(loading.norm(&norm1)?, eps),
             qkv: loading.linear(&tensors.qkv())?,
             qk_norms,
             out: loading.linear(&tensors.out())?,
-            scale1,
-            norm2,
+            scale1: loading.vector(&scale1)?,
+            norm2: Norm::new(loading.norm(&norm2)?, eps),
             fc1: loading.linear(&tensors.fc1())?,
             fc2: loading.linear(&tensors.fc2())?,
-            scale2,
+            scale2: loading.vector(&scale2)?,
         })
     }
 
@@ -83,9 +84,9 @@ impl Layer {
         if let Some([of_q, of_k]) = &self.qk_norms {
             (q, k) = (of_q.forward(&q)?, of_k.forward(&k)?);
         }
-        let mixed = self.out.forward(&attend([&q, &k, &v], tiles, heads)?)?;
-        let x = (x + mixed.broadcast_mul(&self.scale1)?)?;
+        let mixed = self.out.forward(&tile_attention([&q, &k, &v], tiles, heads)?)?;
+        let x = add_scaled(x, &mixed, &self.scale1)?;
         let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, activation)?;
-        x + self.fc2.forward(&inner)?.broadcast_mul(&self.scale2)?
+        add_scaled(&x, &self.fc2.forward(&inner)?, &self.scale2)
     }
 }

@@ -1,12 +1,16 @@
 //! One decoder for the Llama kind: embeddings in, hidden states out, logits of chosen rows.
 
-use candle_core::{DType, Device, Result, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::Device;
+use candle_core::{Result, Tensor, bail};
 use vlm_catalog::architecture::TextConfig;
 use vlm_catalog::quantization::LinearRole;
 
 use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
-use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, attention, silu_mul};
+#[cfg(feature = "cuda")]
+use crate::ops::DeviceRows;
+use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, add, attention, gather, gather_at, silu_mul};
 
 /// The decoder.
 pub struct Language {
@@ -45,10 +49,10 @@ impl Language {
         let layers = layers.collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             layers,
-            norm: RmsNorm::new(loading.vector(tensors.norm()?), config.rms_norm_eps),
+            norm: RmsNorm::new(loading.vector(&tensors.norm()?)?, config.rms_norm_eps),
             head,
             embedding,
-            rope: RopeTable::of(config, positions, &Device::Cpu).map_err(|e| start(&e))?,
+            rope: RopeTable::of(config, positions, loading.device()).map_err(|e| start(&e))?,
             short: config.long_rope.as_ref().map_or(usize::MAX, |rope| rope.original_positions),
         })
     }
@@ -66,7 +70,7 @@ impl Language {
 
     /// Embeddings `[ids, width]` in f32. Ids outside of the vocabulary are an error.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        self.embedding.index_select(&Tensor::new(ids, self.embedding.device())?, 0)?.to_dtype(DType::F32)
+        gather(&self.embedding, ids)
     }
 
     /// Runs `[rows, width]` through the layers, extending the caches of the rows' sequences.
@@ -78,10 +82,36 @@ impl Language {
         Ok(x)
     }
 
+    /// As [`Self::embed`], of ids that are on the device and known to be of the vocabulary: `[ids]` in u32.
+    pub fn embed_at(&self, ids: &Tensor) -> Result<Tensor> {
+        gather_at(&self.embedding, ids)
+    }
+
+    /// Logits `[rows, vocabulary]` of all hidden states.
+    pub fn all_logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.head.forward(&self.norm.forward(hidden)?)
+    }
+
+    /// Refuses ids and rows that [`Self::embed`] and [`Self::forward`] would.
+    pub fn check(&self, ids: &[u32], batch: &Batch, cache: &KvCache) -> Result<()> {
+        let vocabulary = self.embedding.dim(0)?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+            bail!("the token {id} is beyond the vocabulary of {vocabulary}")
+        }
+        self.rope.check(batch)?;
+        cache.check(batch)
+    }
+
+    /// Puts the rows of `batch` in the place of those of a recorded step.
+    #[cfg(feature = "cuda")]
+    pub fn place(&self, batch: &Batch, rows: &mut DeviceRows) -> Result<()> {
+        let Device::Cuda(device) = self.embedding.device() else { bail!("the model is not on a GPU") };
+        rows.replace(batch, &self.rope, device)
+    }
+
     /// Logits `[rows, vocabulary]` of the hidden states of `rows`.
     pub fn logits(&self, hidden: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        let hidden = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?;
-        self.head.forward(&self.norm.forward(&hidden)?)
+        self.all_logits(&gather(hidden, rows)?)
     }
 }
 
@@ -92,10 +122,10 @@ impl Layer {
         loading: &mut Loading,
     ) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            input_norm: RmsNorm::new(loading.vector(tensors.input_norm()?), config.rms_norm_eps),
+            input_norm: RmsNorm::new(loading.vector(&tensors.input_norm()?)?, config.rms_norm_eps),
             qkv: loading.quantised(&tensors.qkv(), LinearRole::Decoder)?,
             out: loading.quantised(&tensors.out(), LinearRole::Decoder)?,
-            post_norm: RmsNorm::new(loading.vector(tensors.post_norm()?), config.rms_norm_eps),
+            post_norm: RmsNorm::new(loading.vector(&tensors.post_norm()?)?, config.rms_norm_eps),
             gate_up: loading.quantised(&tensors.gate_up(), LinearRole::Decoder)?,
             down: loading.quantised(&tensors.down(), LinearRole::Decoder)?,
         })
@@ -104,8 +134,8 @@ impl Layer {
     fn forward(&self, x: &Tensor, n: usize, rope: &RopeTable, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.input_norm.forward(x)?)?;
         cache.store(n, &qkv, rope, batch)?;
-        let x = (x + self.out.forward(&attention(&qkv, cache, n, rope, batch)?)?)?;
+        let x = add(x, &self.out.forward(&attention(&qkv, cache, n, rope, batch)?)?)?;
         let gated = silu_mul(&self.gate_up.forward(&self.post_norm.forward(&x)?)?)?;
-        x + self.down.forward(&gated)?
+        add(&x, &self.down.forward(&gated)?)
     }
 }

@@ -55,13 +55,19 @@ impl HeldWeights {
 /// A load under way.
 pub struct Loading {
     precision: Precision,
+    device: Device,
     held: HeldWeights,
 }
 
 impl Loading {
-    /// Weights will be held as `precision` says.
-    pub fn new(precision: Precision) -> Self {
-        Self { precision, held: HeldWeights::default() }
+    /// Weights will be held as `precision` says, in the memory of `device`.
+    pub fn new(precision: Precision, device: &Device) -> Self {
+        Self { precision, device: device.clone(), held: HeldWeights::default() }
+    }
+
+    /// Where the weights go.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// What was loaded.
@@ -70,14 +76,15 @@ impl Loading {
     }
 
     /// A tensor that stays in f32.
-    pub fn vector(&mut self, tensor: Tensor) -> Tensor {
+    pub fn vector(&mut self, tensor: &Tensor) -> Result<Tensor, CheckpointError> {
         self.count(tensor.elem_count(), 4 * tensor.elem_count());
-        tensor
+        tensor.to_device(&self.device).map_err(|e| start(&e))
     }
 
     /// The tensors of a norm.
-    pub fn norm(&mut self, norm: NormTensors) -> NormTensors {
-        NormTensors { weight: self.vector(norm.weight), bias: norm.bias.map(|bias| self.vector(bias)) }
+    pub fn norm(&mut self, norm: &NormTensors) -> Result<NormTensors, CheckpointError> {
+        let bias = norm.bias.as_ref().map(|bias| self.vector(bias)).transpose()?;
+        Ok(NormTensors { weight: self.vector(&norm.weight)?, bias })
     }
 
     /// A linear layer of the tower or the projector.
@@ -112,7 +119,7 @@ impl Loading {
     }
 
     fn with_bias(&mut self, tensors: &LinearTensors<'_>, weight: Weight) -> Result<Linear, CheckpointError> {
-        let bias = tensors.bias()?.map(|bias| self.vector(bias));
+        let bias = tensors.bias()?.map(|bias| self.vector(&bias)).transpose()?;
         Ok(Linear::new(weight, bias))
     }
 
@@ -122,8 +129,13 @@ impl Loading {
         Ok(weight)
     }
 
-    /// All parts as one tensor. One part at a time is in memory beside it.
+    /// All parts as one tensor on the device.
     fn joined(&self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
+        self.in_memory(tensors)?.to_device(&self.device).map_err(|e| start(&e))
+    }
+
+    /// All parts as one tensor, where they are. One part at a time is in memory beside it.
+    fn in_memory(&self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
         let dtype = self.precision.dtype;
         let names = tensors.names();
         let convert = |part: Result<Tensor, CheckpointError>, name: &str| {
@@ -141,7 +153,7 @@ impl Loading {
             return convert(part, name);
         }
         let shape = (tensors.output(), tensors.input());
-        let joined = Tensor::zeros(shape, dtype, &Device::Cpu).map_err(|e| start(&e))?;
+        let joined = Tensor::zeros(shape, dtype, tensors.device()).map_err(|e| start(&e))?;
         let mut row = 0;
         for (part, name) in parts {
             let part = convert(part, name)?;
@@ -161,9 +173,10 @@ impl Loading {
         for (part, name) in tensors.weights().zip(&names) {
             let part = part?;
             check_range(&part, name, "a quantised weight", "load it without quantization")?;
-            builder.append(&part).map_err(|e| failed(name, &e))?;
+            let appended = if part.device().is_cpu() { builder.append(&part) } else { builder.append_alike(&part) };
+            appended.map_err(|e| failed(name, &e))?;
         }
-        let weight = Weight::Blocks(builder.finish().map_err(|e| failed(first, &e))?);
+        let weight = Weight::Blocks(builder.finish(&self.device).map_err(|e| failed(first, &e))?);
         self.count(tensors.output() * tensors.input(), weight.bytes());
         self.held.quantised_parameters += (tensors.output() * tensors.input()) as u64;
         self.held.quantised_bytes += weight.bytes() as u64;
@@ -190,8 +203,12 @@ impl Loading {
     }
 }
 
-/// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite.
+/// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite. One that is on a GPU before
+/// it is loaded was drawn there, within the range.
 fn check_range(tensor: &Tensor, name: &str, format: &str, mend: &'static str) -> Result<(), CheckpointError> {
+    if !tensor.device().is_cpu() {
+        return Ok(());
+    }
     let value = largest(tensor).map_err(|e| start(&e))?;
     if !value.is_finite() {
         return Err(CheckpointError::NotFiniteTensor { name: name.to_owned() });

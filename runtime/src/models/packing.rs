@@ -4,6 +4,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use crate::image::KeptGrid;
+use crate::ops::gather;
 
 /// `projected` (`[tiles · side², width]`, the whole picture first) to the rows of the decoder.
 pub fn pack(projected: &Tensor, kept: &KeptGrid, newline: &Tensor, side: usize) -> Result<Tensor> {
@@ -16,20 +17,19 @@ pub fn pack(projected: &Tensor, kept: &KeptGrid, newline: &Tensor, side: usize) 
     if kept.top + kept.height > tile_rows * side || kept.left + kept.width > tile_columns * side {
         bail!("the kept part {kept:?} is larger than its grid of tiles of {side} x {side} rows")
     }
-    let whole = projected.narrow(0, 0, base)?;
     if kept.height == 0 || kept.width == 0 {
-        return Ok(whole);
+        return projected.narrow(0, 0, base);
     }
-    let lines = projected
-        .narrow(0, base, rows - base)?
-        .reshape((tile_rows, tile_columns, side, side, width))?
-        .permute((0, 2, 1, 3, 4))?
-        .reshape((tile_rows * side, tile_columns * side, width))?
-        .narrow(0, kept.top, kept.height)?
-        .narrow(1, kept.left, kept.width)?;
-    let ends = newline.reshape((1, 1, width))?.broadcast_as((kept.height, 1, width))?;
-    let lines = Tensor::cat(&[&lines, &ends], 1)?.reshape((kept.height * (kept.width + 1), width))?;
-    Tensor::cat(&[&whole, &lines], 0)
+    let mut order: Vec<usize> = (0..base).collect();
+    for line in kept.top..kept.top + kept.height {
+        for column in kept.left..kept.left + kept.width {
+            let tile = 1 + line / side * tile_columns + column / side;
+            order.push(tile * base + line % side * side + column % side);
+        }
+        order.push(rows);
+    }
+    let order: Vec<u32> = order.into_iter().map(|row| row as u32).collect();
+    gather(&Tensor::cat(&[projected, &newline.reshape((1, width))?], 0)?, &order)
 }
 
 #[cfg(test)]

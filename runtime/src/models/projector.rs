@@ -22,7 +22,7 @@ impl Projector {
     /// Loads both layers, and the norm where there is one.
     pub fn load(tensors: &ProjectorTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
-            norm: tensors.norm()?.map(|norm| Norm::new(loading.norm(norm), EPS)),
+            norm: tensors.norm()?.map(|norm| loading.norm(&norm)).transpose()?.map(|norm| Norm::new(norm, EPS)),
             first: loading.linear(&tensors.first())?,
             second: loading.linear(&tensors.second())?,
             activation: tensors.config().projector.activation,

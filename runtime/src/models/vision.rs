@@ -1,14 +1,14 @@
 //! What the vision towers share: the stem that makes rows of patches, attention within a tile, and the
 //! squares of patches that are joined behind the tower.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use vlm_catalog::architecture::{Tower, VisionConfig};
 
 use super::Loading;
 use super::clip::ClipTower;
 use super::intern_vit::InternVit;
 use crate::checkpoint::{CheckpointError, TowerTensors};
-use crate::ops::Linear;
+use crate::ops::{Linear, gather, stem};
 
 /// Tiles that go through a tower at a time: attention's scores are the largest tensors of a request.
 const TILES: usize = 4;
@@ -52,7 +52,7 @@ impl VisionTower {
             Layers::InternVit(tower) => tower.forward(&x)?,
         };
         let patches = self.config.grid() * self.config.grid();
-        let x = if self.config.drop_class_token { x.narrow(1, 1, patches)?.contiguous()? } else { x };
+        let x = if self.config.drop_class_token { without_class(&x, patches)? } else { x };
         if self.config.shuffle == 1 { Ok(x) } else { join_squares(&x, self.config.grid(), self.config.shuffle) }
     }
 }
@@ -64,20 +64,22 @@ struct Stem {
     positions: Tensor,
     grid: usize,
     patch: usize,
+    device: Device,
 }
 
 impl Stem {
     fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
         Ok(Self {
             patches: loading.linear(&tensors.patches())?,
-            class: loading.vector(tensors.class()?),
-            positions: loading.vector(tensors.positions()?),
+            class: loading.vector(&tensors.class()?)?,
+            positions: loading.vector(&tensors.positions()?)?,
             grid: tensors.config().grid(),
             patch: tensors.config().patch_size,
+            device: loading.device().clone(),
         })
     }
 
-    /// Pixels `[tiles, 3, side, side]` to `[tiles, 1 + patches, width]`, the class token first.
+    /// Pixels `[tiles, 3, side, side]` in main memory to `[tiles, 1 + patches, width]`, the class token first.
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let (tiles, channels, _, _) = pixels.dims4()?;
         let (grid, patch) = (self.grid, self.patch);
@@ -85,42 +87,40 @@ impl Stem {
             .reshape(&[tiles, channels, grid, patch, grid, patch][..])?
             .permute(&[0, 2, 4, 1, 3, 5][..])?
             .reshape((tiles * grid * grid, channels * patch * patch))?;
-        let patches = self.patches.forward(&patches)?;
+        let patches = self.patches.forward(&patches.to_device(&self.device)?)?;
         let width = patches.dim(1)?;
-        let patches = patches.reshape((tiles, grid * grid, width))?;
-        let class = self.class.broadcast_as((tiles, 1, width))?;
-        Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)
+        stem(&patches.reshape((tiles, grid * grid, width))?, &self.class, &self.positions)
     }
 }
 
-/// Attention without a mask inside each tile: queries, keys and values `[tiles · rows, width]` each, to the same.
-pub(super) fn attend(qkv: [&Tensor; 3], tiles: usize, heads: usize) -> Result<Tensor> {
-    let (all, width) = qkv[0].dims2()?;
-    let (rows, head_dim) = (all / tiles, width / heads);
-    let split = |x: &Tensor| x.reshape((tiles, rows, heads, head_dim))?.transpose(1, 2)?.contiguous();
-    let [q, k, v] = [split(qkv[0])?, split(qkv[1])?, split(qkv[2])?];
-    let scores = (q.matmul(&k.transpose(D::Minus1, D::Minus2)?)? * (head_dim as f64).sqrt().recip())?;
-    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v)?;
-    mixed.transpose(1, 2)?.reshape((all, width))
+/// The rows of patches alone.
+fn without_class(x: &Tensor, patches: usize) -> Result<Tensor> {
+    let (tiles, rows, width) = x.dims3()?;
+    let kept: Vec<u32> = (0..tiles).flat_map(|tile| (1..=patches).map(move |n| (tile * rows + n) as u32)).collect();
+    gather(&x.reshape((tiles * rows, width))?, &kept)?.reshape((tiles, patches, width))
 }
 
-/// The three parts of `[rows, 3 · width]`.
+/// The three parts of `[rows, 3 · width]`; their rows are parts of the longer ones.
 pub(super) fn thirds(qkv: &Tensor) -> Result<[Tensor; 3]> {
     let width = qkv.dim(1)? / 3;
-    let part = |n| qkv.narrow(1, n * width, width)?.contiguous();
+    let part = |n| qkv.narrow(1, n * width, width);
     Ok([part(0)?, part(1)?, part(2)?])
 }
 
 /// Squares of `side` patches as one row each, its channels ordered by row, column, channel of the square:
 /// `[tiles, grid², width]` to `[tiles, (grid ÷ side)², side² · width]`.
 fn join_squares(x: &Tensor, grid: usize, side: usize) -> Result<Tensor> {
-    let (tiles, _, width) = x.dims3()?;
+    let (tiles, patches, width) = x.dims3()?;
     let half = grid / side;
-    x.reshape(&[tiles, half, side, half, side, width][..])?.permute(&[0, 1, 3, 2, 4, 5][..])?.reshape((
-        tiles,
-        half * half,
-        side * side * width,
-    ))
+    let mut order = Vec::with_capacity(tiles * patches);
+    for tile in 0..tiles {
+        for (top, left) in (0..half).flat_map(|top| (0..half).map(move |left| (side * top, side * left))) {
+            let square = (0..side).flat_map(|row| (0..side).map(move |column| (top + row) * grid + left + column));
+            order.extend(square.map(|patch| (tile * patches + patch) as u32));
+        }
+    }
+    let rows = gather(&x.reshape((tiles * patches, width))?, &order)?;
+    rows.reshape((tiles, half * half, side * side * width))
 }
 
 #[cfg(test)]

@@ -21,27 +21,40 @@ pub struct VisionLanguage {
     newline: Option<Tensor>,
     language: Language,
     dtype: DType,
+    device: Device,
     weights: HeldWeights,
 }
 
 impl VisionLanguage {
-    /// Loads all weights, held as `precision` says; `positions` is the longest sequence that will be asked for.
+    /// Loads all weights into main memory, held as `precision` says; `positions` is the longest sequence that will be
+    /// asked for.
     pub fn load(
         checkpoint: &Checkpoint,
         positions: usize,
         precision: Precision,
     ) -> std::result::Result<Self, CheckpointError> {
+        Self::load_on(checkpoint, positions, precision, &Device::Cpu)
+    }
+
+    /// As [`Self::load`], into the memory of `device`, which then computes.
+    pub fn load_on(
+        checkpoint: &Checkpoint,
+        positions: usize,
+        precision: Precision,
+        device: &Device,
+    ) -> std::result::Result<Self, CheckpointError> {
         let config = checkpoint.config();
-        let mut loading = Loading::new(precision);
+        let mut loading = Loading::new(precision, device);
         let newline = if config.family == Family::LlavaNext { Some(checkpoint.newline()?) } else { None };
-        let newline = newline.map(|newline| loading.vector(newline));
+        let newline = newline.map(|newline| loading.vector(&newline)).transpose()?;
         let vision = VisionTower::load(&checkpoint.tower(), &mut loading)?;
         let projector = Projector::load(&checkpoint.projector(), &mut loading)?;
         let language = Language::load(&checkpoint.decoder(), positions, &mut loading)?;
         checkpoint.check_all_read()?;
         let weights = loading.finish();
         weights.report(precision);
-        Ok(Self { config: config.clone(), vision, projector, newline, language, dtype: precision.dtype, weights })
+        let (config, dtype, device) = (config.clone(), precision.dtype, device.clone());
+        Ok(Self { config, vision, projector, newline, language, dtype, device, weights })
     }
 
     /// What the model is.
@@ -54,6 +67,11 @@ impl VisionLanguage {
         &self.weights
     }
 
+    /// What computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The decoder.
     pub fn language(&self) -> &Language {
         &self.language
@@ -62,7 +80,7 @@ impl VisionLanguage {
     /// A KV cache of `blocks` blocks, the dummy block among them.
     pub fn kv_cache(&self, blocks: usize) -> Result<KvCache> {
         let text = &self.config.text;
-        KvCache::new(text.layers, blocks, text.kv_heads, text.head_dim, self.dtype, &Device::Cpu)
+        KvCache::new(text.layers, blocks, text.kv_heads, text.head_dim, self.dtype, &self.device)
     }
 
     /// The features of normalised pixels, the projector's input: `[tiles, rows, joined vision width]`.

@@ -1,9 +1,14 @@
 //! Activation functions: `SiLU` of a gate times its partner, and those of towers and projectors.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use std::f32::consts::FRAC_1_SQRT_2;
+
+use candle_core::cpu::erf::erf_f32;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use vlm_catalog::architecture::Activation;
 
 use super::cpu;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, ACTIVATION, Kernel, launch};
 
 /// `silu(gate) · up` of rows `[gate | up]`: `[rows, 2 · width]` to `[rows, width]` (Shazeer 2020).
 pub fn silu_mul(gate_up: &Tensor) -> Result<Tensor> {
@@ -12,13 +17,21 @@ pub fn silu_mul(gate_up: &Tensor) -> Result<Tensor> {
 
 /// `activation` of each element.
 pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
-        Activation::Gelu => x.gelu_erf(),
-        Activation::QuickGelu => x.apply_op1_no_bwd(&QuickGelu),
-    }
+    x.apply_op1_no_bwd(&Each(activation))
 }
 
 struct SiluMul;
+
+impl SiluMul {
+    /// Number of rows, and the width of what they become.
+    fn dims(layout: &Layout) -> Result<(usize, usize)> {
+        let (rows, both) = layout.shape().dims2()?;
+        if both % 2 != 0 || both == 0 {
+            bail!("rows of {both} numbers are no pairs of gate and partner")
+        }
+        Ok((rows, both / 2))
+    }
+}
 
 impl CustomOp1 for SiluMul {
     fn name(&self) -> &'static str {
@@ -26,39 +39,78 @@ impl CustomOp1 for SiluMul {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, both) = layout.shape().dims2()?;
-        let width = both / 2;
+        let (rows, width) = Self::dims(layout)?;
         let x = cpu::slice(x, layout)?;
         let mut out = vec![0f32; rows * width];
         // An exponential costs about as much as 16 multiplications.
         cpu::for_each_chunk(&mut out, width, rows * width * 16, |row, out| {
-            let (gate, up) = x[row * both..(row + 1) * both].split_at(width);
+            let (gate, up) = x[row * 2 * width..][..2 * width].split_at(width);
             for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
                 *out = gate * sigmoid(*gate) * up;
             }
         });
         Ok((CpuStorage::F32(out), (rows, width).into()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &candle_core::CudaStorage, layout: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (device, (rows, width)) = (&x.device, Self::dims(layout)?);
+        let x = cuda::slice::<f32>(x, layout)?;
+        let (count, columns) = (rows * width, width as u32);
+        let mut out = cuda::room::<f32>(device, count)?;
+        let kernel = Kernel::of(device, &ACTIVATION, "silu_mul")?;
+        launch!(kernel, cuda::each(count)?, &x, &mut out, &columns, &count)?;
+        Ok((cuda::storage(out, device), (rows, width).into()))
+    }
 }
 
-struct QuickGelu;
+/// Of each number on its own.
+struct Each(Activation);
 
-impl CustomOp1 for QuickGelu {
+impl CustomOp1 for Each {
     fn name(&self) -> &'static str {
-        "quick-gelu"
+        match self.0 {
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick-gelu",
+        }
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu::slice(x, layout)?;
+        let of = match self.0 {
+            Activation::Gelu => gelu,
+            Activation::QuickGelu => quick_gelu,
+        };
         let mut out = vec![0f32; x.len()];
         let chunk = 4096;
         cpu::for_each_chunk(&mut out, chunk, x.len() * 16, |i, out| {
             for (out, x) in out.iter_mut().zip(&x[i * chunk..]) {
-                *out = x * sigmoid(1.702 * x);
+                *out = of(*x);
             }
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &candle_core::CudaStorage, layout: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (device, x) = (&x.device, cuda::slice::<f32>(x, layout)?);
+        let count = x.len();
+        let mut out = cuda::room::<f32>(device, count)?;
+        let name = match self.0 {
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+        };
+        launch!(Kernel::of(device, &ACTIVATION, name)?, cuda::each(count)?, &x, &mut out, &count)?;
+        Ok((cuda::storage(out, device), layout.shape().clone()))
+    }
+}
+
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf_f32(x * FRAC_1_SQRT_2))
+}
+
+fn quick_gelu(x: f32) -> f32 {
+    x * sigmoid(1.702 * x)
 }
 
 fn sigmoid(x: f32) -> f32 {

@@ -10,6 +10,9 @@ use super::kv_cache::{BLOCK_TOKENS, KvShape, blocks_for};
 use super::rope::rotate;
 use super::{Batch, KvCache, RopeTable, cpu};
 
+#[cfg(feature = "cuda")]
+mod on_gpu;
+
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`.
 pub fn attention(qkv: &Tensor, cache: &KvCache, layer: usize, rope: &RopeTable, batch: &Batch) -> Result<Tensor> {
@@ -40,6 +43,26 @@ impl CustomOp3 for Attention<'_> {
             CpuStorage::F16(_) => self.attend::<f16>(qkv, (cache, cache_layout), rope),
             CpuStorage::BF16(_) => self.attend::<bf16>(qkv, (cache, cache_layout), rope),
             _ => self.attend::<f32>(qkv, (cache, cache_layout), rope),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &candle_core::CudaStorage,
+        qkv_layout: &Layout,
+        cache: &candle_core::CudaStorage,
+        cache_layout: &Layout,
+        rope: &candle_core::CudaStorage,
+        rope_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::DType;
+        use candle_core::backend::BackendStorage;
+        let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
+        match cache.dtype() {
+            DType::F16 => self.launch::<f16>(qkv, (cache, cache_layout), rope, "f16"),
+            DType::BF16 => self.launch::<bf16>(qkv, (cache, cache_layout), rope, "bf16"),
+            _ => self.launch::<f32>(qkv, (cache, cache_layout), rope, "f32"),
         }
     }
 }

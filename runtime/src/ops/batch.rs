@@ -2,6 +2,20 @@
 
 use super::kv_cache::DUMMY_BLOCK;
 
+#[cfg(feature = "cuda")]
+mod on_gpu;
+
+#[cfg(feature = "cuda")]
+use std::sync::{Arc, OnceLock};
+
+#[cfg(feature = "cuda")]
+use candle_core::{CudaDevice, Result};
+
+#[cfg(feature = "cuda")]
+use super::RopeTable;
+#[cfg(feature = "cuda")]
+pub use on_gpu::DeviceRows;
+
 /// Consecutive rows of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
@@ -36,6 +50,9 @@ pub struct Batch {
     ends: Vec<usize>,
     /// Index of each segment's last row.
     last: Vec<u32>,
+    /// The same in a GPU's memory, from its first use on.
+    #[cfg(feature = "cuda")]
+    on_gpu: OnceLock<Arc<DeviceRows>>,
 }
 
 impl Batch {
@@ -81,6 +98,22 @@ impl Batch {
     /// Number of sequences, those that pad among them.
     pub fn sequences(&self) -> usize {
         self.ends.len()
+    }
+
+    /// The rows on `device`; a batch has one device and one table of angles for its life.
+    #[cfg(feature = "cuda")]
+    pub fn on_gpu(&self, rope: &RopeTable, device: &CudaDevice) -> Result<Arc<DeviceRows>> {
+        if let Some(rows) = self.on_gpu.get() {
+            return Ok(Arc::clone(rows));
+        }
+        let rows = Arc::new(DeviceRows::new(self, rope, device)?);
+        Ok(Arc::clone(self.on_gpu.get_or_init(|| rows)))
+    }
+
+    /// `rows` rows of the dummy block that are on a GPU already, where they will be replaced before each step.
+    #[cfg(feature = "cuda")]
+    pub fn placed(rows: usize, on_gpu: Arc<DeviceRows>) -> Self {
+        Self { on_gpu: OnceLock::from(on_gpu), ..Self::padded(&[], rows) }
     }
 
     /// Index of each segment's last row.

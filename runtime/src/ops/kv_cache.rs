@@ -5,12 +5,16 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp3, Layout, Result, Tensor,
 
 use half::{bf16, f16};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, KV_CACHE, Kernel, launch};
 use super::element::Element;
 use super::rope::rotate;
 use super::{Batch, RopeTable, cpu};
 
 /// Tokens of one block.
 pub const BLOCK_TOKENS: usize = 32;
+// The kernels shift where others would divide.
+const _: () = assert!(BLOCK_TOKENS.is_power_of_two());
 /// The block that no sequence owns; rows that only pad a step write to it.
 pub const DUMMY_BLOCK: u32 = 0;
 
@@ -49,6 +53,19 @@ impl KvCache {
         let shape = (2, blocks, BLOCK_TOKENS, kv_heads, head_dim);
         let layers = (0..layers).map(|_| Tensor::zeros(shape, dtype, device)).collect::<Result<_>>()?;
         Ok(Self { layers })
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        self.layers.first().map_or(&Device::Cpu, Tensor::device)
+    }
+
+    /// Refuses rows that are not in the cache, as every layer of a step does.
+    pub fn check(&self, batch: &Batch) -> Result<()> {
+        match self.layers.first() {
+            Some(layer) => KvShape::of(layer.layout())?.check(batch),
+            None => Ok(()),
+        }
     }
 
     /// The tensor of one layer.
@@ -124,6 +141,31 @@ impl KvShape {
     }
 }
 
+/// Strides in numbers, as the kernels read the cache: blocks of tokens, of which a sequence has a table.
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy)]
+pub struct KvStrides {
+    pub block: u64,
+    pub value: u64,
+    pub head: u32,
+    pub token: u32,
+    pub block_tokens: u32,
+}
+
+#[cfg(feature = "cuda")]
+impl KvShape {
+    /// As the kernels read the cache.
+    pub fn strides(&self) -> KvStrides {
+        KvStrides {
+            block: self.block(1) as u64,
+            value: self.value_offset() as u64,
+            head: self.head_dim as u32,
+            token: self.stride() as u32,
+            block_tokens: BLOCK_TOKENS as u32,
+        }
+    }
+}
+
 struct Store<'a> {
     batch: &'a Batch,
     rope: &'a RopeTable,
@@ -147,6 +189,25 @@ impl InplaceOp3 for Store<'_> {
             CpuStorage::F16(_) => self.write::<f16>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
             CpuStorage::BF16(_) => self.write::<bf16>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
             _ => self.write::<f32>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        cache: &mut candle_core::CudaStorage,
+        cache_layout: &Layout,
+        qkv: &candle_core::CudaStorage,
+        qkv_layout: &Layout,
+        rope: &candle_core::CudaStorage,
+        rope_layout: &Layout,
+    ) -> Result<()> {
+        use candle_core::backend::BackendStorage;
+        let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
+        match cache.dtype() {
+            DType::F16 => self.write_on_gpu::<f16>((cache, cache_layout), qkv, rope, "store_f16"),
+            DType::BF16 => self.write_on_gpu::<bf16>((cache, cache_layout), qkv, rope, "store_bf16"),
+            _ => self.write_on_gpu::<f32>((cache, cache_layout), qkv, rope, "store_f32"),
         }
     }
 }
@@ -178,6 +239,49 @@ impl Store<'_> {
             narrow(values, &mut cache[at..at + kv_width]);
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Store<'_> {
+    fn write_on_gpu<T: candle_core::cuda::CudaDType>(
+        &self,
+        (cache, cache_layout): (&mut candle_core::CudaStorage, &Layout),
+        qkv: (&candle_core::CudaStorage, &Layout),
+        rope: (&candle_core::CudaStorage, &Layout),
+        kernel: &str,
+    ) -> Result<()> {
+        let shape = KvShape::of(cache_layout)?;
+        shape.check(self.batch)?;
+        let (count, width) = qkv.1.shape().dims2()?;
+        let (qkv, rope) = (cuda::slice::<f32>(qkv.0, qkv.1)?, cuda::slice::<f32>(rope.0, rope.1)?);
+        let device = cache.device.clone();
+        let Some((start, end)) = cache_layout.contiguous_offsets() else {
+            candle_core::bail!("expected a whole KV cache, got {cache_layout:?}")
+        };
+        let mut cache = cache.as_cuda_slice_mut::<T>()?.slice_mut(start..end);
+        let step = self.batch.on_gpu(self.rope, &device)?;
+        let (tables, rows) = (step.tables(), step.rows());
+        let KvStrides { block, value, head, token, block_tokens } = shape.strides();
+        let [width, kv_heads, head_dim] = [width, shape.kv_heads, shape.head_dim].map(|size| size as u32);
+        let config = cuda::blocks([count, shape.kv_heads, 1], cuda::threads(shape.head_dim), 0)?;
+        launch!(
+            Kernel::of(&device, &KV_CACHE, kernel)?,
+            config,
+            &mut cache,
+            &block,
+            &value,
+            &head,
+            &token,
+            &block_tokens,
+            &tables,
+            &rows,
+            &qkv,
+            &rope,
+            &width,
+            &kv_heads,
+            &head_dim
+        )
     }
 }
 

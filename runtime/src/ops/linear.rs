@@ -6,6 +6,8 @@ mod blocks;
 mod few_rows;
 mod kernels;
 mod many_rows;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 
 use candle_core::{Result, Tensor, bail};
 
@@ -44,6 +46,10 @@ impl Linear {
         let (_, input) = self.weight.dims()?;
         if inner != input {
             bail!("a linear layer of rows of {input} numbers cannot take rows of {inner}")
+        }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return on_gpu::forward(x, &self.weight, self.bias.as_ref());
         }
         let y = if rows <= self.weight.few_rows() {
             few_rows::forward(x, &self.weight)?

@@ -1,8 +1,10 @@
 //! Root-mean-square and layer norms, statistics in f32 (Zhang & Sennrich 2019; Ba et al. 2016).
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::cpu;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Kernel, NORM, launch};
 
 /// `x / rms(x) · weight`.
 #[derive(Clone, Debug)]
@@ -17,9 +19,9 @@ impl RmsNorm {
         Self { weight, eps: eps as f32 }
     }
 
-    /// `[…, width]` to the same.
+    /// `[…, width]` to the same. Rows may be parts of longer ones.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op2_no_bwd(&self.weight, self)
+        rows(x)?.apply_op2_no_bwd(&self.weight, self)
     }
 }
 
@@ -44,6 +46,25 @@ impl CustomOp2 for RmsNorm {
         }
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        w: &candle_core::CudaStorage,
+        w_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let device = &x.device;
+        let (weight, (x, stride)) = (cuda::slice::<f32>(w, w_layout)?, cuda::rows::<f32>(x, x_layout)?);
+        let (count, width) = check(x_layout, weight.len())?;
+        let mut out = cuda::room::<f32>(device, count * width)?;
+        let (config, columns, stride) =
+            (cuda::blocks([count, 1, 1], cuda::threads(width), 0)?, width as u32, stride as u32);
+        let kernel = Kernel::of(device, &NORM, "rms_norm")?;
+        launch!(kernel, config, &x, &weight, &mut out, &columns, &stride, &self.eps)?;
+        Ok((cuda::storage(out, device), x_layout.shape().clone()))
+    }
 }
 
 /// `(x − mean) / deviation · weight + bias`.
@@ -62,8 +83,74 @@ impl LayerNorm {
 
     /// `[…, width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+        rows(x)?.apply_op3_no_bwd(&self.weight, &self.bias, self)
     }
+}
+
+impl CustomOp3 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, bias) = (cpu::slice(x, x_layout)?, cpu::slice(w, w_layout)?, cpu::slice(b, b_layout)?);
+        let (_, width) = check(x_layout, weight.len())?;
+        let mut out = vec![0f32; x.len()];
+        cpu::for_each_chunk(&mut out, width, 4 * x.len(), |n, out| {
+            let row = &x[n * width..(n + 1) * width];
+            let mean = row.iter().sum::<f32>() / width as f32;
+            let square: f32 = row.iter().map(|v| (v - mean) * (v - mean)).sum();
+            let scale = (square / width as f32 + self.eps).sqrt().recip();
+            for (((out, v), w), b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
+                *out = (v - mean) * scale * w + b;
+            }
+        });
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        w: &candle_core::CudaStorage,
+        w_layout: &Layout,
+        b: &candle_core::CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let device = &x.device;
+        let (weight, bias) = (cuda::slice::<f32>(w, w_layout)?, cuda::slice::<f32>(b, b_layout)?);
+        let (x, stride) = cuda::rows::<f32>(x, x_layout)?;
+        let (count, width) = check(x_layout, weight.len().min(bias.len()))?;
+        let mut out = cuda::room::<f32>(device, count * width)?;
+        let (config, columns, stride) =
+            (cuda::blocks([count, 1, 1], cuda::threads(width), 0)?, width as u32, stride as u32);
+        let kernel = Kernel::of(device, &NORM, "layer_norm")?;
+        launch!(kernel, config, &x, &weight, &bias, &mut out, &columns, &stride, &self.eps)?;
+        Ok((cuda::storage(out, device), x_layout.shape().clone()))
+    }
+}
+
+/// `x` as the norms take it: on a CPU rows follow each other.
+fn rows(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() { x.contiguous() } else { Ok(x.clone()) }
+}
+
+/// Number and width of the rows of `layout`, which must be as wide as the weights.
+fn check(layout: &Layout, weights: usize) -> Result<(usize, usize)> {
+    let width = layout.dims().last().copied().unwrap_or_default();
+    if width != weights || width == 0 {
+        bail!("a norm of rows of {weights} numbers cannot take rows of {width}")
+    }
+    Ok((layout.shape().elem_count() / width, width))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::engine::{CHUNK, NotFinite, Sampling, Steps, choose};
 use crate::models::VisionLanguage;
@@ -66,7 +66,7 @@ pub fn record(model: VisionLanguage, prompt: &Prompt, answer: Answer<'_>) -> Res
     tensors.insert("logits_tail", tail);
     tensors.insert("step_logits", Tensor::cat(&step_logits, 0)?);
     for tensor in tensors.values_mut() {
-        *tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
+        *tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
     }
     Ok((Record { tensors, ids }, steps.into_model()))
 }
@@ -80,7 +80,7 @@ fn see(model: &VisionLanguage, prompt: &Prompt, tensors: &mut BTreeMap<&'static 
         let of_decoder = model.project(&of_image)?;
         let width = of_decoder.dim(1)?;
         let shape = (image.tiles, 3, image.height, image.width);
-        pixels.push(Tensor::from_slice(&image.pixels, shape, of_image.device())?);
+        pixels.push(Tensor::from_slice(&image.pixels, shape, &Device::Cpu)?);
         rows.push(model.pack(&of_decoder, image)?);
         projected.push(of_decoder.reshape((tiles, per_tile, width))?);
         features.push(of_image);

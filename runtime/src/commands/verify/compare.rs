@@ -7,7 +7,6 @@ use candle_core::{Device, Result as Computed, Tensor};
 
 use super::expected::Expected;
 use super::report::Report;
-use crate::checkpoint::Checkpoint;
 use crate::commands::CommandError;
 use crate::commands::trace::{Answer, answer, record};
 use crate::engine::{Sampling, choose};
@@ -43,18 +42,16 @@ pub fn inputs(expected: &Expected, prompt: &Prompt, report: &mut Report) -> Resu
     Ok(Some(Prompt { ids, image_token: prompt.image_token, images }))
 }
 
-/// What the model makes of the reference's prompt (`fed`), and what it answers to its own in f32. The model is loaded
-/// for `positions`.
+/// What the model makes of the reference's prompt (`fed`), and what it answers to its own in f32. The model must be
+/// loaded for as many positions.
 pub fn outputs(
     expected: &Expected,
-    checkpoint: &Checkpoint,
+    model: VisionLanguage,
     [prompt, fed]: [&Prompt; 2],
-    positions: usize,
     precision: Precision,
     report: &mut Report,
 ) -> Result<(), CommandError> {
     let forced = expected.forced_ids();
-    let model = VisionLanguage::load(checkpoint, positions, precision)?;
     let (record, model) = record(model, fed, Answer::Forced(forced))?;
     for name in FEATURES {
         let Some(got) = record.tensors.get(name) else { continue };

@@ -27,6 +27,7 @@ const FAILS: u32 = 1;
 const NAN: u32 = 2;
 const PANICS: u32 = 3;
 const NAN_LATER: u32 = 4;
+const LOSES_THE_DEVICE: u32 = 5;
 const IMAGE: u32 = 6;
 
 impl Scripted {
@@ -66,7 +67,7 @@ impl Executor for Scripted {
             // Every id of a prompt is the same.
             self.prompts.insert(*id, ids[0]);
             match ids[0] {
-                FAILS => return Err(Failure::Step("told to fail".to_owned())),
+                FAILS | LOSES_THE_DEVICE => return Err(Failure::Step("told to fail".to_owned())),
                 PANICS => panic!("told to panic"),
                 _ => all.push(last.then(|| self.logits(*id, false))),
             }
@@ -78,6 +79,10 @@ impl Executor for Scripted {
         std::thread::sleep(Duration::from_millis(2));
         self.log.lock().unwrap().push("decode".to_owned());
         Ok(feedings.iter().map(|feeding| self.logits(feeding.id, true)).collect())
+    }
+
+    fn lost(&self) -> bool {
+        self.prompts.values().any(|prompt| *prompt == LOSES_THE_DEVICE)
     }
 }
 
@@ -216,6 +221,17 @@ async fn a_dropped_request_leaves_the_queue_while_another_runs() {
     tokio::time::timeout(Duration::from_secs(2), left).await.expect("the dropped request waits on");
     assert_eq!(engine.snapshot().running, 1);
     assert!(!log.lock().unwrap().iter().any(|line| line.starts_with("prefill 1")));
+}
+
+#[tokio::test]
+async fn a_lost_device_ends_the_engine_and_tells_everyone() {
+    let (engine, _) = engine(2, 4);
+    let running = ask(&engine, WELL, 4, 3000);
+    let loses = ask(&engine, LOSES_THE_DEVICE, 4, 3);
+    assert!(matches!(end(loses).await.1, Event::Failed(Failure::Step(_))));
+    assert_eq!(end(running).await.1, Event::Failed(Failure::Stopped));
+    tokio::time::timeout(Duration::from_secs(5), engine.idle()).await.expect("idle hangs");
+    assert!(engine.snapshot().stopped);
 }
 
 /// A picture of so many tiles and as many rows, and a word behind it.

@@ -118,11 +118,30 @@ impl BlockBuilder {
         })
     }
 
-    /// The blocks of all rows.
-    pub fn finish(self) -> Result<Blocks> {
-        let Self { format, row_length, bytes } = self;
+    /// Appends as many rows as `rows` has, of which the first are quantised and stand for all: for weights that were
+    /// drawn, of which one part is as good as another.
+    pub fn append_alike(&mut self, rows: &Tensor) -> Result<()> {
+        let (count, row_length) = rows.dims2()?;
+        let before = self.bytes.len();
+        let first = (QUANTISED / row_length.max(1)).clamp(1, count.max(1));
+        self.append(&rows.narrow(0, 0, first)?.to_device(&Device::Cpu)?)?;
+        let end = before + count * row_bytes(self.format, row_length);
+        while self.bytes.len() < end {
+            let more = (self.bytes.len() - before).min(end - self.bytes.len());
+            self.bytes.extend_from_within(before..before + more);
+        }
+        Ok(())
+    }
+
+    /// The blocks of all rows in the memory of `device`.
+    pub fn finish(self, device: &Device) -> Result<Blocks> {
+        let Self { format, row_length, mut bytes } = self;
         let rows = bytes.len() / row_bytes(format, row_length);
-        let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, dtype(format))?;
+        // candle's kernels for two to eight rows take two outputs at a time and read one too many where the last is odd.
+        if device.is_cuda() && !rows.is_multiple_of(2) {
+            bytes.resize((rows + 1) * row_bytes(format, row_length), 0);
+        }
+        let storage = QStorage::from_data(Cow::Borrowed(&bytes), device, dtype(format))?;
         Ok(Blocks { tensor: Arc::new(QTensor::new(storage, (rows, row_length))?), format, rows, row_length })
     }
 }

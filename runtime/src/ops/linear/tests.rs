@@ -19,7 +19,7 @@ fn blocks(weights: &Tensor, format: BlockFormat) -> Blocks {
     let (rows, row_length) = weights.dims2().unwrap();
     let mut builder = BlockBuilder::new(format, rows, row_length).unwrap();
     builder.append(weights).unwrap();
-    builder.finish().unwrap()
+    builder.finish(&Device::Cpu).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -97,7 +97,7 @@ fn blocks_are_those_of_candle_however_the_rows_come() {
         let mut builder = BlockBuilder::new(format, 600, 768).unwrap();
         builder.append(&weights.narrow(0, 0, 590).unwrap()).unwrap();
         builder.append(&weights.narrow(0, 590, 10).unwrap()).unwrap();
-        let made = builder.finish().unwrap();
+        let made = builder.finish(&Device::Cpu).unwrap();
         assert!(made.bytes().unwrap() == whole.data().unwrap(), "{format}");
         assert_eq!(made.byte_len(), whole.storage_size_in_bytes());
         let mut widened = vec![0f32; 600 * 768];

@@ -1,0 +1,217 @@
+// Causal attention to cached keys. Single rows of a sequence (decode): one warp a part of the keys and a group of query
+// heads that share a kv head, then the parts are joined. Runs of rows (prefill): four warps a run of up to 32 rows and
+// a head.
+#include "cache.cuh"
+#include "rotate.cuh"
+#include "softmax.cuh"
+
+struct Shape {
+    uint32_t width;    // numbers of a row of qkv
+    uint32_t heads;    // query heads
+    uint32_t kv_heads;
+    uint32_t head_dim;
+};
+
+// A query, rotated and scaled, to shared memory, by the threads of a warp. Zeros where there is none.
+__device__ __forceinline__ void load_query(float *out, const float *query, const float *angles, uint32_t head_dim) {
+    float scale = 1.f / sqrtf((float)head_dim);
+    for (uint32_t i = threadIdx.x % 32; i < row_stride(head_dim); i += 32) {
+        out[i] = query && i < head_dim ? scale * rotated(query, angles, head_dim, i) : 0.f;
+    }
+}
+
+// Eight numbers of a row as they are stored. `whole`: rows begin at multiples of 16 bytes and have whole eights.
+template <typename T> struct alignas(16) Eight {
+    T number[8];
+
+    __device__ __forceinline__ void load(const T *row, uint32_t column, uint32_t width, bool whole) {
+        if (whole && column < width) {
+            const uint4 *from = reinterpret_cast<const uint4 *>(row + column);
+            uint4 *to = reinterpret_cast<uint4 *>(number);
+#pragma unroll
+            for (int v = 0; v < (int)sizeof(*this) / 16; v++) to[v] = __ldg(from + v);
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) number[i] = column + i < width ? row[column + i] : narrow<T>(0.f);
+    }
+};
+
+// parts [singles, heads, splits, head dim + 2]: mixed values, largest score, sum of weights. A half of the warp has a
+// key, a thread eight numbers of it: nothing but the cache is read, and each number of it once.
+template <typename T, int QUERIES>
+__device__ void decode(const T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *singles,
+                       const float *qkv, const float *angles, float *parts, Shape shape) {
+    constexpr int FLIGHT = QUERIES > 2 ? 2 : 4; // keys of a half that are on their way together
+    uint32_t hd = shape.head_dim, half = threadIdx.x / 16, column = threadIdx.x % 16 * 8;
+    uint32_t group = shape.heads / shape.kv_heads, chunks = (group + QUERIES - 1) / QUERIES;
+    uint32_t kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * QUERIES;
+    uint32_t index = singles[blockIdx.z], splits = gridDim.x;
+    Row row = rows[index];
+    uint32_t heads = min(group - first, (uint32_t)QUERIES);
+    const float *from = qkv + (size_t)index * shape.width + (size_t)(kv_head * group + first) * hd;
+    float scale = 1.f / sqrtf((float)hd), query[QUERIES][8], mixed[QUERIES][8], highest[QUERIES], sum[QUERIES];
+#pragma unroll
+    for (int q = 0; q < QUERIES; q++) {
+        highest[q] = -INFINITY, sum[q] = 0.f;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            bool is = q < heads && column + i < hd;
+            query[q][i] = is ? scale * rotated(from + q * hd, angles + (size_t)row.angles * hd, hd, column + i) : 0.f;
+            mixed[q][i] = 0.f;
+        }
+    }
+    // Every part is whole tiles.
+    uint32_t tokens = row.position + 1, tiles = (tokens + KEYS - 1) / KEYS;
+    uint32_t each = (tiles + splits - 1) / splits;
+    uint32_t begin = min(blockIdx.x * each * KEYS, tokens), end = min(begin + each * KEYS, tokens);
+    Cached<T> source = cached(cache, tables, row, at, kv_head);
+    bool whole = hd % 8 == 0 && at.head * sizeof(T) % 16 == 0;
+    for (uint32_t position = begin + half; position < end + half; position += 2 * FLIGHT) {
+        Eight<T> keys[FLIGHT], values[FLIGHT];
+#pragma unroll
+        for (int n = 0; n < FLIGHT; n++) {
+            uint64_t offset = source.offset(min(position + 2 * n, end - 1));
+            keys[n].load(source.cache + offset, column, hd, whole);
+            values[n].load(source.cache + offset + at.value, column, hd, whole);
+        }
+#pragma unroll
+        for (int q = 0; q < QUERIES; q++) {
+            float weights[FLIGHT], largest = highest[q];
+#pragma unroll
+            for (int n = 0; n < FLIGHT; n++) {
+                float product = 0.f;
+#pragma unroll
+                for (int i = 0; i < 8; i++) product += query[q][i] * widen(keys[n].number[i]);
+#pragma unroll
+                for (int distance = 8; distance > 0; distance /= 2) product += __shfl_xor_sync(~0u, product, distance);
+                weights[n] = product;
+                if (position + 2 * n < end) largest = fmaxf(largest, product);
+            }
+            // The other half may have one key more.
+            if (position >= end) continue;
+            float correction = expf(highest[q] - largest);
+            highest[q] = largest;
+            sum[q] *= correction;
+#pragma unroll
+            for (int i = 0; i < 8; i++) mixed[q][i] *= correction;
+#pragma unroll
+            for (int n = 0; n < FLIGHT; n++) {
+                if (position + 2 * n >= end) break;
+                float weight = expf(weights[n] - largest);
+                sum[q] += weight;
+#pragma unroll
+                for (int i = 0; i < 8; i++) mixed[q][i] += weight * widen(values[n].number[i]);
+            }
+        }
+    }
+    // The first half has a key wherever the second has.
+    bool both = begin + 1 < end;
+#pragma unroll
+    for (int q = 0; q < QUERIES; q++) {
+        float other = __shfl_xor_sync(~0u, highest[q], 16), largest = both ? fmaxf(highest[q], other) : highest[q];
+        float correction = both ? expf(highest[q] - largest) : 1.f;
+        float whole_sum = sum[q] * correction, others = __shfl_xor_sync(~0u, whole_sum, 16);
+        if (both) whole_sum += others;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            mixed[q][i] *= correction;
+            float others = __shfl_xor_sync(~0u, mixed[q][i], 16);
+            if (both) mixed[q][i] += others;
+        }
+        if (q >= heads || half != 0) continue;
+        uint32_t head = kv_head * group + first + q;
+        float *part = parts + (((size_t)blockIdx.z * shape.heads + head) * splits + blockIdx.x) * (hd + 2);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (column + i < hd) part[column + i] = mixed[q][i];
+        }
+        if (column == 0) part[hd] = largest, part[hd + 1] = whole_sum;
+    }
+}
+
+// One block a head and single row, one thread a column.
+extern "C" __global__ void join(const float *parts, const uint32_t *singles, float *out, uint32_t splits,
+                                uint32_t head_dim) {
+    uint32_t head = blockIdx.x, heads = gridDim.x;
+    parts += ((size_t)blockIdx.y * heads + head) * splits * (head_dim + 2);
+    float highest = -INFINITY;
+    for (uint32_t s = 0; s < splits; s++) highest = fmaxf(highest, parts[s * (head_dim + 2) + head_dim]);
+    for (uint32_t i = threadIdx.x; i < head_dim; i += blockDim.x) {
+        float sum = 0.f, mixed = 0.f;
+        for (uint32_t s = 0; s < splits; s++) {
+            const float *part = parts + s * (head_dim + 2);
+            // A part of no keys says nothing; one of scores that are no numbers must not be lost.
+            if (part[head_dim + 1] == 0.f) continue;
+            float correction = expf(part[head_dim] - highest);
+            sum += correction * part[head_dim + 1];
+            mixed += correction * part[i];
+        }
+        out[((size_t)singles[blockIdx.y] * heads + head) * head_dim + i] = mixed / sum;
+    }
+}
+
+// Runs: first row and number of rows, one after another in a sequence. Rows of `out` are heads · head dim.
+template <typename T, int QUERIES>
+__device__ void prefill(const T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *runs,
+                        const float *qkv, const float *angles, float *out, Shape shape) {
+    extern __shared__ float4 shared[];
+    uint32_t hd = shape.head_dim, stride = row_stride(hd), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t first = runs[2 * blockIdx.x], count = runs[2 * blockIdx.x + 1], head = blockIdx.y;
+    float *tile = reinterpret_cast<float *>(shared), *queries = tile + KEYS * stride + warp * QUERIES * stride;
+    int own[QUERIES]; // keys that each of this warp's queries sees
+#pragma unroll
+    for (int q = 0; q < QUERIES; q++) {
+        uint32_t n = warp * QUERIES + q;
+        bool is = n < count;
+        Row row = rows[first + (is ? n : 0)];
+        own[q] = is ? row.position + 1 : 0;
+        const float *query = qkv + (size_t)(first + n) * shape.width + (size_t)head * hd;
+        load_query(queries + q * stride, is ? query : nullptr, angles + (size_t)row.angles * hd, hd);
+    }
+    Cached<T> source = cached(cache, tables, rows[first], at, head / (shape.heads / shape.kv_heads));
+    uint32_t tokens = rows[first + count - 1].position + 1;
+    Running<QUERIES> running;
+    running.begin();
+    for (uint32_t position = 0; position < tokens; position += KEYS) {
+        int keys = min(tokens - position, (uint32_t)KEYS), visible[QUERIES];
+        float weights[QUERIES];
+#pragma unroll
+        for (int q = 0; q < QUERIES; q++) visible[q] = own[q] - (int)position;
+        __syncthreads();
+        load(tile, [&](uint32_t i) { return source.key(position + i); }, keys, hd, threadIdx.x, blockDim.x);
+        __syncthreads();
+        running.score(queries, tile, hd, visible, weights);
+        __syncthreads();
+        load(tile, [&](uint32_t i) { return source.value(position + i); }, keys, hd, threadIdx.x, blockDim.x);
+        __syncthreads();
+        running.add(tile, hd, keys, weights);
+    }
+#pragma unroll
+    for (int q = 0; q < QUERIES; q++) {
+        uint32_t n = warp * QUERIES + q;
+        if (n >= count) break;
+        float *row = out + ((size_t)(first + n) * shape.heads + head) * hd;
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            if (lane + 32 * c < hd) row[lane + 32 * c] = running.out[q][c] / running.sum[q];
+        }
+    }
+}
+
+#define ATTENTION(step, name, T, QUERIES)                                                                             \
+    extern "C" __global__ void step##_##name##_##QUERIES(                                                             \
+        const T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *qkv,    \
+        const float *angles, float *out, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {      \
+        step<T, QUERIES>(cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv, angles, out,     \
+                         {width, heads, kv_heads, head_dim});                                                         \
+    }
+#define EACH(name, T)                                                                                                 \
+    ATTENTION(decode, name, T, 1)                                                                                     \
+    ATTENTION(decode, name, T, 2)                                                                                     \
+    ATTENTION(decode, name, T, 4)                                                                                     \
+    ATTENTION(decode, name, T, 8)                                                                                     \
+    ATTENTION(prefill, name, T, 8)
+EACH(f32, float)
+EACH(f16, __half)
+EACH(bf16, __nv_bfloat16)

@@ -1,0 +1,51 @@
+// Attention without a mask among the rows of a tile of a picture. Four warps 32 queries of a head.
+#include "softmax.cuh"
+
+constexpr int QUERIES = MOST;
+
+// Queries, keys and values have rows of `width` numbers, `strides` numbers apart; those of out follow each other.
+extern "C" __global__ void tile_attention(const float *q, const float *k, const float *v, float *out, uint32_t q_stride,
+                                          uint32_t k_stride, uint32_t v_stride, uint32_t rows, uint32_t heads,
+                                          uint32_t head_dim) {
+    extern __shared__ float4 shared[];
+    uint32_t hd = head_dim, stride = row_stride(hd), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t head = blockIdx.y;
+    size_t base = (size_t)blockIdx.z * rows; // the tile's first row
+    float *tile = reinterpret_cast<float *>(shared), *queries = tile + KEYS * stride + warp * QUERIES * stride;
+    float scale = 1.f / sqrtf((float)hd);
+    uint32_t first = (blockIdx.x * (blockDim.x / 32) + warp) * QUERIES;
+    for (uint32_t n = 0; n < QUERIES; n++) {
+        const float *query = q + (base + first + n) * q_stride + head * hd;
+        for (uint32_t i = lane; i < stride; i += 32) {
+            queries[n * stride + i] = first + n < rows && i < hd ? scale * query[i] : 0.f;
+        }
+    }
+    const float *keys = k + base * k_stride + head * hd, *values = v + base * v_stride + head * hd;
+    Running<QUERIES> running;
+    running.begin();
+    for (uint32_t position = 0; position < rows; position += KEYS) {
+        int count = min(rows - position, (uint32_t)KEYS), visible[QUERIES];
+        float weights[QUERIES];
+#pragma unroll
+        for (int n = 0; n < QUERIES; n++) visible[n] = count;
+        __syncthreads();
+        load(tile, [&](uint32_t i) { return keys + (size_t)(position + i) * k_stride; }, count, hd, threadIdx.x,
+             blockDim.x);
+        __syncthreads();
+        running.score(queries, tile, hd, visible, weights);
+        __syncthreads();
+        load(tile, [&](uint32_t i) { return values + (size_t)(position + i) * v_stride; }, count, hd, threadIdx.x,
+             blockDim.x);
+        __syncthreads();
+        running.add(tile, hd, count, weights);
+    }
+#pragma unroll
+    for (int n = 0; n < QUERIES; n++) {
+        if (first + n >= rows) break;
+        float *row = out + ((base + first + n) * heads + head) * hd;
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) {
+            if (lane + 32 * c < hd) row[lane + 32 * c] = running.out[n][c] / running.sum[n];
+        }
+    }
+}

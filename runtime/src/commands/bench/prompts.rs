@@ -1,0 +1,87 @@
+//! The prompts of a measurement: random text with random pictures, each as often cut as one of its size is.
+
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use crate::args::BenchArgs;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::engine::uniform;
+use crate::image::{ImageKey, PreparedImage, Preprocessing, TileBudget};
+use crate::prompt::Prompt;
+
+/// Makes the prompts.
+pub struct Prompts {
+    seed: u64,
+    vocabulary: usize,
+    /// Stands for rows of pictures.
+    image_token: u32,
+    text: usize,
+    /// One picture, of which each is a copy with a name of its own.
+    picture: PreparedImage,
+    images: usize,
+    /// Whether every prompt has the same pictures.
+    same: bool,
+}
+
+impl Prompts {
+    /// For the model of `checkpoint`.
+    ///
+    /// # Errors
+    /// Preprocessing that is not served.
+    pub fn new(checkpoint: &Checkpoint, args: &BenchArgs) -> Result<Self, CheckpointError> {
+        let config = checkpoint.config();
+        let mut preprocessing = Preprocessing::open(checkpoint)?;
+        if let Some(aspect) = args.how.image_aspect {
+            preprocessing = preprocessing.clone().with_aspect(aspect).unwrap_or(preprocessing);
+        }
+        let (width, height) = args.image_size;
+        let noise = (0..u64::from(width) * u64::from(height) * 3).map(|n| (uniform(args.seed, n) * 256.0) as u8);
+        let noise = RgbImage::from_raw(width, height, noise.collect()).unwrap_or_default();
+        let picture = preprocessing.cut(&noise, TileBudget::default(), ImageKey::default());
+        Ok(Self {
+            seed: args.seed,
+            vocabulary: config.text.vocab_size,
+            image_token: config.image_token_id.unwrap_or(config.text.vocab_size as u32),
+            text: args.prompt_tokens as usize,
+            picture,
+            images: args.images as usize,
+            same: args.same_images,
+        })
+    }
+
+    /// Tokens of a prompt.
+    pub fn tokens(&self) -> usize {
+        self.text + self.image_tokens()
+    }
+
+    /// Those of its pictures.
+    pub fn image_tokens(&self) -> usize {
+        self.images * self.picture.tokens
+    }
+
+    /// Tiles of all pictures of a prompt.
+    pub fn tiles(&self) -> usize {
+        self.images * self.picture.tiles
+    }
+
+    /// The `n`-th prompt: a token of text, the pictures, the rest of the text. No two begin alike, unless in pictures
+    /// that are to be found again.
+    pub fn nth(&self, n: usize) -> Prompt {
+        let text = |at: usize| {
+            let draw = uniform(self.seed ^ (n as u64) << 20, at as u64);
+            let id = (draw * self.vocabulary as f64) as u32;
+            if id == self.image_token { id.saturating_sub(1) } else { id }
+        };
+        let first = if self.same { self.vocabulary as u32 / 2 } else { text(0) };
+        let mut ids = vec![first];
+        ids.resize(1 + self.image_tokens(), self.image_token);
+        ids.extend((1..self.text).map(text));
+        let picture = |which: usize| {
+            let prompt = if self.same { 0 } else { n };
+            let key = ImageKey::of_pixels(&[prompt as f32, which as f32]);
+            Arc::new(PreparedImage { key, ..self.picture.clone() })
+        };
+        Prompt { ids, image_token: self.image_token, images: (0..self.images).map(picture).collect() }
+    }
+}

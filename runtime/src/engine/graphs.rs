@@ -1,0 +1,151 @@
+//! Decode steps as CUDA graphs: the launches of one step recorded once for a number of rows and a length of context, and
+//! replayed over buffers that stay where they are. A small model's step is otherwise bound by its launches.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use candle_core::cuda::cudarc::driver::CudaGraph;
+use candle_core::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
+
+use crate::models::Language;
+use crate::ops::{Batch, DeviceRows, KvCache, Segment};
+
+/// Tokens of context of the smallest graph.
+const SHORTEST: usize = 256;
+/// Rows up to which there is a graph for every number of them: the kernels for few rows are made for each.
+const EACH: usize = 8;
+/// Above, rows are padded to a multiple of this.
+const ROWS: usize = 16;
+
+/// What a graph is recorded for: at least the rows and the longest sequence of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Size {
+    rows: usize,
+    tokens: usize,
+}
+
+impl Size {
+    fn of(segments: &[Segment<'_>]) -> Self {
+        let rows = segments.len();
+        let rows = if rows <= EACH { rows } else { rows.next_multiple_of(ROWS) };
+        let longest = segments.iter().map(|segment| segment.start + segment.rows).max().unwrap_or_default();
+        Self { rows, tokens: longest.next_power_of_two().max(SHORTEST) }
+    }
+}
+
+/// All graphs so far. They refer to the weights and the cache with which they were recorded.
+#[derive(Default)]
+pub struct Graphs {
+    recorded: HashMap<Size, Recorded>,
+}
+
+/// One graph and what it reads and writes.
+struct Recorded {
+    graph: Owned,
+    rows: Arc<DeviceRows>,
+    /// `[rows]` in u32.
+    ids: Tensor,
+    /// `[rows, vocabulary]`.
+    logits: Tensor,
+}
+
+/// A graph that moves to another thread with everything else of the engine, and is used by one at a time.
+struct Owned(CudaGraph);
+
+#[expect(unsafe_code, reason = "a graph may be used by any thread, if by one at a time; it is never shared")]
+unsafe impl Send for Owned {}
+
+impl Graphs {
+    /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`. The first step of
+    /// a size is computed as it is, and recorded for the next.
+    pub fn next(
+        &mut self,
+        language: &Language,
+        cache: &KvCache,
+        segments: &[Segment<'_>],
+        ids: &[u32],
+    ) -> Result<Tensor> {
+        let size = Size::of(segments);
+        let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
+        match self.recorded.entry(size) {
+            Entry::Occupied(recorded) => recorded.into_mut().replay(language, cache, segments, ids),
+            Entry::Vacant(vacant) => {
+                let batch = Batch::new(segments);
+                let hidden = language.forward(&language.embed(ids)?, &batch, cache)?;
+                let logits = language.logits(&hidden, batch.last_rows())?;
+                vacant.insert(Recorded::new(size, language, cache, device)?);
+                Ok(logits)
+            }
+        }
+    }
+}
+
+impl Recorded {
+    fn new(size: Size, language: &Language, cache: &KvCache, device: &CudaDevice) -> Result<Self> {
+        let on_device = Device::Cuda(device.clone());
+        let rows = Arc::new(DeviceRows::room_for(size.rows, size.tokens, device)?);
+        let ids = Tensor::zeros(size.rows, DType::U32, &on_device)?;
+        // What is made on first use, buffers of cuBLAS for these sizes among it, cannot be while it is recorded.
+        let batch = Batch::placed(size.rows, Arc::clone(&rows));
+        let step = || language.all_logits(&language.forward(&language.embed_at(&ids)?, &batch, cache)?);
+        let logits = step()?;
+        let whole = || logits.slice_set(&step()?, 0, 0);
+        whole()?;
+        let stream = device.cuda_stream();
+        on_device.synchronize()?;
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(cuda)?;
+        let done = whole();
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        // The stream is to be usable again whether the step can be recorded or not.
+        let graph = stream.end_capture(flags);
+        done?;
+        let Some(graph) = graph.map_err(cuda)? else { bail!("nothing of a decode step was recorded") };
+        graph.upload().map_err(cuda)?;
+        tracing::debug!(rows = size.rows, tokens = size.tokens, "recorded a decode step");
+        Ok(Self { graph: Owned(graph), rows, ids, logits })
+    }
+
+    fn replay(
+        &mut self,
+        language: &Language,
+        cache: &KvCache,
+        segments: &[Segment<'_>],
+        ids: &[u32],
+    ) -> Result<Tensor> {
+        let batch = Batch::padded(segments, self.ids.dim(0)?);
+        language.check(ids, &batch, cache)?;
+        let Some(rows) = Arc::get_mut(&mut self.rows) else { bail!("the rows of a recorded step are in use") };
+        language.place(&batch, rows)?;
+        let mut padded = ids.to_vec();
+        padded.resize(self.ids.dim(0)?, 0);
+        self.ids.slice_set(&Tensor::new(padded, self.ids.device())?, 0, 0)?;
+        self.graph.0.launch().map_err(cuda)?;
+        // The next step writes to the same place.
+        self.logits.narrow(0, 0, segments.len())?.copy()
+    }
+}
+
+fn cuda(error: candle_core::cuda::cudarc::driver::DriverError) -> Error {
+    Error::Cuda(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_rows_have_their_own_graph_and_many_share_one() {
+        let blocks = [1u32; 40];
+        let size = |rows: usize, start: usize| {
+            let segments = vec![Segment { blocks: &blocks, start, rows: 1, long: false }; rows];
+            let Size { rows, tokens } = Size::of(&segments);
+            (rows, tokens)
+        };
+        assert_eq!(size(1, 0), (1, 256));
+        assert_eq!(size(8, 255), (8, 256));
+        assert_eq!(size(9, 256), (16, 512));
+        assert_eq!(size(33, 1000), (48, 1024));
+    }
+}

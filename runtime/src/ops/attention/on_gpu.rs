@@ -1,0 +1,102 @@
+//! The launches of attention: single rows in parts of their keys that are joined afterwards, runs of rows by tiles.
+
+use candle_core::cuda::CudaDType;
+use candle_core::cuda::cudarc::driver::CudaSlice;
+use candle_core::{CudaStorage, Layout, Result, Shape};
+
+use super::Attention;
+use crate::ops::cuda::{self, ATTENTION, Kernel, QUERIES, check_head, launch, tile_memory};
+use crate::ops::kv_cache::{KvShape, KvStrides};
+
+/// Keys that a part of a single row's attention has at least, where the row sees so many.
+const PART: usize = 64;
+/// Most parts of a row.
+const MOST_PARTS: usize = 64;
+/// Warps that keep any GPU busy: more parts only add to what is joined.
+const BUSY: usize = 8192;
+
+/// What the kernels for single rows and for runs take alike.
+macro_rules! attend {
+    ($kernel:expr, $config:expr, $cache:expr, $strides:expr, $step:expr, $which:expr, $qkv:expr, $rope:expr, $out:expr,
+     $sizes:expr) => {{
+        let KvStrides { block, value, head, token, block_tokens } = $strides;
+        let [width, heads, kv_heads, head_dim] = $sizes;
+        let (tables, rows) = ($step.tables(), $step.rows());
+        launch!(
+            $kernel,
+            $config,
+            $cache,
+            &block,
+            &value,
+            &head,
+            &token,
+            &block_tokens,
+            &tables,
+            &rows,
+            $which,
+            $qkv,
+            $rope,
+            $out,
+            &width,
+            &heads,
+            &kv_heads,
+            &head_dim
+        )
+    }};
+}
+
+impl Attention<'_> {
+    pub(super) fn launch<T: CudaDType>(
+        &self,
+        qkv: (&CudaStorage, &Layout),
+        cache: (&CudaStorage, &Layout),
+        rope: (&CudaStorage, &Layout),
+        format: &str,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = KvShape::of(cache.1)?;
+        shape.check(self.batch)?;
+        let device = &qkv.0.device;
+        let (count, width) = qkv.1.shape().dims2()?;
+        let (hd, kv_heads) = (shape.head_dim, shape.kv_heads);
+        let heads = width / hd - 2 * kv_heads;
+        let (qkv, rope) = (cuda::slice::<f32>(qkv.0, qkv.1)?, cuda::slice::<f32>(rope.0, rope.1)?);
+        let cache = cuda::slice::<T>(cache.0, cache.1)?;
+        let (step, strides) = (self.batch.on_gpu(self.rope, device)?, shape.strides());
+        let sizes = [width, heads, kv_heads, hd].map(|size| size as u32);
+        let mut out = cuda::room::<f32>(device, count * heads * hd)?;
+        if step.runs > 0 {
+            let kernel = Kernel::of(device, &ATTENTION, &format!("prefill_{format}_{QUERIES}"))?;
+            let config = cuda::blocks([step.runs, heads, 1], 128, tile_memory(4 * QUERIES, hd)?)?;
+            let which = step.runs();
+            attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut out, sizes)?;
+        }
+        if step.singles > 0 {
+            let group = heads / kv_heads;
+            let queries = group.next_power_of_two().min(QUERIES);
+            let groups = kv_heads * group.div_ceil(queries);
+            let most = BUSY.div_ceil(step.singles * groups).min(MOST_PARTS);
+            let parts = step.longest.div_ceil(PART).clamp(1, most);
+            let mut mixed = cuda::room::<f32>(device, step.singles * heads * parts * (hd + 2))?;
+            let kernel = Kernel::of(device, &ATTENTION, &format!("decode_{format}_{queries}"))?;
+            check_head(hd)?;
+            let config = cuda::blocks([parts, groups, step.singles], 32, 0)?;
+            let which = step.singles();
+            attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut mixed, sizes)?;
+            self.join(&mixed, [parts, heads, step.singles, hd], &mut out, device)?;
+        }
+        Ok((cuda::storage(out, device), (count, heads * hd).into()))
+    }
+
+    fn join(
+        &self,
+        mixed: &CudaSlice<f32>,
+        [parts, heads, singles, head_dim]: [usize; 4],
+        out: &mut CudaSlice<f32>,
+        device: &candle_core::CudaDevice,
+    ) -> Result<()> {
+        let step = self.batch.on_gpu(self.rope, device)?;
+        let (which, splits, columns) = (step.singles(), parts as u32, head_dim as u32);
+        let config = cuda::blocks([heads, singles, 1], cuda::threads(head_dim), 0)?;
+        launch!(Kernel::of(device, &ATTENTION, "join")?, config, mixed, &which, out, &splits, &columns)
+    }
+}

@@ -1,0 +1,183 @@
+//! What the CUDA halves of ops share: the project's kernels as the build made them, elements of tensors, results, and
+//! the launch. Knows no op.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda::CudaDType;
+use candle_core::cuda::cudarc::cublas::result::CublasError;
+use candle_core::cuda::cudarc::driver::{
+    CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, DeviceRepr, DriverError, LaunchArgs, LaunchConfig,
+};
+use candle_core::cuda::cudarc::nvrtc::Ptx;
+use candle_core::{CudaDevice, CudaStorage, Error, Layout, Result, bail};
+
+/// Threads of a block where each has one number.
+const THREADS: u32 = 256;
+
+/// One file of kernels.
+pub struct Module {
+    name: &'static str,
+    image: &'static [u8],
+}
+
+macro_rules! modules {
+    ($($constant:ident = $name:literal),+ $(,)?) => {
+        $(
+            #[doc = concat!("`kernels/", $name, ".cu`.")]
+            pub const $constant: Module = Module {
+                name: $name,
+                image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
+            };
+        )+
+    };
+}
+
+modules! {
+    ACTIVATION = "activation",
+    ATTENTION = "attention",
+    GATHER = "gather",
+    KV_CACHE = "kv_cache",
+    LINEAR = "linear",
+    NORM = "norm",
+    READ = "read",
+    RESIDUAL = "residual",
+    STEM = "stem",
+    TILE_ATTENTION = "tile_attention",
+    WIDEN = "widen",
+}
+
+/// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.
+static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
+
+/// A kernel and the stream of its device.
+pub struct Kernel {
+    function: CudaFunction,
+    stream: Arc<CudaStream>,
+}
+
+impl Kernel {
+    /// The kernel `name` of `module`, which is loaded on its first use.
+    pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
+        let stream = device.cuda_stream();
+        let context = stream.context();
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (context.ordinal(), module.name);
+        let held = if let Some(held) = loaded.get(&key) {
+            Arc::clone(held)
+        } else {
+            let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
+            loaded.insert(key, Arc::clone(&fresh));
+            fresh
+        };
+        Ok(Self { function: held.load_function(name).map_err(failed)?, stream })
+    }
+
+    /// Its arguments, none yet.
+    pub fn arguments(&self) -> LaunchArgs<'_> {
+        self.stream.launch_builder(&self.function)
+    }
+}
+
+/// Launches a kernel with references to its arguments in order, which must be those of its definition, and reach no
+/// further than the tensors behind them.
+macro_rules! launch {
+    ($kernel:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
+        use candle_core::cuda::cudarc::driver::PushKernelArg;
+        let kernel = $kernel;
+        let mut arguments = kernel.arguments();
+        $(arguments.arg($argument);)+
+        #[expect(unsafe_code, reason = "the arguments are those of the kernel, within tensors that were checked")]
+        let launched = unsafe { arguments.launch($config) };
+        launched.map(drop).map_err($crate::ops::cuda::failed)
+    }};
+}
+pub(crate) use launch;
+
+/// One thread for each of `count` numbers.
+pub fn each(count: usize) -> Result<LaunchConfig> {
+    let blocks = u32::try_from(count.div_ceil(THREADS as usize));
+    let Ok(blocks) = blocks else { bail!("{count} numbers are more than one kernel takes") };
+    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+}
+
+/// `grid` blocks of `threads` threads, with `shared` numbers of f32 for each block.
+pub fn blocks(grid: [usize; 3], threads: usize, shared: usize) -> Result<LaunchConfig> {
+    let [x, y, z] = grid;
+    // The limits of a grid.
+    if x > i32::MAX as usize || y > 65_535 || z > 65_535 {
+        bail!("a step of {x} x {y} x {z} blocks is more than one kernel takes")
+    }
+    let (grid_dim, block_dim) = ((x as u32, y as u32, z as u32), (threads as u32, 1, 1));
+    Ok(LaunchConfig { grid_dim, block_dim, shared_mem_bytes: (shared * size_of::<f32>()) as u32 })
+}
+
+/// As many threads as a row of `width` numbers is worth: whole warps.
+pub fn threads(width: usize) -> usize {
+    width.next_multiple_of(32).clamp(32, 512)
+}
+
+/// The elements of a contiguous tensor.
+pub fn slice<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, T>> {
+    let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected a contiguous tensor, got {layout:?}") };
+    Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
+}
+
+/// The elements of `[…, width]` from the first on, rows any number of elements apart, and that number. The shape may
+/// have more than two axes where the rows follow each other.
+pub fn rows<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Result<(CudaView<'a, T>, usize)> {
+    let Some(width) = layout.dims().last() else { bail!("expected rows, got a number") };
+    if layout.is_contiguous() {
+        return Ok((slice(storage, layout)?, *width));
+    }
+    match (layout.dims(), layout.stride()) {
+        ([rows, width], [stride, 1]) if *rows > 0 && stride >= width => {
+            let start = layout.start_offset();
+            Ok((storage.as_cuda_slice::<T>()?.slice(start..start + (rows - 1) * stride + width), *stride))
+        }
+        _ => bail!("expected rows of numbers that follow each other, got {layout:?}"),
+    }
+}
+
+/// Room for `count` numbers, to be written by the next kernel.
+#[expect(unsafe_code, reason = "the kernel that gets it writes every number of it before anything reads it")]
+pub fn room<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
+    // No room at all cannot be had.
+    unsafe { device.alloc::<T>(count.max(1)) }
+}
+
+/// A result as a storage.
+pub fn storage<T: CudaDType>(slice: CudaSlice<T>, device: &CudaDevice) -> CudaStorage {
+    CudaStorage::wrap_cuda_slice(slice, device.clone())
+}
+
+/// A driver's error as candle's.
+pub fn failed(error: DriverError) -> Error {
+    Error::Cuda(Box::new(error))
+}
+
+/// As [`failed`], of cuBLAS.
+pub fn failed_blas(error: CublasError) -> Error {
+    Error::Cuda(Box::new(error))
+}
+
+/// Most queries of a warp in `kernels/softmax.cuh`.
+pub const QUERIES: usize = 8;
+/// Keys of a tile there.
+const KEYS: usize = 32;
+/// Numbers of a head there.
+const WIDEST_HEAD: usize = 128;
+
+/// Refuses heads that are wider than the kernels take.
+pub fn check_head(head_dim: usize) -> Result<()> {
+    if head_dim > WIDEST_HEAD {
+        bail!("heads of {head_dim} numbers are wider than the {WIDEST_HEAD} that a GPU is used for")
+    }
+    Ok(())
+}
+
+/// Numbers of shared memory for a tile of keys and `queries` queries.
+pub fn tile_memory(queries: usize, head_dim: usize) -> Result<usize> {
+    check_head(head_dim)?;
+    Ok((KEYS + queries) * (head_dim.next_multiple_of(4) + 4))
+}

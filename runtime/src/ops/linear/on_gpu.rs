@@ -1,0 +1,232 @@
+//! Products on a GPU: few rows by the project's own kernel and those with quantised weights by candle's, many by cuBLAS.
+//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, and beside
+//! quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
+
+use candle_core::backend::BackendStorage;
+use candle_core::cuda::CudaDType;
+use candle_core::cuda::cudarc::cublas::{result, sys};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DevicePtrMut, DeviceRepr};
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
+};
+use half::{bf16, f16};
+use vlm_catalog::quantization::BlockFormat;
+
+use super::{Blocks, FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
+use crate::ops::cuda::{self, Kernel, LINEAR, WIDEN, launch};
+
+/// `[rows, in]` to `[rows, out]`, with the bias.
+pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    match weight {
+        Weight::Dense(weight) => x.apply_op2_no_bwd(weight, &Dense(bias)),
+        Weight::Blocks(blocks) if x.dim(0)? > FEW_QUANTISED_ROWS => x.apply_op1_no_bwd(&Widened { blocks, bias }),
+        Weight::Blocks(blocks) => {
+            let y = x.apply_op1_no_bwd(blocks.tensor())?;
+            match bias {
+                Some(bias) => y.apply_op1_no_bwd(&AddBias(bias)),
+                None => Ok(y),
+            }
+        }
+    }
+}
+
+/// Calls `use_it` with the numbers of a bias.
+fn with_bias<R>(bias: &Tensor, outer: usize, use_it: impl FnOnce(&CudaView<'_, f32>) -> Result<R>) -> Result<R> {
+    let (storage, layout) = bias.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else { bail!("the bias is not on the GPU") };
+    let bias = cuda::slice::<f32>(storage, layout)?;
+    if bias.len() != outer {
+        bail!("a bias of {} numbers does not fit {outer} outputs", bias.len())
+    }
+    use_it(&bias)
+}
+
+struct Dense<'a>(Option<&'a Tensor>);
+
+impl CustomOp2 for Dense<'_> {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the rows and the weights are not on one GPU")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        match w.dtype() {
+            DType::F16 => Products::<f16>::of(x, xl, w, wl)?.times("f16", sys::cudaDataType_t::CUDA_R_16F, self.0),
+            DType::BF16 => Products::<bf16>::of(x, xl, w, wl)?.times("bf16", sys::cudaDataType_t::CUDA_R_16BF, self.0),
+            _ => Products::<f32>::of(x, xl, w, wl)?.times("f32", sys::cudaDataType_t::CUDA_R_32F, self.0),
+        }
+    }
+}
+
+/// Rows and weights of one product.
+struct Products<'a, T> {
+    device: &'a CudaDevice,
+    x: CudaView<'a, f32>,
+    w: CudaView<'a, T>,
+    rows: usize,
+    inner: usize,
+    outer: usize,
+    /// How exact many rows are.
+    compute: sys::cublasComputeType_t,
+    /// Whether each row of weights, and of `x`, begins at a multiple of 16 bytes.
+    whole: bool,
+}
+
+impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
+    fn of(x: &'a CudaStorage, xl: &Layout, w: &'a CudaStorage, wl: &Layout) -> Result<Self> {
+        let ((rows, inner), (outer, _)) = (xl.shape().dims2()?, wl.shape().dims2()?);
+        let aligned = |length: usize, bytes: usize| (length * bytes).is_multiple_of(16);
+        let whole = [inner, wl.start_offset()].into_iter().all(|length| aligned(length, size_of::<T>()))
+            && [inner, xl.start_offset()].into_iter().all(|length| aligned(length, size_of::<f32>()));
+        let (device, x, w) = (&x.device, cuda::slice(x, xl)?, cuda::slice(w, wl)?);
+        Ok(Self { device, x, w, rows, inner, outer, compute: sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, whole })
+    }
+
+    fn times(&self, format: &str, dtype: sys::cudaDataType_t, bias: Option<&Tensor>) -> Result<(CudaStorage, Shape)> {
+        let mut out = cuda::room::<f32>(self.device, self.rows * self.outer)?;
+        match (self.rows, bias) {
+            (0, _) => {}
+            (1..=FEW_ROWS, Some(bias)) => {
+                with_bias(bias, self.outer, |bias| self.few(format, Some(bias), &mut out))?;
+            }
+            (1..=FEW_ROWS, None) => self.few(format, None, &mut out)?,
+            (_, Some(bias)) => {
+                with_bias(bias, self.outer, |bias| {
+                    let (count, outer) = (self.rows * self.outer, self.outer as u32);
+                    let kernel = Kernel::of(self.device, &LINEAR, "rows_of_bias")?;
+                    launch!(kernel, cuda::each(count)?, bias, &mut out, &outer, &count)
+                })?;
+                self.many(format, dtype, 1.0, &mut out)?;
+            }
+            (_, None) => self.many(format, dtype, 0.0, &mut out)?,
+        }
+        Ok((cuda::storage(out, self.device), (self.rows, self.outer).into()))
+    }
+
+    fn few(&self, format: &str, bias: Option<&CudaView<'_, f32>>, out: &mut CudaSlice<f32>) -> Result<()> {
+        let (inner, outer, whole) = (self.inner as u32, self.outer as u32, u32::from(self.whole));
+        // Four warps a block; the kernel says how many outputs each has.
+        let outputs = match self.rows {
+            1 => 1,
+            2 => 2,
+            _ => 4,
+        };
+        let config = cuda::blocks([self.outer.div_ceil(4 * outputs), 1, 1], 128, 0)?;
+        let kernel = Kernel::of(self.device, &LINEAR, &format!("few_rows_{format}_{}", self.rows))?;
+        let none = 0u64;
+        if let Some(bias) = bias {
+            launch!(kernel, config, &self.w, &self.x, bias, out, &inner, &outer, &whole)
+        } else {
+            launch!(kernel, config, &self.w, &self.x, &none, out, &inner, &outer, &whole)
+        }
+    }
+
+    /// `out` becomes the products, added to `keep` times what it is.
+    fn many(&self, format: &str, dtype: sys::cudaDataType_t, keep: f32, out: &mut CudaSlice<f32>) -> Result<()> {
+        if dtype == sys::cudaDataType_t::CUDA_R_32F {
+            return self.gemm(&self.x, dtype, keep, out);
+        }
+        let count = self.rows * self.inner;
+        let mut narrowed = cuda::room::<T>(self.device, count)?;
+        let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{format}"))?;
+        launch!(kernel, cuda::each(count)?, &self.x, &mut narrowed, &count)?;
+        self.gemm(&narrowed, dtype, keep, out)
+    }
+
+    fn gemm<X>(
+        &self,
+        x: &impl DevicePtr<X>,
+        dtype: sys::cudaDataType_t,
+        keep: f32,
+        out: &mut CudaSlice<f32>,
+    ) -> Result<()> {
+        let size = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
+        let (rows, inner, outer) = (size(self.rows)?, size(self.inner)?, size(self.outer)?);
+        let (blas, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
+        let ((w, _w), (x, _x), (out, _out)) =
+            (self.w.device_ptr(&stream), x.device_ptr(&stream), out.device_ptr_mut(&stream));
+        // cuBLAS counts matrices by columns: theirs is the transpose of ours.
+        #[expect(unsafe_code, reason = "the matrices are the tensors that were checked, on the stream of the handle")]
+        let done = unsafe {
+            result::gemm_ex(
+                *blas.handle(),
+                sys::cublasOperation_t::CUBLAS_OP_T,
+                sys::cublasOperation_t::CUBLAS_OP_N,
+                outer,
+                rows,
+                inner,
+                (&raw const one).cast(),
+                w as *const _,
+                dtype,
+                inner,
+                x as *const _,
+                dtype,
+                inner,
+                (&raw const keep).cast(),
+                out as *mut _,
+                sys::cudaDataType_t::CUDA_R_32F,
+                outer,
+                self.compute,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        };
+        done.map_err(cuda::failed_blas)
+    }
+}
+
+/// Many rows with quantised weights, which are widened for them.
+struct Widened<'a> {
+    blocks: &'a Blocks,
+    bias: Option<&'a Tensor>,
+}
+
+impl CustomOp1 for Widened<'_> {
+    fn name(&self) -> &'static str {
+        "quantised-many-rows"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the rows and the weights are not on one GPU")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, (rows, _), (outer, inner)) = (&x.device, layout.shape().dims2()?, self.blocks.dims());
+        let kernel = match self.blocks.format() {
+            BlockFormat::Q8_0 => "widen_q8_0",
+            BlockFormat::Q4_0 => "widen_q4_0",
+            BlockFormat::Q4_K => "widen_q4_k",
+        };
+        let (blocks, count) = (self.blocks.tensor().device_ptr()? as u64, outer * inner);
+        let mut widened = cuda::room::<f32>(device, count)?;
+        launch!(Kernel::of(device, &WIDEN, kernel)?, cuda::each(count)?, &blocks, &mut widened, &count)?;
+        let (x, w) = (cuda::slice(x, layout)?, widened.slice(..));
+        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32;
+        let products = Products { device, x, w, rows, inner, outer, compute, whole: true };
+        products.times("f32", sys::cudaDataType_t::CUDA_R_32F, self.bias)
+    }
+}
+
+struct AddBias<'a>(&'a Tensor);
+
+impl CustomOp1 for AddBias<'_> {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the rows and the bias are not on one GPU")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, (_, outer)) = (&x.device, layout.shape().dims2()?);
+        let x = cuda::slice::<f32>(x, layout)?;
+        let (count, columns) = (x.len(), outer as u32);
+        let mut out = cuda::room::<f32>(device, count)?;
+        let kernel = Kernel::of(device, &LINEAR, "add_bias")?;
+        with_bias(self.0, outer, |bias| launch!(kernel, cuda::each(count)?, &x, bias, &mut out, &columns, &count))?;
+        Ok((cuda::storage(out, device), layout.shape().clone()))
+    }
+}

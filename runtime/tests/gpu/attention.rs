@@ -1,0 +1,121 @@
+//! Attention over the KV cache and within tiles, and what is written to the cache.
+
+use std::sync::LazyLock;
+
+use candle_core::{DType, Device, Tensor};
+use vlm_runtime::ops::{Batch, KvCache, RopeTable, Segment, attention, nth_table, room_for, tile_attention};
+
+use crate::gpu::{assert_near, assert_not_finite, gpu, random};
+
+const SLOTS: usize = 5;
+const TOKENS: usize = 700;
+
+/// The blocks of each slot.
+static TABLES: LazyLock<Vec<Vec<u32>>> = LazyLock::new(|| (0..SLOTS).map(|slot| nth_table(slot, TOKENS)).collect());
+
+/// Heads, heads of keys and values, width of a head.
+const GEOMETRIES: [(usize, usize, usize); 8] =
+    [(4, 4, 64), (8, 2, 128), (14, 2, 64), (12, 1, 96), (6, 3, 80), (2, 1, 8), (4, 2, 10), (3, 3, 128)];
+
+/// What each of some steps gives, and the cache after them.
+fn run(
+    device: &Device,
+    (heads, kv_heads, width): (usize, usize, usize),
+    dtype: DType,
+    steps: &[(Vec<Segment<'_>>, Tensor)],
+) -> (Vec<Tensor>, Tensor) {
+    let rope = RopeTable::new(TOKENS, width, 10_000.0, device).unwrap();
+    let cache = KvCache::new(2, room_for(SLOTS, TOKENS), kv_heads, width, dtype, device).unwrap();
+    let outs = steps.iter().map(|(segments, qkv)| {
+        let (batch, qkv) = (Batch::new(segments), qkv.to_device(device).unwrap());
+        assert_eq!(qkv.dim(1).unwrap(), (heads + 2 * kv_heads) * width);
+        cache.store(1, &qkv, &rope, &batch).unwrap();
+        attention(&qkv, &cache, 1, &rope, &batch).unwrap()
+    });
+    (outs.collect(), cache.layer(1).clone())
+}
+
+fn segment(slot: usize, start: usize, rows: usize) -> Segment<'static> {
+    Segment { blocks: &TABLES[slot], start, rows, long: false }
+}
+
+#[test]
+fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (heads, kv_heads, width) in GEOMETRIES {
+        let of = |segments: Vec<Segment<'static>>| {
+            let rows = segments.iter().map(|segment| segment.rows).sum();
+            (segments, random(&[rows, (heads + 2 * kv_heads) * width]))
+        };
+        let steps = [
+            of(vec![segment(0, 0, 1)]),
+            of(vec![segment(2, 0, 33), segment(0, 1, 1), segment(4, 0, 500)]),
+            of(vec![segment(4, 500, 64), segment(2, 33, 1), segment(1, 0, 31)]),
+            of(vec![segment(4, 564, 1), segment(2, 34, 1), segment(1, 31, 1), segment(0, 2, 1)]),
+            of(vec![segment(4, 565, 135), segment(2, 35, 2)]),
+        ];
+        for (dtype, limit) in [(DType::F32, 2e-5), (DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
+            let (want, cached) = run(&Device::Cpu, (heads, kv_heads, width), dtype, &steps);
+            let (got, cached_there) = run(&gpu, (heads, kv_heads, width), dtype, &steps);
+            let what = format!("{heads} and {kv_heads} heads of {width} in {dtype:?}");
+            // Keys are rotated with other roundings, which may fall to either side.
+            assert_near(&cached_there, &cached, limit * 2.0, &format!("cache of {what}"));
+            for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert_near(got, want, limit, &format!("step {step} of {what}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn large_scores_and_numbers_that_are_none_are_not_lost() {
+    let Some(gpu) = gpu() else { return };
+    let geometry = (4, 2, 64);
+    let prompt = (random(&[100, 8 * 64]) * 300.0).unwrap();
+    let single = (random(&[1, 8 * 64]) * 300.0).unwrap();
+    let steps = [(vec![segment(0, 0, 100)], prompt.clone()), (vec![segment(0, 100, 1)], single.clone())];
+    let (want, _) = run(&Device::Cpu, geometry, DType::F32, &steps);
+    let (got, _) = run(&gpu, geometry, DType::F32, &steps);
+    for (got, want) in got.iter().zip(&want) {
+        assert_near(got, want, 2.0, "scores of tens of thousands");
+    }
+    let mut values: Vec<f32> = prompt.flatten_all().unwrap().to_vec1().unwrap();
+    values[70 * 512 + 3] = f32::NAN;
+    let broken = Tensor::from_vec(values, (100, 512), &Device::Cpu).unwrap();
+    let steps = [(vec![segment(0, 0, 100)], broken), (vec![segment(1, 0, 1)], single)];
+    let (got, _) = run(&gpu, geometry, DType::F32, &steps);
+    assert_not_finite(&got[0], "a query that is no number");
+    assert!(got[1].flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn places_outside_of_the_cache_are_refused() {
+    let Some(gpu) = gpu() else { return };
+    let rope = RopeTable::new(TOKENS, 8, 100.0, &gpu).unwrap();
+    let cache = KvCache::new(1, 2, 1, 8, DType::F32, &gpu).unwrap();
+    let qkv = random(&[1, 24]).to_device(&gpu).unwrap();
+    for (blocks, start) in [(&[2u32][..], 0), (&[1], 32), (&[], 0)] {
+        let outside = Segment { blocks, start, rows: 1, long: false };
+        assert!(cache.store(0, &qkv, &rope, &Batch::new(&[outside])).is_err(), "{outside:?}");
+    }
+}
+
+#[test]
+fn attention_within_tiles_is_that_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (tiles, rows, heads, width) in
+        [(1, 1, 1, 4), (2, 17, 4, 8), (3, 577, 16, 64), (1, 1025, 4, 128), (2, 50, 3, 10), (7, 33, 2, 96)]
+    {
+        let all = random(&[tiles * rows, 3 * heads * width]);
+        let there = all.to_device(&gpu).unwrap();
+        let parts = |all: &Tensor| [0, 1, 2].map(|n| all.narrow(1, n * heads * width, heads * width).unwrap());
+        let ([q, k, v], [gq, gk, gv]) = (parts(&all), parts(&there));
+        let want = tile_attention([&q, &k, &v], tiles, heads).unwrap();
+        let what = format!("{tiles} tiles of {rows} rows, {heads} heads of {width}");
+        assert_near(&tile_attention([&gq, &gk, &gv], tiles, heads).unwrap(), &want, 2e-5, &what);
+        let whole = [gq.force_contiguous().unwrap(), gk.force_contiguous().unwrap(), gv];
+        assert_near(&tile_attention([&whole[0], &whole[1], &whole[2]], tiles, heads).unwrap(), &want, 2e-5, &what);
+    }
+    let wide = random(&[4, 256]).to_device(&gpu).unwrap();
+    assert!(tile_attention([&wide, &wide, &wide], 1, 1).is_err(), "heads of 256 were taken");
+}

@@ -1,0 +1,98 @@
+//! Linear layers in every number format, few rows and many.
+
+use candle_core::{DType, Device, Tensor};
+use vlm_catalog::quantization::BlockFormat;
+use vlm_runtime::ops::{BlockBuilder, Linear, Weight};
+
+use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
+
+/// Inputs and outputs: none, some and all multiples of what a vector or a warp takes.
+const SHAPES: [(usize, usize); 8] =
+    [(64, 96), (7, 5), (130, 33), (256, 17), (768, 50), (2048, 40), (96, 1), (1024, 1000)];
+
+#[test]
+fn dense_layers_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (inner, outer) in SHAPES {
+        let (weights, bias) = (random(&[outer, inner]), random(&[outer]));
+        for (dtype, many) in [(DType::F32, 1e-5), (DType::F16, 2e-3), (DType::BF16, 1.5e-2)] {
+            let weights = rounded(&weights, dtype);
+            let layer = |device: &Device, bias: Option<&Tensor>| {
+                let there = |tensor: &Tensor| tensor.to_device(device).unwrap();
+                Linear::new(Weight::Dense(there(&weights)), bias.map(there))
+            };
+            for rows in (1..=9).chain([16, 33, 200]) {
+                // Of products of normal numbers; many rows are rounded to the weights' format.
+                let limit = (inner as f32).sqrt() * if rows <= 8 { 1e-5 } else { many };
+                let x = random(&[rows + 1, inner]).narrow(0, 1, rows).unwrap();
+                for bias in [None, Some(&bias)] {
+                    let got = layer(&gpu, bias).forward(&x.to_device(&gpu).unwrap()).unwrap();
+                    let want = layer(&Device::Cpu, bias).forward(&x).unwrap();
+                    let what = format!("{rows} rows, {inner} to {outer} in {dtype:?}, bias {}", bias.is_some());
+                    assert_near(&got, &want, limit, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_take_rows_from_the_middle_of_a_tensor() {
+    let Some(gpu) = gpu() else { return };
+    for inner in [20, 64] {
+        let (weights, all) = (random(&[12, inner]), random(&[30, inner]));
+        for dtype in [DType::F32, DType::BF16] {
+            let weights = rounded(&weights, dtype).narrow(0, 3, 9).unwrap();
+            let here = Linear::new(Weight::Dense(weights.clone()), None);
+            let there = rounded(&random(&[12, inner]), dtype).to_device(&gpu).unwrap();
+            there.slice_set(&weights.to_device(&gpu).unwrap(), 0, 3).unwrap();
+            let there = Linear::new(Weight::Dense(there.narrow(0, 3, 9).unwrap()), None);
+            for (first, rows) in [(5, 3), (7, 20)] {
+                let x = all.to_device(&gpu).unwrap().narrow(0, first, rows).unwrap();
+                let want = here.forward(&all.narrow(0, first, rows).unwrap()).unwrap();
+                assert_near(&there.forward(&x).unwrap(), &want, 0.15, &format!("{rows} of {inner} in {dtype:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_layers_are_near_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (inner, outer) in [(256, 17), (768, 50), (2048, 40), (1024, 1000), (4096, 129)] {
+        let (weights, bias) = (random(&[outer, inner]), random(&[outer]));
+        for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_K] {
+            let layer = |device: &Device, bias: Option<&Tensor>| {
+                let mut builder = BlockBuilder::new(format, outer, inner).unwrap();
+                builder.append(&weights).unwrap();
+                let bias = bias.map(|bias| bias.to_device(device).unwrap());
+                Linear::new(Weight::Blocks(builder.finish(device).unwrap()), bias)
+            };
+            for rows in [1, 2, 5, 8, 9, 31, 64, 130] {
+                let x = random(&[rows, inner]);
+                for bias in [None, Some(&bias)] {
+                    let got = layer(&gpu, bias).forward(&x.to_device(&gpu).unwrap()).unwrap();
+                    let want = layer(&Device::Cpu, bias).forward(&x).unwrap();
+                    // Up to 32 rows are rounded to 8 bits on either side, and more of them to 11 bits on the GPU.
+                    let limit = (inner as f32).sqrt() * if rows <= 32 { 1e-1 } else { 4e-3 };
+                    assert_near(&got, &want, limit, &format!("{rows} rows, {inner} to {outer} in {format}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_that_are_none_are_not_lost() {
+    let Some(gpu) = gpu() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        let layer = Linear::new(Weight::Dense(rounded(&random(&[4, 64]), dtype).to_device(&gpu).unwrap()), None);
+        for rows in [1, 20] {
+            let mut x = vec![1f32; rows * 64];
+            x[5] = f32::NAN;
+            let y = layer.forward(&Tensor::from_vec(x, (rows, 64), &gpu).unwrap()).unwrap();
+            assert_not_finite(&y, "linear");
+        }
+        assert!(layer.forward(&random(&[1, 63]).to_device(&gpu).unwrap()).is_err());
+    }
+}

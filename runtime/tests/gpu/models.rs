@@ -1,0 +1,140 @@
+//! Whole models on the GPU: every reference case by the table of tolerances, and a model for which there is no room.
+
+use std::path::PathBuf;
+
+use candle_core::DType;
+use vlm_catalog::quantization::Quantization;
+use vlm_contract::diagnosis::Cause;
+use vlm_runtime::args::{ModelArgs, VerifyArgs};
+use vlm_runtime::checkpoint::Checkpoint;
+use vlm_runtime::commands::verify::{Report, verify};
+use vlm_runtime::device::{Demand, DeviceChoice, check_memory};
+use vlm_runtime::engine::Steps;
+use vlm_runtime::models::VisionLanguage;
+use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
+use vlm_runtime::precision::{Dtype, Precision, PrecisionArgs};
+
+use crate::gpu::{assert_near, gpu};
+
+const CASES: [&str; 11] = [
+    "internvl2_internlm2_chat",
+    "internvl2_llama_chat",
+    "internvl2_phi3_long_chat",
+    "internvl2_phi3_short_chat",
+    "internvl3_qwen2_chat",
+    "internvl3_qwen2_hub",
+    "llava15_llama_hub",
+    "llava15_llama_orig",
+    "llava_next_llama_hub",
+    "llava_next_llama_orig",
+    "llava_next_mistral_hub",
+];
+
+const FORMATS: [(Dtype, Quantization); 7] = [
+    (Dtype::F32, Quantization::None),
+    (Dtype::F16, Quantization::None),
+    (Dtype::Bf16, Quantization::None),
+    (Dtype::F32, Quantization::Int8),
+    (Dtype::F16, Quantization::Int8),
+    (Dtype::F32, Quantization::Int4),
+    (Dtype::Bf16, Quantization::Int4),
+];
+
+/// From the smallest graph into the next.
+const READ: usize = 250;
+const STEPS: usize = 12;
+
+fn dir(case: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../tests/fixtures", case].iter().collect()
+}
+
+#[test]
+fn every_case_agrees_with_its_reference_in_every_number_format() {
+    let Some(_turn) = gpu() else { return };
+    let mut off = Vec::new();
+    for case in CASES {
+        for (dtype, quantization) in FORMATS {
+            let precision = PrecisionArgs { dtype, quantization };
+            let how = ModelArgs { device: DeviceChoice::Cuda, precision, ..ModelArgs::default() };
+            let (args, mut report) = (VerifyArgs { expected: dir(case), model: None, how }, Report::default());
+            verify(&args, &mut report).unwrap_or_else(|error| panic!("{case} {dtype:?} {quantization}: {error}"));
+            off.extend(report.first_off().map(|sentence| format!("{case} {dtype:?} {quantization}: {sentence}")));
+        }
+    }
+    assert!(off.is_empty(), "{}", off.join("\n"));
+}
+
+#[test]
+fn sequences_side_by_side_are_what_each_is_alone() {
+    let Some(gpu) = gpu() else { return };
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    for (dtype, limit) in [(DType::F32, 1e-4), (DType::BF16, 0.1)] {
+        let precision = Precision { dtype, quantization: Quantization::None };
+        let model = VisionLanguage::load_on(&checkpoint, 128, precision, &gpu).unwrap();
+        let language = model.language();
+        let prompts: [Vec<u32>; 3] = [(1..40).collect(), (5..6).collect(), (3..80).collect()];
+        let tables = [0, 1, 2].map(|n| nth_table(n, 128));
+        let segment = |n: usize, ids: &[u32]| Segment { blocks: &tables[n], start: 0, rows: ids.len(), long: false };
+        let together = model.kv_cache(room_for(3, 128)).unwrap();
+        let segments: Vec<_> = prompts.iter().enumerate().map(|(n, ids)| segment(n, ids)).collect();
+        let batch = Batch::new(&segments);
+        let hidden = language.forward(&language.embed(&prompts.concat()).unwrap(), &batch, &together).unwrap();
+        let all = language.logits(&hidden, batch.last_rows()).unwrap();
+        for (n, ids) in prompts.iter().enumerate() {
+            let (cache, batch) = (model.kv_cache(room_for(1, 128)).unwrap(), Batch::new(&[segment(0, ids)]));
+            let hidden = language.forward(&language.embed(ids).unwrap(), &batch, &cache).unwrap();
+            let alone = language.logits(&hidden, batch.last_rows()).unwrap();
+            assert_near(&all.narrow(0, n, 1).unwrap(), &alone, limit, &format!("sequence {n} in {dtype:?}"));
+        }
+    }
+}
+
+#[test]
+fn replayed_steps_are_what_unrecorded_ones_are() {
+    let Some(gpu) = gpu() else { return };
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    for quantization in [Quantization::None, Quantization::Int8, Quantization::Int4] {
+        let precision = Precision { quantization, ..Precision::F32 };
+        let load = || VisionLanguage::load_on(&checkpoint, 512, precision, &gpu).unwrap();
+        let steps = Steps::new(load(), room_for(20, 512)).unwrap();
+        let model = load();
+        let (language, cache) = (model.language(), model.kv_cache(room_for(20, 512)).unwrap());
+        let tables: Vec<Vec<u32>> = (0..20).map(|n| nth_table(n, 512)).collect();
+        let ids: Vec<u32> = (0..20 * READ as u32).map(|n| n * 7 % 290).collect();
+        let segment = |n: usize, start, rows| Segment { blocks: &tables[n], start, rows, long: false };
+        let prompts: Vec<_> = (0..20).map(|n| segment(n, 0, READ - n)).collect();
+        let embeds = language.embed(&ids[..prompts.iter().map(|prompt| prompt.rows).sum()]).unwrap();
+        steps.read(&embeds, &prompts).unwrap();
+        language.forward(&embeds, &Batch::new(&prompts), &cache).unwrap();
+        for step in 0..STEPS {
+            // Fewer and fewer rows, so that a graph meets rows that another has left.
+            for rows in [20, 9, 8, 3, 1] {
+                let next: Vec<_> = (0..rows).map(|n| (segment(n, READ - n + step, 1), ids[step * 31 + n])).collect();
+                let got = steps.next(&next).unwrap();
+                let (segments, ids): (Vec<_>, Vec<_>) = next.into_iter().unzip();
+                let batch = Batch::new(&segments);
+                let hidden = language.forward(&language.embed(&ids).unwrap(), &batch, &cache).unwrap();
+                let want = language.logits(&hidden, batch.last_rows()).unwrap();
+                // Sums in another order can round an activation of 8 bits the other way.
+                let limit = if quantization == Quantization::None { 1e-3 } else { 0.2 };
+                assert_near(&got, &want, limit, &format!("{rows} rows, step {step}, {quantization}"));
+            }
+        }
+        let beyond = steps.next(&[(segment(0, 512, 1), 1)]).unwrap_err().to_string();
+        assert!(beyond.contains("position 512"), "{beyond}");
+        steps.next(&[(segment(0, 300, 1), 1)]).unwrap();
+        let foreign = steps.next(&[(segment(0, 301, 1), 1 << 20)]).unwrap_err().to_string();
+        assert!(foreign.contains("1048576"), "{foreign}");
+    }
+}
+
+#[test]
+fn a_model_without_room_is_refused_before_it_is_read() {
+    let Some(gpu) = gpu() else { return };
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    let demand = |sequences| Demand::of(&checkpoint, Precision::F32, 128, sequences);
+    assert!(demand(1).weights > 0 && demand(1).kv == demand(1).sequence);
+    check_memory(&gpu, demand(8)).unwrap();
+    let error = check_memory(&gpu, demand(1 << 40)).unwrap_err();
+    assert_eq!(error.cause(), Cause::GpuOutOfMemory);
+}

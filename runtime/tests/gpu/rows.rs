@@ -1,0 +1,125 @@
+//! Ops on rows: norms, activations, sums, gathering, the first rows of a tower.
+
+use candle_core::{DType, Device, Tensor};
+use vlm_catalog::architecture::Activation;
+use vlm_runtime::ops::{LayerNorm, RmsNorm, activate, add, add_scaled, gather, read, silu_mul, stem};
+
+use crate::gpu::{assert_near, assert_not_finite, gpu, random};
+
+const SHAPES: [(usize, usize); 7] = [(1, 1), (3, 31), (7, 64), (2, 100), (5, 1025), (577, 1024), (3, 4096)];
+
+#[test]
+fn norms_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
+    for (rows, width) in SHAPES {
+        let (x, w, b) = (random(&[rows, width]), random(&[width]), random(&[width]));
+        let x = ((x * 3.0).unwrap() + 1.0).unwrap();
+        let what = format!("{rows} x {width}");
+        let (here, on_gpu) = (RmsNorm::new(w.clone(), 1e-5), RmsNorm::new(there(&w), 1e-5));
+        assert_near(&on_gpu.forward(&there(&x)).unwrap(), &here.forward(&x).unwrap(), 2e-5, &what);
+        let here = LayerNorm::new(w.clone(), b.clone(), 1e-5);
+        let on_gpu = LayerNorm::new(there(&w), there(&b), 1e-5);
+        assert_near(&on_gpu.forward(&there(&x)).unwrap(), &here.forward(&x).unwrap(), 2e-5, &what);
+    }
+}
+
+#[test]
+fn norms_take_parts_of_longer_rows_and_all_axes_before_the_last() {
+    let Some(gpu) = gpu() else { return };
+    let (all, w, b) = (random(&[6, 96]), random(&[32]), random(&[32]));
+    let norms = |device: &Device| {
+        let (w, b) = (w.to_device(device).unwrap(), b.to_device(device).unwrap());
+        (RmsNorm::new(w.clone(), 1e-6), LayerNorm::new(w, b, 1e-6))
+    };
+    let ((rms, layer), (rms_gpu, layer_gpu)) = (norms(&Device::Cpu), norms(&gpu));
+    let on_gpu = all.to_device(&gpu).unwrap();
+    for part in 0..3 {
+        let (x, y) = (all.narrow(1, part * 32, 32).unwrap(), on_gpu.narrow(1, part * 32, 32).unwrap());
+        assert_near(&rms_gpu.forward(&y).unwrap(), &rms.forward(&x).unwrap(), 2e-5, "part of rows");
+        assert_near(&layer_gpu.forward(&y).unwrap(), &layer.forward(&x).unwrap(), 2e-5, "part of rows");
+    }
+    let (x, y) = (all.reshape((2, 9, 32)).unwrap(), on_gpu.reshape((2, 9, 32)).unwrap());
+    assert_near(&layer_gpu.forward(&y).unwrap(), &layer.forward(&x).unwrap(), 2e-5, "three axes");
+    // A view that begins in the middle.
+    let (x, y) = (all.narrow(0, 2, 3).unwrap(), on_gpu.narrow(0, 2, 3).unwrap());
+    let wide = |device: &Device| RmsNorm::new(Tensor::ones(96, DType::F32, device).unwrap(), 1e-6);
+    assert_near(&wide(&gpu).forward(&y).unwrap(), &wide(&Device::Cpu).forward(&x).unwrap(), 2e-5, "view");
+    assert!(rms_gpu.forward(&y).is_err(), "rows of another width were taken");
+    assert!(rms_gpu.forward(&on_gpu.t().unwrap()).is_err(), "columns were taken for rows");
+}
+
+#[test]
+fn activations_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (rows, width) in SHAPES {
+        let x = (random(&[rows, 2 * width]) * 4.0).unwrap();
+        let y = x.to_device(&gpu).unwrap();
+        let what = format!("{rows} x {width}");
+        assert_near(&silu_mul(&y).unwrap(), &silu_mul(&x).unwrap(), 1e-4, &what);
+        for activation in [Activation::Gelu, Activation::QuickGelu] {
+            let (got, want) = (activate(&y, activation).unwrap(), activate(&x, activation).unwrap());
+            assert_near(&got, &want, 1e-5, &format!("{activation:?} {what}"));
+        }
+    }
+    let broken = Tensor::new(&[[f32::NAN, 1.0, 1.0, 1.0]], &gpu).unwrap();
+    assert_not_finite(&silu_mul(&broken).unwrap(), "silu");
+}
+
+#[test]
+fn sums_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
+    for (rows, width) in SHAPES {
+        let (x, y, scale) = (random(&[rows, width]), random(&[rows, width]), random(&[width]));
+        let what = format!("{rows} x {width}");
+        assert_near(&add(&there(&x), &there(&y)).unwrap(), &add(&x, &y).unwrap(), 0.0, &what);
+        let got = add_scaled(&there(&x), &there(&y), &there(&scale)).unwrap();
+        assert_near(&got, &add_scaled(&x, &y, &scale).unwrap(), 1e-6, &what);
+    }
+    assert!(add(&there(&random(&[2, 3])), &there(&random(&[3, 2]))).is_err());
+    assert!(add_scaled(&there(&random(&[2, 3])), &there(&random(&[2, 3])), &there(&random(&[2]))).is_err());
+}
+
+#[test]
+fn rows_are_gathered_from_every_number_format() {
+    let Some(gpu) = gpu() else { return };
+    for width in [1, 3, 33, 4096] {
+        let table = random(&[50, width]);
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let table = table.to_dtype(dtype).unwrap().narrow(0, 10, 30).unwrap();
+            let ids = [29, 0, 7, 7, 1];
+            let got = gather(&table.to_device(&gpu).unwrap(), &ids).unwrap();
+            assert_near(&got, &gather(&table, &ids).unwrap(), 0.0, &format!("{dtype:?} {width}"));
+            assert!(gather(&table.to_device(&gpu).unwrap(), &[30]).is_err());
+        }
+    }
+    let none = gather(&random(&[2, 2]).to_device(&gpu).unwrap(), &[]).unwrap();
+    assert_eq!(none.dims(), [0, 2]);
+}
+
+#[test]
+fn the_first_rows_of_a_tower_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (tiles, patches, width) in [(1, 1, 1), (2, 16, 32), (3, 9, 50), (5, 576, 64)] {
+        let parts = [random(&[tiles, patches, width]), random(&[width]), random(&[1 + patches, width])];
+        let [p, c, s] = &parts;
+        let [gp, gc, gs] = parts.each_ref().map(|part| part.to_device(&gpu).unwrap());
+        assert_near(&stem(&gp, &gc, &gs).unwrap(), &stem(p, c, s).unwrap(), 0.0, &format!("{tiles} x {patches}"));
+        assert!(stem(&gp, &gs, &gc).is_err() || patches == 0);
+    }
+}
+
+#[test]
+fn every_number_is_read() {
+    let Some(gpu) = gpu() else { return };
+    let bits = |x: &Tensor| read(x).unwrap().to_vec1::<u32>().unwrap();
+    for count in [4, 128, 4100, 1 << 20, (1 << 23) + 12] {
+        let x = random(&[count]);
+        assert_eq!(bits(&x.to_device(&gpu).unwrap()), bits(&x), "{count} numbers");
+    }
+    let x = random(&[64]);
+    let part = |x: &Tensor| x.narrow(0, 8, 40).unwrap();
+    assert_eq!(bits(&part(&x.to_device(&gpu).unwrap())), bits(&part(&x)));
+    assert!(read(&x.narrow(0, 0, 3).unwrap().to_device(&gpu).unwrap()).is_err());
+}
