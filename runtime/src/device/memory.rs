@@ -71,7 +71,6 @@ pub fn peak_bytes(device: &Device) -> Result<Option<u64>, DeviceError> {
 /// # Errors
 /// None without CUDA.
 #[cfg(not(feature = "cuda"))]
-#[expect(clippy::unnecessary_wraps, reason = "a build with CUDA asks the driver")]
 pub fn peak_bytes(_: &Device) -> Result<Option<u64>, DeviceError> {
     Ok(None)
 }
