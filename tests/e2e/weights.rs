@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use vlm_tests::cluster::{apply, condition, kubectl};
-use vlm_tests::hub::{self, PRIVATE, PUBLIC, TOKEN};
+use vlm_tests::hub::{self, LONG_NAME, PRIVATE, PUBLIC, TOKEN};
 use vlm_tests::space::Space;
 
 use crate::load::question;
@@ -98,4 +98,38 @@ async fn a_revision_that_does_not_exist_is_model_not_found_and_goes_when_it_is_m
     space.await_ready().await;
     assert_ne!(condition(&space.model(), "Stalled")["status"], "True");
     space.close();
+}
+
+#[tokio::test]
+async fn a_download_that_fails_is_told_with_its_exit_code_and_goes_when_it_is_mended() {
+    hub::start().await;
+    let cases = [
+        // Nobody listens there.
+        (
+            "t-hub-unreachable",
+            json!({"model": {"uri": PUBLIC}, "pod": {"env": [{"name": "HF_ENDPOINT", "value": "http://127.0.0.1:9"}]}}),
+            "WeightsDownloadFailed",
+            ["container fetch", "exit code 14"],
+        ),
+        (
+            "t-hub-long-name",
+            json!({"model": {"uri": LONG_NAME}}),
+            "StartFailed",
+            ["File name too long", "exit code 20"],
+        ),
+    ];
+    let all = cases.map(|(name, spec, reason, words)| async move {
+        let space = Space::empty(name).await;
+        space.apply(&spec).unwrap();
+        let told = space.await_condition("Ready", "False", reason, 180).await;
+        for word in words {
+            assert!(told["message"].as_str().unwrap().contains(word), "{told}");
+        }
+        assert_eq!(condition(&space.model(), "Stalled")["status"], "False", "only after the deadline");
+        assert_eq!(events(&space, reason), 1);
+        space.apply(&json!({"model": {"uri": PUBLIC}})).unwrap();
+        space.await_ready().await;
+        space.close();
+    });
+    futures::future::join_all(all).await;
 }

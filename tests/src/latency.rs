@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
+use vlm_contract::diagnosis::Cause;
 
 use crate::cluster::cluster;
 use crate::impossible;
@@ -22,24 +23,21 @@ pub fn faults() -> Vec<(&'static str, Value)> {
     let waits = |reason: &str| json!({"waiting": {"reason": reason, "message": "as the kubelet says it"}});
     let oom = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
     let none = json!({});
-    vec![
+    let exit_codes = Cause::ALL.map(|cause| (cause.reason(), unready(&ended(cause.exit_code().into()), &none)));
+    let others = vec![
         ("ImagePullError", unready(&waits("ImagePullBackOff"), &none)),
         ("ContainerConfigError", unready(&waits("CreateContainerConfigError"), &none)),
         ("ContainerOOMKilled", unready(&oom, &none)),
         ("ContainerCrashLoopBackOff", unready(&waits("CrashLoopBackOff"), &ended(3))),
         ("ProbeFailed", unready(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), &none)),
-        ("InvalidArguments", unready(&ended(2), &none)),
-        ("ModelNotFound", unready(&ended(10), &none)),
-        ("WeightsCorrupt", unready(&ended(11), &none)),
-        ("UnsupportedArchitecture", unready(&ended(12), &none)),
-        ("StartFailed", unready(&ended(20), &none)),
         ("Unschedulable", unscheduled()),
         (
             "PodEvicted",
             json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
                               "conditions": conditions("False"), "containerStatuses": []}),
         ),
-    ]
+    ];
+    exit_codes.into_iter().chain(others).collect()
 }
 
 fn conditions(ready: &str) -> Value {
