@@ -30,9 +30,12 @@ def ours(binary: str, name: str, batch: int, size: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "results.json")
         Path(folder, "config.json").write_bytes((MODELS / f"{name}.json").read_bytes())
-        subprocess.run([binary, "bench", "--model", folder, "--dummy-weights", "--device", "cuda", "--batch", str(batch),
-                        "--requests", str(batch * REPEATS), "--prompt-tokens", str(TEXT), "--image-size", size,
-                        "--output-tokens", str(ANSWER), "--json", str(out)], check=True, capture_output=True)
+        command = [binary, "bench", "--model", folder, "--dummy-weights", "--device", "cuda", "--batch", str(batch),
+                   "--requests", str(batch * REPEATS), "--prompt-tokens", str(TEXT), "--image-size", size,
+                   "--output-tokens", str(ANSWER), "--json", str(out)]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if ended.returncode:
+            sys.exit(f"{' '.join(command)}: {ended.stderr}")
         return json.loads(out.read_text())
 
 

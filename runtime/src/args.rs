@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(bench(&["--batch", "4", "--mode", "serving"]).requests(), 32);
         assert_eq!(bench(&["--requests", "3", "--image-size", "896x448"]).image_size, (896, 448));
         assert!(wrong(&["bench", "--image-size", "896"]).contains("WIDTHxHEIGHT"));
-        assert!(wrong(&["bench", "--request-rate", "-1"]).contains("requests a second"));
+        assert!(wrong(&["bench", "--request-rate", "0"]).contains("requests a second"));
     }
 
     #[test]

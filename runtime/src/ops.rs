@@ -31,7 +31,7 @@ pub use batch::{Batch, Row, Segment};
 pub use element::largest;
 pub use gather::{gather, gather_at};
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
-pub use linear::{BlockBuilder, Blocks, Linear, Weight};
+pub use linear::{BlockBuilder, Blocks, FEW_QUANTISED_ROWS, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
 pub use read::read;
 pub use residual::{add, add_scaled};

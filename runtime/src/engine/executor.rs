@@ -69,6 +69,12 @@ pub trait Executor: Send {
     fn lost(&self) -> bool {
         false
     }
+    /// The thread ends.
+    fn leave(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// Model, KV cache and rows of pictures.
@@ -182,5 +188,12 @@ impl Executor for ModelExecutor {
 
     fn lost(&self) -> bool {
         device::is_lost(self.steps.model().device())
+    }
+
+    fn leave(self) {
+        // The process, which has one engine, may be ending too, and the driver with it: nothing on a GPU is freed then.
+        if !self.steps.model().device().is_cpu() {
+            std::mem::forget(self);
+        }
     }
 }

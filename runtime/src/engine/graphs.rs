@@ -10,7 +10,7 @@ use candle_core::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamC
 use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
 
 use crate::models::Language;
-use crate::ops::{Batch, DeviceRows, KvCache, Segment};
+use crate::ops::{Batch, DeviceRows, FEW_QUANTISED_ROWS, KvCache, Segment};
 
 /// Tokens of context of the smallest graph.
 const SHORTEST: usize = 256;
@@ -39,6 +39,8 @@ impl Size {
 #[derive(Default)]
 pub struct Graphs {
     recorded: HashMap<Size, Recorded>,
+    /// Whether the buffers that steps share are as large as they will be.
+    settled: bool,
 }
 
 /// One graph and what it reads and writes.
@@ -72,6 +74,9 @@ impl Graphs {
         match self.recorded.entry(size) {
             Entry::Occupied(recorded) => recorded.into_mut().replay(language, cache, segments, ids),
             Entry::Vacant(vacant) => {
+                if !std::mem::replace(&mut self.settled, true) {
+                    settle(language, cache)?;
+                }
                 let batch = Batch::new(segments);
                 let hidden = language.forward(&language.embed(ids)?, &batch, cache)?;
                 let logits = language.logits(&hidden, batch.last_rows())?;
@@ -80,6 +85,17 @@ impl Graphs {
             }
         }
     }
+}
+
+/// Computes as many rows as candle's two kinds of kernels for quantised weights ever get: each has one buffer, which
+/// moves when it grows, and a graph would go on with where it was.
+fn settle(language: &Language, cache: &KvCache) -> Result<()> {
+    for rows in [EACH, FEW_QUANTISED_ROWS] {
+        let batch = Batch::padded(&[], rows);
+        let hidden = language.forward(&language.embed(&vec![0; rows])?, &batch, cache)?;
+        language.all_logits(&hidden)?;
+    }
+    Ok(())
 }
 
 impl Recorded {

@@ -66,6 +66,7 @@ impl<E: Executor> Worker<E> {
                 let _ = events.send(Event::Failed(Failure::Stopped));
             }
         });
+        self.executor.leave();
     }
 
     fn serve(&mut self, submissions: &Receiver<Submission>) {

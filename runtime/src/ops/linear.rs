@@ -16,7 +16,7 @@ pub use blocks::{BlockBuilder, Blocks};
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
 /// The same for quantised weights: products in integers stay ahead for longer.
-const FEW_QUANTISED_ROWS: usize = 32;
+pub const FEW_QUANTISED_ROWS: usize = 32;
 
 /// A linear layer.
 #[derive(Clone, Debug)]

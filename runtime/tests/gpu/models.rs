@@ -107,8 +107,8 @@ fn replayed_steps_are_what_unrecorded_ones_are() {
         steps.read(&embeds, &prompts).unwrap();
         language.forward(&embeds, &Batch::new(&prompts), &cache).unwrap();
         for step in 0..STEPS {
-            // Fewer and fewer rows, so that a graph meets rows that another has left.
-            for rows in [20, 9, 8, 3, 1] {
+            // More and more rows, and few again, so that a graph is replayed after larger ones were recorded.
+            for rows in [1, 3, 8, 9, 20] {
                 let next: Vec<_> = (0..rows).map(|n| (segment(n, READ - n + step, 1), ids[step * 31 + n])).collect();
                 let got = steps.next(&next).unwrap();
                 let (segments, ids): (Vec<_>, Vec<_>) = next.into_iter().unzip();
