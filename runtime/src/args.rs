@@ -294,20 +294,6 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_has_as_many_requests_as_its_mode_needs() {
-        let bench = |words: &[&str]| match parse(&line(&[&["bench", "--model", "x"], words].concat())).unwrap().command
-        {
-            Command::Bench(args) => args,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(bench(&["--batch", "4"]).requests(), 20);
-        assert_eq!(bench(&["--batch", "4", "--mode", "serving"]).requests(), 32);
-        assert_eq!(bench(&["--requests", "3", "--image-size", "896x448"]).image_size, (896, 448));
-        assert!(wrong(&["bench", "--image-size", "896"]).contains("WIDTHxHEIGHT"));
-        assert!(wrong(&["bench", "--request-rate", "0"]).contains("requests a second"));
-    }
-
-    #[test]
     fn the_directory_names_the_model_by_default() {
         let args = serve(&line(&["serve", "--model", "/a/tiny-llava/"]));
         assert_eq!(args.names(), ["tiny-llava"]);
