@@ -183,13 +183,7 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
         now: moment.time,
     });
     // apply: writes the children, or has the checkpoint looked at
-    let applied = match &outline.next {
-        Next::Children(children) => write(context, children, &observed).await?.map_err(Some),
-        Next::Look(pod, look) => {
-            Err(inspect::act(&context.client, &context.metrics, (pod, look), &observed.inspecting).await?)
-        }
-        Next::Nothing(problem) => Err(Some(problem.clone())),
-    };
+    let applied = act(context, &outline.next, &observed).await?;
     // report: pure, then one patch and its events
     let template = if let Next::Children(children) = &outline.next { children.template.as_str() } else { "" };
     let facts = Facts {
@@ -218,16 +212,33 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
     }
     memory.failures = 0;
     context.memories.put(model, memory);
-    let (outcome, again) = match (&applied, &outline.next, &revision) {
+    let (outcome, again) = again(&applied, &outline.next, &revision);
+    Ok((outcome, Action::requeue(report.look_again.unwrap_or(again).min(again))))
+}
+
+/// Writes the children, or has the checkpoint looked at. Without children: a problem, or nothing but a look that goes on.
+async fn act(context: &Context, next: &Next, observed: &Observed) -> Result<Applied, ReconcileError> {
+    Ok(match next {
+        Next::Children(children) => write(context, children, observed).await?.map_err(Some),
+        Next::Look(pod, look) => {
+            Err(inspect::act(&context.client, &context.metrics, (pod, look), &observed.inspecting).await?)
+        }
+        Next::Nothing(problem) => Err(Some(problem.clone())),
+    })
+}
+
+/// How a reconcile ended, and when it is made again though nothing happens.
+fn again(applied: &Applied, next: &Next, revision: &Revision) -> (Outcome, Duration) {
+    match (applied, next, revision) {
         (Ok(_), ..) => (Outcome::Done, RECHECK),
         (Err(None), ..) => (Outcome::Done, RETRY_LOOK),
         (Err(_), Next::Look(..), _) => (Outcome::Refused, RETRY_LOOK),
         (Err(_), _, Revision::Failed(_)) => (Outcome::Refused, revision::RETRY),
         (Err(_), ..) => (Outcome::Refused, RETRY_REFUSED),
-    };
-    Ok((outcome, Action::requeue(report.look_again.unwrap_or(again).min(again))))
+    }
 }
 
+type Applied = Result<Arc<k8s_openapi::api::apps::v1::Deployment>, Option<Problem>>;
 type Deployed = Result<Arc<k8s_openapi::api::apps::v1::Deployment>, Problem>;
 
 /// Writes the children. What only a person can mend is a problem to report, the rest an error to
