@@ -30,6 +30,7 @@ CUDA := $(CACHE)/cuda
 CUDA_ENV := CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000 CUDAFORGE_THREADS=$(shell nproc)
 CUDA_BUILD = PYTHON='$(PYTHON)' cuda/toolchain.sh '$(CUDA)' && \
 	env $(CUDA_ENV) CUDA_HOME='$(CUDA)/nvidia/cu13' NVCC='$(CURDIR)/cuda/nvcc.sh' NVCC_CACHE='$(CACHE)/nvcc' \
+	VLM_COMMIT="$$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)" \
 	CARGO_TARGET_DIR='$(CACHE)/target-cuda' PATH='$(CUDA)/nvidia/cu13/bin:$(PATH)' \
 	CARGO_TARGET_$(shell echo '$(HOST)' | tr a-z- A-Z_)_RUSTFLAGS='--cfg feature="dynamic-loading"'
 CUDA_BINARY := $(CACHE)/target-cuda/$(HOST)/release/vlm-runtime

@@ -66,7 +66,12 @@ test-hub) # with the tiny models, one of them for those with its token alone
     mkdir -p "$to/repositories/tiny"
     for model in tiny-llava tiny-internvl; do cp -r "$here/../examples/$model/model" "$to/repositories/tiny/$model"; done
     cp -r "$to/repositories/tiny/tiny-llava" "$to/repositories/tiny/private"
-    echo hf_test_token >"$to/repositories/tiny/private/.token" ;;
+    echo hf_test_token >"$to/repositories/tiny/private/.token"
+    # A file whose name leaves no room for what stands behind it while it is fetched.
+    cp -r "$to/repositories/tiny/tiny-llava" "$to/repositories/tiny/long-name"
+    long=$(printf 'x%.0s' {1..240}).safetensors
+    mv "$to/repositories/tiny/long-name/model.safetensors" "$to/repositories/tiny/long-name/$long"
+    echo "{\"weight_map\": {\"any\": \"$long\"}}" >"$to/repositories/tiny/long-name/model.safetensors.index.json" ;;
 tiny-llava | tiny-internvl)
     install -m 755 "$(debian busybox-static)/bin/busybox" "$to/busybox"
     install -m 644 "$here/publish.sh" "$to/publish.sh"

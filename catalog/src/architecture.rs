@@ -48,6 +48,17 @@ pub enum Family {
     InternVl,
 }
 
+impl Family {
+    /// The name that people know.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Llava => "LLaVA-1.5",
+            Self::LlavaNext => "LLaVA-1.6",
+            Self::InternVl => "InternVL",
+        }
+    }
+}
+
 /// Whose conventions of file names, keys, preprocessing and prompts a checkpoint follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {

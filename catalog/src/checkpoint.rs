@@ -3,10 +3,12 @@
 
 mod stored;
 
+use serde::{Deserialize, Serialize};
+
 use crate::architecture::{Family, ModelConfig, Tower};
 use crate::quantization::{LinearRole, Quantization};
 
-pub use stored::StoredError;
+pub use stored::{StoredError, group};
 
 /// Bytes of a number in 16 bit.
 const HALF: u64 = 2;
@@ -21,7 +23,8 @@ pub enum Head {
 }
 
 /// Parts of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Part {
     /// Rows of the vocabulary.
     Embedding,
@@ -39,8 +42,9 @@ pub enum Part {
     Newline,
 }
 
-/// Equal tensors of one part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Equal tensors of one part. Written as `[part, count, rows, row_length]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Part, u64, u64, u64)", into = "(Part, u64, u64, u64)")]
 pub struct Tensors {
     /// The part.
     pub part: Part,
@@ -140,6 +144,18 @@ impl CheckpointSize {
 
     fn of_part(&self, part: Part) -> impl Iterator<Item = &Tensors> {
         self.tensors.iter().filter(move |tensors| tensors.part == part)
+    }
+}
+
+impl From<(Part, u64, u64, u64)> for Tensors {
+    fn from((part, count, rows, row_length): (Part, u64, u64, u64)) -> Self {
+        Self { part, count, rows, row_length }
+    }
+}
+
+impl From<Tensors> for (Part, u64, u64, u64) {
+    fn from(Tensors { part, count, rows, row_length }: Tensors) -> Self {
+        (part, count, rows, row_length)
     }
 }
 

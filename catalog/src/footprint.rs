@@ -28,10 +28,11 @@ pub const SHARE_PERCENT: u64 = 92;
 pub const TYPICAL_TEXT_TOKENS: u64 = 512;
 /// Context that is enough for `auto` when a manifest asks for none; less when the model has less.
 pub const AMPLE_TOKENS: u64 = 8192;
-/// Most requests at a time, unless a manifest asks for more.
+/// Most requests at a time on a GPU, unless a manifest asks for more.
 pub const MOST_CONCURRENT: u64 = 128;
-/// Requests at a time where no memory limit says how many fit.
-const CONCURRENT_WITHOUT_LIMIT: u64 = 8;
+/// Most requests at a time on processor cores, unless a manifest asks for more, and as many where no memory limit says
+/// how many fit: more at a time are answered no faster there, only each of them later.
+const MOST_CONCURRENT_ON_CPU: u64 = 8;
 
 /// What is to be served.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +119,8 @@ pub struct Fit {
     pub max_concurrency: u64,
     /// Bytes for keys and values, all that is left; 0 when it does not fit.
     pub kv_bytes: u64,
+    /// Bytes that the server is to keep of pictures at most; `None` leaves it to the server.
+    pub picture_cache_bytes: Option<u64>,
     /// Bytes of everything with one sequence of `max_tokens`.
     pub required_bytes: u64,
     /// Bytes that may be used; `None` without a limit.
@@ -131,6 +134,11 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// Bytes that the server's cache of keys and values is to have, its spare block included.
+    pub fn cache_bytes(&self) -> u64 {
+        self.breakdown.cache_bytes(self.kv_bytes)
+    }
+
     /// Whether a replica may start.
     pub fn may_start(&self) -> bool {
         self.verdict != Verdict::DoesNotFit
@@ -230,16 +238,17 @@ fn of(model: Model<'_>, wish: Wish, device: Device, quantization: Quantization) 
     let typical = typical(model).min(max_tokens).max(1);
     let (verdict, kv_bytes) = match available {
         None => {
-            let sequences = wish.max_concurrency.unwrap_or(CONCURRENT_WITHOUT_LIMIT).max(1);
+            let sequences = wish.max_concurrency.unwrap_or(MOST_CONCURRENT_ON_CPU).max(1);
             (Verdict::NoLimit, breakdown.kv_bytes.saturating_mul(sequences))
         }
         Some(available) if required_bytes <= available => (Verdict::Fits, available - breakdown.fixed_bytes()),
         Some(_) => (Verdict::DoesNotFit, 0),
     };
     let typical_requests = kv_bytes / breakdown.sequence_bytes(typical).max(1);
-    let concurrent = match available {
-        None => CONCURRENT_WITHOUT_LIMIT,
-        Some(_) => typical_requests.clamp(1, MOST_CONCURRENT),
+    let concurrent = match (device, available) {
+        (_, None) => MOST_CONCURRENT_ON_CPU,
+        (Device::Cpu { .. }, Some(_)) => typical_requests.clamp(1, MOST_CONCURRENT_ON_CPU),
+        (Device::Gpu { .. }, Some(_)) => typical_requests.clamp(1, MOST_CONCURRENT),
     };
     Fit {
         verdict,
@@ -248,6 +257,7 @@ fn of(model: Model<'_>, wish: Wish, device: Device, quantization: Quantization) 
         max_tokens,
         max_concurrency: wish.max_concurrency.unwrap_or(concurrent),
         kv_bytes,
+        picture_cache_bytes: needs::picture_cache(model.config, device),
         required_bytes,
         available_bytes: available,
         full_length_sequences: kv_bytes / breakdown.kv_bytes.max(1),

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// What a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Quantization {
@@ -117,7 +119,8 @@ impl FromStr for Quantization {
 }
 
 /// What a manifest may say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum QuantizationChoice {
     /// The first of [`Quantization::ALL`] with which the wished context and concurrency fit.
     #[default]
@@ -126,12 +129,37 @@ pub enum QuantizationChoice {
     Fixed(Quantization),
 }
 
+impl QuantizationChoice {
+    /// Every value, as a user may write it.
+    pub const ALL: [Self; 4] =
+        [Self::Fixed(Quantization::None), Self::Fixed(Quantization::Int8), Self::Fixed(Quantization::Int4), Self::Auto];
+
+    /// The name that a user writes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fixed(quantization) => quantization.name(),
+        }
+    }
+}
+
 impl fmt::Display for QuantizationChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Fixed(quantization) => quantization.fmt(f),
-        }
+        f.write_str(self.name())
+    }
+}
+
+impl From<QuantizationChoice> for String {
+    fn from(choice: QuantizationChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl TryFrom<String> for QuantizationChoice {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
     }
 }
 
@@ -139,11 +167,11 @@ impl FromStr for QuantizationChoice {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        if name == "auto" {
-            return Ok(Self::Auto);
-        }
-        let unknown = |_| format!("the quantization {name:?} is not known (supported: none, int8, int4, auto)");
-        name.parse().map(Self::Fixed).map_err(unknown)
+        let found = Self::ALL.into_iter().find(|choice| choice.name() == name);
+        found.ok_or_else(|| {
+            let name: String = name.chars().take(100).collect();
+            format!("the quantization {name:?} is not known (supported: none, int8, int4, auto)")
+        })
     }
 }
 
@@ -184,9 +212,10 @@ mod tests {
         for quantization in Quantization::ALL {
             assert_eq!(quantization.to_string().parse(), Ok(quantization));
         }
-        for choice in Quantization::ALL.map(QuantizationChoice::Fixed).into_iter().chain([QuantizationChoice::Auto]) {
+        for choice in QuantizationChoice::ALL {
             assert_eq!(choice.to_string().parse(), Ok(choice));
         }
+        assert_eq!(QuantizationChoice::ALL.len(), Quantization::ALL.len() + 1);
         assert!("int3".parse::<QuantizationChoice>().unwrap_err().contains("auto"));
         let error = "int3".parse::<Quantization>().unwrap_err();
         assert!(error.contains("int3") && error.contains("int8"), "{error}");

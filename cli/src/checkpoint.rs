@@ -8,12 +8,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use vlm_catalog::architecture::raw::RawConfig;
-use vlm_catalog::architecture::{ArchitectureError, ModelConfig, describe};
-use vlm_catalog::checkpoint::{CheckpointSize, Head, StoredError};
+use vlm_catalog::inspection::{Found, Inspection, InspectionError};
 use vlm_contract::diagnosis::Cause;
 use vlm_contract::uri::{ModelUri, UriError};
 use vlm_hub::header::TensorPlace;
-use vlm_hub::{HubError, needed, volume};
+use vlm_hub::{HubError, facts, needed, volume};
 
 pub use remote::of_uri;
 
@@ -23,16 +22,8 @@ const CARD: &str = "README.md";
 /// What is known of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// Its description.
-    pub config: ModelConfig,
-    /// Its tensors: as the headers of its files list them, or as described where they have none.
-    pub size: CheckpointSize,
-    /// Whether the sizes are those of the headers.
-    pub exact: bool,
-    /// Bytes of its weight files; `None` when there are none here.
-    pub weight_bytes: Option<u64>,
-    /// The commit, of a repository.
-    pub revision: Option<String>,
+    /// Its description and its tensors.
+    pub inspection: Inspection,
     /// Its licence, as its card says.
     pub licence: Option<String>,
 }
@@ -54,12 +45,9 @@ pub enum CheckpointError {
     /// The model is nowhere.
     #[error("spec.model.uri: {0}")]
     Uri(UriError),
-    /// The model is of a kind that is not served.
+    /// It is none that can be served.
     #[error(transparent)]
-    Architecture(#[from] ArchitectureError),
-    /// The tensors are not those of the model.
-    #[error(transparent)]
-    Stored(#[from] StoredError),
+    Inspection(#[from] InspectionError),
 }
 
 impl CheckpointError {
@@ -68,14 +56,14 @@ impl CheckpointError {
         match self {
             Self::File(error) | Self::Hub(error) => error.cause(),
             Self::Claim(_) | Self::Uri(_) => Cause::InvalidArguments,
-            Self::Architecture(_) => Cause::UnsupportedArchitecture,
-            Self::Stored(_) => Cause::WeightsCorrupt,
+            Self::Inspection(InspectionError::Architecture(_)) => Cause::UnsupportedArchitecture,
+            Self::Inspection(_) => Cause::WeightsCorrupt,
         }
     }
 }
 
 /// What files tell, whichever way they were read.
-struct Found {
+struct Read {
     config: Vec<u8>,
     tensors: Option<Vec<TensorPlace>>,
     weight_bytes: Option<u64>,
@@ -101,35 +89,18 @@ pub fn of_directory(dir: &Path) -> Result<Checkpoint, CheckpointError> {
         Err(HubError::Missing { source, .. }) if source.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(CheckpointError::File(error)),
     };
-    let found = Found { config, tensors, weight_bytes, revision: None, card };
+    let found = Read { config, tensors, weight_bytes, revision: None, card };
     known(found, &dir.join(needed::CONFIG).display().to_string())
 }
 
 /// Describes what was found; `name` is that of its configuration.
-fn known(found: Found, name: &str) -> Result<Checkpoint, CheckpointError> {
-    let malformed = |e: &dyn std::fmt::Display| {
-        let reason = e.to_string().chars().take(500).collect();
-        CheckpointError::File(HubError::Malformed { file: name.to_owned(), reason })
-    };
-    let mut reader = serde_json::Deserializer::from_slice(&found.config);
-    let raw: RawConfig = serde_path_to_error::deserialize(&mut reader).map_err(|e| malformed(&e))?;
-    reader.end().map_err(|e| malformed(&e))?;
-    let config = describe(&raw)?;
-    let size = match &found.tensors {
-        Some(tensors) => {
-            CheckpointSize::of_stored(&config, tensors.iter().map(|tensor| (&*tensor.name, &*tensor.shape)))?
-        }
-        None => CheckpointSize::of(&config, Head::Stored),
-    };
+fn known(found: Read, name: &str) -> Result<Checkpoint, CheckpointError> {
+    let raw: RawConfig = facts::parse_config(&found.config, name).map_err(CheckpointError::File)?;
     let licence = found.card.as_deref().map(String::from_utf8_lossy).and_then(|card| licence::of_card(&card));
-    Ok(Checkpoint {
-        config,
-        size,
-        exact: found.tensors.is_some(),
-        weight_bytes: found.weight_bytes,
-        revision: found.revision,
-        licence,
-    })
+    let Read { revision, weight_bytes, tensors, .. } = found;
+    let shapes = tensors.as_ref().map(|tensors| tensors.iter().map(|tensor| (&*tensor.name, &*tensor.shape)));
+    let inspection = Inspection::new(&raw, Found { revision, weight_bytes, tensors: shapes })?;
+    Ok(Checkpoint { inspection, licence })
 }
 
 #[cfg(test)]

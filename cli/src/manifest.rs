@@ -49,25 +49,6 @@ pub enum ManifestError {
     },
 }
 
-/// What the plan needs of a spec beside what the types of the API have.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Beside {
-    spec: BesideSpec,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct BesideSpec {
-    quantization: Option<String>,
-    gpu: Option<Gpu>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Gpu {
-    r#type: String,
-}
-
 /// The `VisionModels` of a file of one or more YAML documents, lists among them.
 ///
 /// # Errors
@@ -100,9 +81,7 @@ fn one(value: &Value) -> Result<Manifest, ManifestError> {
     let name = name.unwrap_or("a VisionModel without a name").chars().take(253).collect::<String>();
     let wrong = |reason: String| ManifestError::Field { name: name.clone(), reason };
     let model: VisionModel = typed(value).map_err(wrong)?;
-    let beside: Beside = typed(value).map_err(wrong)?;
-    let quantization = beside.spec.quantization.as_deref().map(str::parse).transpose();
-    let quantization = quantization.map_err(|reason| wrong(format!("spec.quantization: {reason}")))?;
+    let quantization = model.spec.quantization();
     let context = model.spec.context.unwrap_or_default();
     let limits = model.spec.pod.and_then(|pod| pod.resources).map(|resources| resources.limits);
     let limit = limits.as_ref().and_then(|limits| limits.get("memory"));
@@ -116,7 +95,7 @@ fn one(value: &Value) -> Result<Manifest, ManifestError> {
         value => Ok(value.map(i64::from).and_then(|value| u64::try_from(value).ok())),
     };
     let wish = Wish {
-        quantization: quantization.unwrap_or_default(),
+        quantization,
         max_tokens: count("maxTokens", context.max_tokens)?,
         max_concurrency: count("maxConcurrency", context.max_concurrency)?,
     };
@@ -124,7 +103,7 @@ fn one(value: &Value) -> Result<Manifest, ManifestError> {
         revision: model.spec.model.revision().to_owned(),
         uri: model.spec.model.uri,
         wish,
-        gpu_type: beside.spec.gpu.map(|gpu| gpu.r#type),
+        gpu_type: model.spec.gpu.map(|gpu| gpu.r#type),
         memory_limit_bytes,
         name,
     })
@@ -173,7 +152,8 @@ spec:
         let names: Vec<_> = read(&list).unwrap().into_iter().map(|manifest| manifest.name).collect();
         assert_eq!(names, ["b", "llava"]);
         let b = read(&list).unwrap().remove(0);
-        assert_eq!((b.wish, b.gpu_type, b.memory_limit_bytes), (Wish::default(), None, None));
+        let stored = Wish { quantization: QuantizationChoice::Fixed(Quantization::None), ..Wish::default() };
+        assert_eq!((b.wish, b.gpu_type, b.memory_limit_bytes), (stored, None, None));
         assert_eq!(b.revision, "main");
         let tagged = FULL.replace("{uri: 'pvc://weights/llava'}", "{uri: 'hf://a/b', revision: v1}");
         assert_eq!(read(&tagged).unwrap()[0].revision, "v1");

@@ -63,7 +63,8 @@ pub async fn run(args: &PlanArgs) -> anyhow::Result<(String, bool)> {
 /// # Errors
 /// An unknown GPU type, a context that the model does not take.
 pub fn plan(manifest: &Manifest, checkpoint: &Checkpoint, types: &GpuTypes, load: &LoadArgs) -> anyhow::Result<Report> {
-    let model = Model { config: &checkpoint.config, size: &checkpoint.size };
+    let inspection = &checkpoint.inspection;
+    let model = Model { config: inspection.config(), size: inspection.size() };
     let named = || manifest.name.clone();
     let gpu = manifest.gpu_type.as_deref().map(|name| types.get(name).map(|gpu| (name, gpu)));
     let gpu = gpu.transpose().with_context(named)?;

@@ -38,6 +38,10 @@ pub fn in_words(model: &VisionModel, now: Timestamp) -> String {
         let starting = if rest > 0 { format!(", {rest} not answering yet") } else { String::new() };
         rows.push(("replicas", format!("{} of {} ready{starting}", replicas.ready, replicas.desired)));
     }
+    if let Some(gpu) = model.spec.gpu_type() {
+        let cost = status.cost.as_ref().map(|cost| format!(", {} USD an hour in all", cost.per_hour));
+        rows.push(("gpu", format!("{gpu} for each replica{}", cost.unwrap_or_default())));
+    }
     if let Some(scaling) = &status.scaling {
         rows.push((
             "scaling",

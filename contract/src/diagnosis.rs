@@ -23,15 +23,18 @@ pub enum Cause {
     /// Anything else, such as a port already in use.
     StartFailed,
     /// A GPU is asked for, and there is no driver or no GPU.
+    #[serde(rename = "NoGPU")]
     NoGpu,
     /// The GPU's driver is older than the CUDA of this program.
     DriverTooOld,
     /// There is no code for this generation of GPUs.
-    GpuNotSupported,
+    #[serde(rename = "UnsupportedGPU")]
+    UnsupportedGpu,
     /// A library of CUDA's is missing or broken.
     CudaLibraryMissing,
     /// Weights and KV cache do not fit into the GPU's memory.
-    NotEnoughMemory,
+    #[serde(rename = "GPUOutOfMemory")]
+    GpuOutOfMemory,
 }
 
 impl Cause {
@@ -46,9 +49,9 @@ impl Cause {
         Self::StartFailed,
         Self::NoGpu,
         Self::DriverTooOld,
-        Self::GpuNotSupported,
+        Self::UnsupportedGpu,
         Self::CudaLibraryMissing,
-        Self::NotEnoughMemory,
+        Self::GpuOutOfMemory,
     ];
 
     /// Exit code of the process.
@@ -63,9 +66,9 @@ impl Cause {
             Self::StartFailed => 20,
             Self::NoGpu => 30,
             Self::DriverTooOld => 31,
-            Self::GpuNotSupported => 32,
+            Self::UnsupportedGpu => 32,
             Self::CudaLibraryMissing => 33,
-            Self::NotEnoughMemory => 34,
+            Self::GpuOutOfMemory => 34,
         }
     }
 
@@ -79,11 +82,11 @@ impl Cause {
             Self::WeightsDownloadFailed => "WeightsDownloadFailed",
             Self::InvalidArguments => "InvalidArguments",
             Self::StartFailed => "StartFailed",
-            Self::NoGpu => "NoGpu",
+            Self::NoGpu => "NoGPU",
             Self::DriverTooOld => "DriverTooOld",
-            Self::GpuNotSupported => "GpuNotSupported",
+            Self::UnsupportedGpu => "UnsupportedGPU",
             Self::CudaLibraryMissing => "CudaLibraryMissing",
-            Self::NotEnoughMemory => "NotEnoughMemory",
+            Self::GpuOutOfMemory => "GPUOutOfMemory",
         }
     }
 
@@ -102,9 +105,9 @@ impl Cause {
             Self::StartFailed => "see the container's log",
             Self::NoGpu => "run it on a node with a GPU and its container toolkit, or with --device cpu",
             Self::DriverTooOld => "update the driver of the node",
-            Self::GpuNotSupported => "run it on a newer GPU, or with --device cpu",
+            Self::UnsupportedGpu => "run it on a newer GPU, or with --device cpu",
             Self::CudaLibraryMissing => "use the image that brings the libraries of CUDA 13, or install them",
-            Self::NotEnoughMemory => {
+            Self::GpuOutOfMemory => {
                 "use a GPU with more memory, quantise the model, or lower the longest sequence or the concurrency"
             }
         }

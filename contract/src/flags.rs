@@ -9,8 +9,16 @@ pub const SERVED_MODEL_NAME: &str = "--served-model-name";
 pub const MAX_TOKENS: &str = "--max-tokens";
 /// Sequences computed at the same time.
 pub const MAX_CONCURRENCY: &str = "--max-concurrency";
+/// Number format that the decoder is brought into while it is loaded; without it, as it is stored.
+pub const QUANTIZATION: &str = "--quantization";
 /// Most bytes of the KV cache.
 pub const KV_BYTES: &str = "--kv-bytes";
+/// What the model runs on: [`CUDA`], or processor cores.
+pub const DEVICE: &str = "--device";
+/// Value of [`DEVICE`]: a GPU of NVIDIA's.
+pub const CUDA: &str = "cuda";
+/// Most bytes that are kept of pictures, for the next request with the same picture.
+pub const ENCODER_CACHE_BYTES: &str = "--encoder-cache-bytes";
 /// Seconds that running requests get to finish after SIGTERM.
 pub const DRAIN_TIMEOUT_SECONDS: &str = "--drain-timeout-seconds";
 /// File that receives the diagnosis when the process cannot start.
@@ -28,3 +36,5 @@ pub const TOKEN_FILE: &str = "--token-file";
 pub const HUB_ENDPOINT_VARIABLE: &str = "HF_ENDPOINT";
 /// The hub's token, where no file holds it (`fetch`, `inspect`); tools of the hub read the same variable.
 pub const HUB_TOKEN_VARIABLE: &str = "HF_TOKEN";
+/// Directory in which the GPU's driver keeps the kernels that it has compiled (`serve`); CUDA itself reads it.
+pub const CUDA_CACHE_VARIABLE: &str = "CUDA_CACHE_PATH";

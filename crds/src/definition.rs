@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(scale.label_selector_path.as_deref(), Some(".status.selector"));
         let columns = version.additional_printer_columns.as_ref().unwrap();
         let names: Vec<_> = columns.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(names, ["Model", "Ready", "Status", "Age", "Message"]);
+        assert_eq!(names, ["Model", "Quant", "GPU", "Ready", "Status", "Cost/h", "Age", "Message"]);
         let wide: Vec<_> = columns.iter().filter(|c| c.priority == Some(1)).map(|c| c.name.as_str()).collect();
         assert_eq!(wide, ["Message"], "too long for a plain `kubectl get`");
         assert_eq!(crd.metadata.annotations.unwrap()["helm.sh/resource-policy"], "keep");

@@ -6,8 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded;
 
+pub mod checkpoint;
 pub mod conditions;
+pub mod fit;
 pub mod reasons;
+
+pub use checkpoint::CheckpointStatus;
+pub use fit::{Breakdown, FitStatus};
 
 /// What the operator made of the spec.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -19,6 +24,12 @@ pub struct VisionModelStatus {
     /// What the defaults came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Resolved>,
+    /// How one replica fits the memory that it has. Absent where no limit says how much that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<FitStatus>,
+    /// What a look at the checkpoint told. Absent where no limit says how much memory a replica has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
     /// How many replicas there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
@@ -33,11 +44,14 @@ pub struct VisionModelStatus {
     /// What the autoscaler decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
+    /// What the GPUs cost. Absent without spec.gpu, and where the catalogue has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Pods that cannot start, most actionable first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub failures: Vec<Failure>,
-    /// Ready, Reconciling, Stalled, Available, MetricsAvailable, ScalingLimited.
+    /// Ready, Reconciling, Stalled, Available, FitsGPU, MetricsAvailable, ScalingLimited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounded::conditions")]
     pub conditions: Vec<Condition>,
@@ -47,6 +61,17 @@ pub struct VisionModelStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolved {
+    /// Family of the model, as its config.json says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub architecture: Option<String>,
+    /// Number format of the weights: none, int8 or int4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub quantization: Option<String>,
+    /// Longest request, prompt and answer together, in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<i32>,
     /// Requests that one replica computes at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<i32>,
@@ -78,6 +103,15 @@ pub struct Replicas {
     /// Ready of desired, as 1/4.
     #[schemars(length(max = 32))]
     pub summary: String,
+}
+
+/// What the GPUs cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cost {
+    /// US dollars an hour for the wanted replicas, such as 2.49: the catalogue's price of one GPU times their number.
+    #[schemars(length(max = 32))]
+    pub per_hour: String,
 }
 
 /// What the autoscaler decided.

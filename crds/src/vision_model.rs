@@ -2,8 +2,9 @@
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+use vlm_catalog::quantization::{Quantization, QuantizationChoice};
 
-use crate::{pod::PodSettings, rollout::Rollout, scaling::Scaling, status::VisionModelStatus};
+use crate::{bounded, pod::PodSettings, rollout::Rollout, scaling::Scaling, status::VisionModelStatus};
 
 /// One vision-language model, served by as many replicas as its load needs behind one Service of
 /// the same name.
@@ -27,8 +28,11 @@ use crate::{pod::PodSettings, rollout::Rollout, scaling::Scaling, status::Vision
         label_selector_path = ".status.selector"
     ),
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.uri", description = "Where the weights are"),
+    printcolumn(name = "Quant", type_ = "string", json_path = ".status.resolved.quantization", description = "Number format of the weights"),
+    printcolumn(name = "GPU", type_ = "string", json_path = ".spec.gpu.type", description = "GPU type; empty means processor cores"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.replicas.summary", description = "Ready replicas of those wanted"),
     printcolumn(name = "Status", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why it is ready or not"),
+    printcolumn(name = "Cost/h", type_ = "string", json_path = ".status.cost.perHour", description = "US dollars an hour for the GPUs of all wanted replicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since it was created"),
     printcolumn(name = "Message", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "The reason in a sentence"),
     validation = Rule::new(
@@ -38,6 +42,15 @@ use crate::{pod::PodSettings, rollout::Rollout, scaling::Scaling, status::Vision
 pub struct VisionModelSpec {
     /// The model to serve.
     pub model: Model,
+    /// Number format of the weights, converted while they are loaded. none keeps them as they are stored; int8 and int4
+    /// take about a half and a quarter of the memory of 16 bit; auto takes the first of none, int8 and int4 with which
+    /// the context and the concurrency fit the memory. Default none. What it came to is status.resolved.quantization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounded::quantization")]
+    pub quantization: Option<QuantizationChoice>,
+    /// The GPU of each replica. Without it a model runs on processor cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
     /// How long and how many requests one replica holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
@@ -89,8 +102,8 @@ pub struct Model {
     ))]
     pub uri: String,
     /// Branch, tag or commit of an hf:// repository. Default main. A branch is looked up once, when the model or this
-    /// field changes, and stays at that commit (status.resolved.revision) until then; with tokenSecretRef each
-    /// new pod looks it up, so name a commit there.
+    /// field changes, and stays at that commit (status.resolved.revision) until then; with tokenSecretRef, and
+    /// without a GPU or a memory limit, each new pod looks it up, so name a commit there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new(
@@ -100,7 +113,7 @@ pub struct Model {
     ))]
     pub revision: Option<String>,
     /// The token for a private or gated hf:// repository: a key of a Secret of the same namespace. Only the
-    /// container that downloads gets it; the operator never reads it.
+    /// containers that look at it and download it get it; the operator never reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretKey>,
 }
@@ -124,15 +137,31 @@ impl Model {
     }
 }
 
+/// The GPU of each replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// Name of a GPU type of the operator's catalogue, such as nvidia-l4. Each replica gets one such GPU; the catalogue
+    /// says on which nodes they are, which taints their pods tolerate, how much memory they have and what they cost. It
+    /// is the ConfigMap RELEASE-gpu-types beside the operator, which the chart's value gpuTypes adds to.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message(
+        "gpu.type must be the name of a GPU type, such as nvidia-l4: small letters, digits, dots and hyphens, beginning and ending with a letter or a digit"
+    ))]
+    pub r#type: String,
+}
+
 /// How long and how many requests one replica holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Context {
-    /// Longest request, prompt and answer together, in tokens. Default: what the model was made for.
+    /// Longest request, prompt and answer together, in tokens. Default: the longest that fits the memory and that the
+    /// model was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 1_048_576))]
     pub max_tokens: Option<i32>,
-    /// Requests that one replica computes at the same time; more wait. Default 8.
+    /// Requests that one replica computes at the same time; more wait. Default: with a
+    /// GPU as many requests with a picture as fit its memory, up to 128; else up to 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub max_concurrency: Option<i32>,
@@ -152,6 +181,16 @@ impl VisionModelSpec {
     /// `context.maxConcurrency` or its default.
     pub fn max_concurrency(&self) -> i32 {
         self.context.as_ref().and_then(|c| c.max_concurrency).unwrap_or(8).max(1)
+    }
+
+    /// `quantization` or its default.
+    pub fn quantization(&self) -> QuantizationChoice {
+        self.quantization.unwrap_or(QuantizationChoice::Fixed(Quantization::None))
+    }
+
+    /// `gpu.type`.
+    pub fn gpu_type(&self) -> Option<&str> {
+        self.gpu.as_ref().map(|gpu| gpu.r#type.as_str())
     }
 
     /// `rollout.progressDeadlineSeconds` or its default.

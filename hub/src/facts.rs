@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::de::DeserializeOwned;
 use vlm_contract::uri::Repository;
 
 use crate::header::TensorPlace;
@@ -24,6 +25,24 @@ pub struct Facts {
     pub weight_bytes: u64,
     /// The tensors of all weight files, names unique; `None` of a kind whose files would have to be read whole.
     pub tensors: Option<Vec<TensorPlace>>,
+}
+
+impl Facts {
+    /// Name and shape of each tensor; `None` of a kind whose files would have to be read whole.
+    pub fn shapes(&self) -> Option<impl Iterator<Item = (&str, &[usize])>> {
+        self.tensors.as_ref().map(|tensors| tensors.iter().map(|tensor| (&*tensor.name, &*tensor.shape)))
+    }
+}
+
+/// What `config.json` says, which errors call `name`.
+///
+/// # Errors
+/// [`HubError::Malformed`] with the path of the field.
+pub fn parse_config<T: DeserializeOwned>(json: &[u8], name: &str) -> Result<T, HubError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let config = serde_path_to_error::deserialize(&mut reader).map_err(|e| HubError::malformed(name, e))?;
+    reader.end().map_err(|e| HubError::malformed(name, e))?;
+    Ok(config)
 }
 
 /// Of a repository at `commit`.

@@ -25,7 +25,10 @@ pub struct Run {
     /// Image of the model server.
     #[arg(long, env = "VLM_RUNTIME_IMAGE", value_name = "IMAGE")]
     pub runtime_image: String,
-    /// When the image of the model server is pulled.
+    /// Image of the model server for GPUs.
+    #[arg(long, env = "VLM_RUNTIME_CUDA_IMAGE", value_name = "IMAGE")]
+    pub runtime_cuda_image: String,
+    /// When the images of the model server are pulled.
     #[arg(long, env = "VLM_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub image_pull_policy: PullPolicy,
     /// Base URL of the Prometheus server that spec.scaling.prometheus queries.
@@ -35,6 +38,12 @@ pub struct Run {
     /// Hugging Face hub.
     #[arg(long, env = "VLM_HUB_ENDPOINT", value_name = "URL")]
     pub hub_endpoint: Option<String>,
+    /// Name of the config map that holds the GPU types, in the namespace of the leader's lease.
+    #[arg(long, env = "VLM_GPU_TYPES", value_name = "NAME", default_value = "vlm-operator-gpu-types")]
+    pub gpu_types: String,
+    /// Look at nodes, so that a model whose GPU type no node has is told so. Needs the right to list and watch them.
+    #[arg(long, env = "VLM_WATCH_NODES")]
+    pub watch_nodes: bool,
     /// Look after these namespaces only, with commas between them. Default: every namespace.
     #[arg(long, env = "VLM_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
@@ -90,6 +99,12 @@ mod tests {
 
     use super::*;
 
+    fn parsed(more: &[&str]) -> Run {
+        let line = ["x", "run", "--runtime-image", "i", "--runtime-cuda-image", "c"];
+        let Command::Run(run) = Cli::try_parse_from(line.iter().chain(more)).unwrap().command;
+        run
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
@@ -97,17 +112,15 @@ mod tests {
 
     #[test]
     fn the_policy_is_spelled_as_kubernetes_does() {
-        let cli = Cli::try_parse_from(["x", "run", "--runtime-image", "i", "--image-pull-policy", "Always"]).unwrap();
-        let Command::Run(run) = cli.command;
+        let run = parsed(&["--image-pull-policy", "Always"]);
         assert_eq!(run.image_pull_policy.name(), "Always");
         assert_eq!(run.admin_port, 8080);
-        assert!(run.watch_namespaces.is_empty());
+        assert!(run.watch_namespaces.is_empty() && !run.watch_nodes);
     }
 
     #[test]
     fn namespaces_are_told_apart_by_commas() {
-        let cli = Cli::try_parse_from(["x", "run", "--runtime-image", "i", "--watch-namespaces", "a,b"]).unwrap();
-        let Command::Run(run) = cli.command;
+        let run = parsed(&["--watch-namespaces", "a,b"]);
         assert_eq!(run.watch_namespaces, ["a", "b"]);
     }
 }

@@ -70,7 +70,7 @@ async fn tick(context: &Context, all: &[Arc<VisionModel>], wake: &Wake) {
 
 async fn step(context: &Context, model: &VisionModel, round: &Round, wake: &Wake) {
     let key = key(model);
-    let policy = Policy::new(&model.spec.scaling(), model.spec.max_concurrency());
+    let policy = Policy::new(&model.spec.scaling(), capacity(model));
     let report = match context.table.take_in(&key, &policy, round, context.moment().now) {
         Next::Nothing => false,
         Next::Report => true,
@@ -80,6 +80,12 @@ async fn step(context: &Context, model: &VisionModel, round: &Round, wake: &Wake
         // An error means that the controller is shutting down.
         let _ = wake.unbounded_send(ObjectRef::from_obj(model));
     }
+}
+
+/// Requests that a replica computes at the same time, as the newest status has it.
+fn capacity(model: &VisionModel) -> i32 {
+    let resolved = model.status.as_ref().and_then(|status| status.resolved.as_ref());
+    resolved.and_then(|resolved| resolved.max_concurrency).unwrap_or_else(|| model.spec.max_concurrency())
 }
 
 async fn change(context: &Context, key: &Key, from: i32, decision: &Decision, round: &Round) -> bool {

@@ -10,6 +10,8 @@ use crate::plan::Plan;
 
 mod deployment;
 mod disruption;
+mod gpu;
+pub mod inspection;
 pub mod labels;
 mod pod;
 mod service;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     apply::Ledger,
     autoscaler::table::{Moment, Table, key},
     metrics::Metrics,
-    observe::Stores,
+    observe::{Stores, gpus::Gpus},
     plan::Settings,
     revision::Revisions,
     status::Remembered,
@@ -26,6 +26,8 @@ pub struct Context {
     pub client: Client,
     /// The caches.
     pub stores: Stores,
+    /// GPU types, and what the nodes have.
+    pub gpus: Arc<Gpus>,
     /// Settings of the operator.
     pub settings: Settings,
     /// Base URL of a Prometheus server.
@@ -56,7 +58,7 @@ impl Context {
     }
 
     /// Forgets what belongs to models that are gone.
-    pub fn forget_all_but(&self, models: &[std::sync::Arc<VisionModel>]) {
+    pub fn forget_all_but(&self, models: &[Arc<VisionModel>]) {
         let keys: HashSet<_> = models.iter().map(|m| key(m)).collect();
         let kept = |namespace: &str, name: &str| keys.contains(&(namespace.to_owned(), name.to_owned()));
         self.table.retain(kept);

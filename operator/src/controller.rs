@@ -27,14 +27,19 @@ use vlm_crds::{
 use crate::{
     apply::{ApplyError, apply},
     autoscaler,
-    build::{Children, build},
+    build::Children,
     context::Context,
+    inspect::{self, InspectError},
     metrics::Outcome,
     observe::{Observed, Trigger},
-    plan::plan,
+    plan::{fit, placement::Wanted},
     revision::{self, Revision},
     status::{Facts, Problem, PublishError, events, publish, report},
 };
+
+mod outline;
+
+use outline::{Known, Next, Outline};
 
 /// Changes of one model that come within this time are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -45,12 +50,18 @@ const RECHECK: Duration = Duration::from_secs(600);
 /// How often it is tried again what the API server refused.
 const RETRY_REFUSED: Duration = Duration::from_secs(60);
 
+/// How often it is tried again to have a checkpoint looked at.
+const RETRY_LOOK: Duration = Duration::from_secs(20);
+
 /// Why a reconcile is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// A child could not be written.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// No pod could be made that looks at the checkpoint.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
     /// The status could not be written.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -70,6 +81,7 @@ pub async fn run(
     let work = controller
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .reconcile_on(affected(triggers, store.clone()))
+        .reconcile_on(with_gpus(context.gpus.changes(), store.clone()))
         .reconcile_on(woken)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::clone(&context))
@@ -111,6 +123,17 @@ fn affected(
     })
 }
 
+/// The models that ask for a GPU, whenever types or nodes change.
+fn with_gpus(
+    changes: impl Stream<Item = ()> + Send,
+    models: Store<VisionModel>,
+) -> impl Stream<Item = ObjectRef<VisionModel>> + Send {
+    changes.flat_map(move |()| {
+        let concerned = models.state_filter(|model| model.spec.gpu.is_some());
+        stream::iter(concerned.iter().map(|m| ObjectRef::from_obj(m.as_ref())).collect::<Vec<_>>())
+    })
+}
+
 fn claim_of(model: &VisionModel) -> Option<String> {
     ModelUri::from_str(&model.spec.model.uri).ok()?.claim().map(|claim| claim.claim.clone())
 }
@@ -137,58 +160,85 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
 
     // observe: caches
     let observed = context.stores.observe(&namespace, &name, claim_of(model).as_deref());
+    let observed = Observed { nodes: context.gpus.nodes(), ..observed };
     let previous = memory.newest_status(model);
     // look up: memory; the hub is asked beside this
-    let revision = context.revisions.look(model, &previous, moment.now);
-    if revision == Revision::Asked {
+    let revision = context.revisions.look(model, &previous, fit::is_judged(&model.spec), moment.now);
+    let wanted = context.gpus.wanted(&model.spec);
+    if revision == Revision::Asked || wanted == Wanted::Unread {
         return Ok((Outcome::Done, Action::await_change()));
     }
     // plan, build: pure
     let scale = context.table.settle(model, deployed_replicas(&observed), moment);
-    let children = children(model, context, scale.desired, &revision);
-    // apply: writes the children
-    let applied = match &children {
-        Ok(children) => write(context, children, &observed).await?,
-        Err(problem) => Err(problem.clone()),
-    };
+    let types = context.gpus.types().unwrap_or_default();
+    let outline = Outline::of(Known {
+        model,
+        previous: &previous,
+        observed: &observed,
+        settings: &context.settings,
+        types: &types,
+        wanted: &wanted,
+        revision: &revision,
+        replicas: scale.desired,
+        now: moment.time,
+    });
+    // apply: writes the children, or has the checkpoint looked at
+    let applied = act(context, &outline.next, &observed).await?;
     // report: pure, then one patch and its events
-    let template = children.as_ref().map(|c| c.template.as_str()).unwrap_or_default();
+    let template = if let Next::Children(children) = &outline.next { children.template.as_str() } else { "" };
     let facts = Facts {
         model,
         previous: &previous,
         observed: &observed,
-        applied: applied.as_ref().map(|deployment| (deployment.as_ref(), template)),
+        applied: applied.as_ref().map(|deployment| (deployment.as_ref(), template)).map_err(Option::as_ref),
+        inspection: outline.inspection.as_deref(),
+        fitted: outline.fitted.as_ref(),
+        gpu: wanted.gpu(),
         scale: &scale,
         settings: &context.settings,
         now: moment.time,
     };
     let mut report = report(&facts, &mut memory.remembered);
     revision.note(&mut report.status);
+    outline.note(model, &previous, &mut report.status);
     if let Some(written) = publish(&context.client, model, &previous, &report.status).await? {
         context.metrics.wrote("VisionModel");
         memory.wrote(&written);
         announce(context, model, &previous, &report.status).await;
     }
+    // What was told is in the status now: nobody has to ask for it again.
+    if !matches!(outline.next, Next::Look(..)) {
+        inspect::clear(&context.client, &context.metrics, &observed.inspecting, None).await?;
+    }
     memory.failures = 0;
     context.memories.put(model, memory);
-    let (outcome, again) = match (&applied, &revision) {
-        (Ok(_), _) => (Outcome::Done, RECHECK),
-        (Err(_), Revision::Failed(_)) => (Outcome::Refused, revision::RETRY),
-        (Err(_), _) => (Outcome::Refused, RETRY_REFUSED),
-    };
+    let (outcome, again) = again(&applied, &outline.next, &revision);
     Ok((outcome, Action::requeue(report.look_again.unwrap_or(again).min(again))))
 }
 
-/// The objects that the model is to consist of, or why there can be none.
-fn children(model: &VisionModel, context: &Context, replicas: i32, revision: &Revision) -> Result<Children, Problem> {
-    if let Revision::Failed(problem) = revision {
-        return Err(problem.clone());
-    }
-    let plan = plan(model, &context.settings, replicas, revision.commit())
-        .map_err(|error| Problem::new(Trouble::SpecRefused, format!("spec.model.uri {error}")))?;
-    Ok(build(&plan, &owner(model)?))
+/// Writes the children, or has the checkpoint looked at. Without children: a problem, or nothing but a look that goes on.
+async fn act(context: &Context, next: &Next, observed: &Observed) -> Result<Applied, ReconcileError> {
+    Ok(match next {
+        Next::Children(children) => write(context, children, observed).await?.map_err(Some),
+        Next::Look(pod, look) => {
+            Err(inspect::act(&context.client, &context.metrics, (pod, look), &observed.inspecting).await?)
+        }
+        Next::Nothing(problem) => Err(Some(problem.clone())),
+    })
 }
 
+/// How a reconcile ended, and when it is made again though nothing happens.
+fn again(applied: &Applied, next: &Next, revision: &Revision) -> (Outcome, Duration) {
+    match (applied, next, revision) {
+        (Ok(_), ..) => (Outcome::Done, RECHECK),
+        (Err(None), ..) => (Outcome::Done, RETRY_LOOK),
+        (Err(_), Next::Look(..), _) => (Outcome::Refused, RETRY_LOOK),
+        (Err(_), _, Revision::Failed(_)) => (Outcome::Refused, revision::RETRY),
+        (Err(_), ..) => (Outcome::Refused, RETRY_REFUSED),
+    }
+}
+
+type Applied = Result<Arc<k8s_openapi::api::apps::v1::Deployment>, Option<Problem>>;
 type Deployed = Result<Arc<k8s_openapi::api::apps::v1::Deployment>, Problem>;
 
 /// Writes the children. What only a person can mend is a problem to report, the rest an error to
@@ -204,12 +254,6 @@ async fn write(context: &Context, children: &Children, observed: &Observed) -> R
 
 fn deployed_replicas(observed: &Observed) -> Option<i32> {
     observed.deployment.as_ref()?.spec.as_ref()?.replicas
-}
-
-fn owner(model: &VisionModel) -> Result<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference, Problem> {
-    model
-        .controller_owner_ref(&())
-        .ok_or_else(|| Problem::new(Trouble::SpecRefused, "the object has no name or no uid"))
 }
 
 async fn announce(context: &Context, model: &VisionModel, previous: &VisionModelStatus, next: &VisionModelStatus) {

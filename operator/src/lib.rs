@@ -10,6 +10,7 @@
 //! - [`controller`]: wiring and the reconcile.
 //! - [`autoscaler`]: the loop that follows the load, and the table of replicas.
 //! - [`observe`], [`demand`], [`revision`]: read the cluster, the load and the hub.
+//! - [`inspect`]: has pods look at checkpoints where the operator may not.
 //! - [`plan`], [`build`], [`status`]: pure, and hold most tests.
 //! - [`apply`]: writes the children.
 //! - [`leader`], [`admin`], [`metrics`], [`telemetry`], [`args`]: the process around it.
@@ -24,6 +25,7 @@ pub mod build;
 pub mod context;
 pub mod controller;
 pub mod demand;
+pub mod inspect;
 pub mod leader;
 pub mod metrics;
 pub mod observe;

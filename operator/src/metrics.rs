@@ -43,6 +43,7 @@ pub struct Metrics {
     reads: IntCounterVec,
     decisions: IntCounterVec,
     writes: IntCounterVec,
+    catalogue: IntCounterVec,
     leader: IntGauge,
     models: IntGauge,
 }
@@ -67,6 +68,11 @@ impl Metrics {
             )?,
             decisions: counters("vlm_operator_scale_decisions_total", "Changes of a number of replicas.", "direction")?,
             writes: counters("vlm_operator_writes_total", "Objects written to the API server.", "kind")?,
+            catalogue: counters(
+                "vlm_operator_gpu_catalogue_reads_total",
+                "Looks at the ConfigMap of GPU types; failed ones keep what it was before.",
+                "result",
+            )?,
             leader: IntGauge::new("vlm_operator_leader", "1 while this process leads.")?,
             models: IntGauge::new("vlm_operator_models", "VisionModels that this process looks after.")?,
         };
@@ -76,6 +82,7 @@ impl Metrics {
         registry.register(Box::new(metrics.reads.clone()))?;
         registry.register(Box::new(metrics.decisions.clone()))?;
         registry.register(Box::new(metrics.writes.clone()))?;
+        registry.register(Box::new(metrics.catalogue.clone()))?;
         registry.register(Box::new(metrics.leader.clone()))?;
         registry.register(Box::new(metrics.models.clone()))?;
         Ok(metrics)
@@ -109,6 +116,11 @@ impl Metrics {
     /// Counts a written object; `kind` is one of the kinds that the operator writes.
     pub fn wrote(&self, kind: &str) {
         self.writes.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a look at the catalogue of GPU types.
+    pub fn read_catalogue(&self, succeeded: bool) {
+        self.catalogue.with_label_values(&[if succeeded { "ok" } else { "failed" }]).inc();
     }
 
     /// Says whether this process leads.

@@ -15,6 +15,7 @@ use kube::{
 
 use crate::build::labels;
 
+pub mod gpus;
 mod watches;
 
 pub(crate) use watches::api;
@@ -46,8 +47,12 @@ pub struct Observed {
     pub disruption: Option<Arc<PodDisruptionBudget>>,
     /// Its pods, by name.
     pub pods: Vec<Arc<Pod>>,
+    /// The pods that look at its checkpoint, by name.
+    pub inspecting: Vec<Arc<Pod>>,
     /// Whether the claim of its weights exists.
     pub claim_exists: bool,
+    /// The nodes, where the operator may look at them and has.
+    pub nodes: Option<Arc<gpus::Nodes>>,
 }
 
 impl Stores {
@@ -70,16 +75,22 @@ impl Stores {
             service: self.services.get(&ObjectRef::new(name).within(namespace)),
             disruption: self.disruptions.get(&ObjectRef::new(name).within(namespace)),
             pods: self.pods_of(namespace, name),
+            inspecting: self.labelled(namespace, labels::INSPECTS, name),
             claim_exists: claim
                 .is_some_and(|claim| self.claims.get(&ObjectRef::new(claim).within(namespace)).is_some()),
+            nodes: None,
         }
     }
 
     /// The pods of a model, by name.
     pub fn pods_of(&self, namespace: &str, name: &str) -> Vec<Arc<Pod>> {
+        self.labelled(namespace, labels::MODEL, name)
+    }
+
+    fn labelled(&self, namespace: &str, label: &str, name: &str) -> Vec<Arc<Pod>> {
         let mut pods = self.pods.state_filter(|pod| {
             pod.metadata.namespace.as_deref() == Some(namespace)
-                && pod.labels().get(labels::MODEL).is_some_and(|model| model == name)
+                && pod.labels().get(label).is_some_and(|model| model == name)
         });
         pods.sort_by_key(|pod| pod.name_any());
         pods

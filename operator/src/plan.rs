@@ -3,20 +3,34 @@
 use std::str::FromStr;
 
 use kube::ResourceExt;
+use vlm_catalog::{footprint::Fit, quantization::Quantization};
 use vlm_contract::uri::{Claim, ModelUri, Repository, UriError};
-use vlm_crds::{VisionModel, pod::PodSettings, vision_model::SecretKey};
+use vlm_crds::{VisionModel, VisionModelSpec, pod::PodSettings, vision_model::SecretKey};
 
+pub mod fit;
+pub mod placement;
 pub mod scale;
+
+use placement::Gpu;
 
 /// Settings of the operator that shape every model's pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Image of the model server.
+    /// Image of the model server for processor cores.
     pub runtime_image: String,
+    /// Image of the model server for GPUs.
+    pub runtime_cuda_image: String,
     /// `imagePullPolicy` of the model server.
     pub image_pull_policy: String,
     /// Base address of the hub or of a mirror; `None` is the public one.
     pub hub_endpoint: Option<String>,
+}
+
+impl Settings {
+    /// The image of the model server that a spec takes.
+    pub fn image(&self, spec: &VisionModelSpec) -> &str {
+        if spec.gpu.is_some() { &self.runtime_cuda_image } else { &self.runtime_image }
+    }
 }
 
 /// Where the weights come from.
@@ -50,12 +64,21 @@ pub struct Plan {
     pub image: String,
     /// `imagePullPolicy` of the model server.
     pub image_pull_policy: String,
+    /// The GPU of each replica; `None` is processor cores.
+    pub gpu: Option<Gpu>,
     /// Wanted number of pods.
     pub replicas: i32,
     /// Requests that a replica computes at the same time.
     pub max_concurrency: i32,
     /// Longest request in tokens; `None` leaves it to the model.
     pub max_tokens: Option<i32>,
+    /// Number format that the decoder is brought into.
+    pub quantization: Quantization,
+    /// Bytes of the server's cache of keys and values; `None` is room for as many requests of the greatest length as
+    /// are computed at the same time.
+    pub kv_bytes: Option<u64>,
+    /// Bytes that the server keeps of pictures at most; `None` is its own default.
+    pub picture_cache_bytes: Option<u64>,
     /// Seconds without progress after which a rollout counts as stuck.
     pub progress_deadline_seconds: i32,
     /// Seconds that running requests get to finish.
@@ -64,11 +87,18 @@ pub struct Plan {
     pub pod: PodSettings,
 }
 
-/// Plans the children of a model, whose weights are those of `commit` where that is known.
+/// Plans the children of a model, whose weights are those of `commit` where that is known, and whose replicas run on
+/// `gpu` each, or on processor cores.
 ///
 /// # Errors
 /// [`UriError`] for a URI that the API server's own check would have refused.
-pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32, commit: Option<&str>) -> Result<Plan, UriError> {
+pub fn plan(
+    model: &VisionModel,
+    settings: &Settings,
+    replicas: i32,
+    commit: Option<&str>,
+    gpu: Option<&Gpu>,
+) -> Result<Plan, UriError> {
     let spec = &model.spec;
     let source = match ModelUri::from_str(&spec.model.uri)? {
         ModelUri::Claim(claim) => Source::Claim(claim),
@@ -83,15 +113,30 @@ pub fn plan(model: &VisionModel, settings: &Settings, replicas: i32, commit: Opt
         name: model.name_any(),
         namespace: model.namespace().unwrap_or_default(),
         source,
-        image: settings.runtime_image.clone(),
+        image: settings.image(spec).to_owned(),
         image_pull_policy: settings.image_pull_policy.clone(),
+        gpu: gpu.cloned(),
         replicas,
         max_concurrency: spec.max_concurrency(),
         max_tokens: spec.context.as_ref().and_then(|c| c.max_tokens),
+        quantization: fit::unjudged_quantization(spec),
+        kv_bytes: None,
+        picture_cache_bytes: None,
         progress_deadline_seconds: spec.progress_deadline_seconds(),
         drain_timeout_seconds: spec.drain_timeout_seconds(),
         pod: spec.pod.clone().unwrap_or_default(),
     })
+}
+
+impl Plan {
+    /// Takes over what the memory of a replica gives room for.
+    pub fn take_over(&mut self, fit: &Fit) {
+        self.quantization = fit.quantization;
+        self.max_tokens = Some(fit::count(fit.max_tokens));
+        self.max_concurrency = fit::count(fit.max_concurrency);
+        self.kv_bytes = Some(fit.cache_bytes());
+        self.picture_cache_bytes = fit.picture_cache_bytes;
+    }
 }
 
 #[cfg(test)]
@@ -109,11 +154,13 @@ mod tests {
         .unwrap();
         let settings = Settings {
             runtime_image: "i".to_owned(),
+            runtime_cuda_image: "c".to_owned(),
             image_pull_policy: "Always".to_owned(),
             hub_endpoint: Some("http://mirror".to_owned()),
         };
         for (commit, expected) in [(Some("c0ffee"), "c0ffee"), (None, "v2")] {
-            let Source::Hub { revision, endpoint, .. } = plan(&model, &settings, 1, commit).unwrap().source else {
+            let Source::Hub { revision, endpoint, .. } = plan(&model, &settings, 1, commit, None).unwrap().source
+            else {
                 panic!("a claim")
             };
             assert_eq!((revision.as_str(), endpoint.as_deref()), (expected, Some("http://mirror")));

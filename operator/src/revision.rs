@@ -1,13 +1,13 @@
-//! Which commit a model's revision is: asked of the hub once for a URI and revision, and kept in the status, so that
-//! a model never moves by itself. Asking happens beside the reconcile, which an answer wakes. Effects: reads the hub.
+//! Which commit a model's revision is, and where it has to fit, what its checkpoint is made of: asked of the hub once for
+//! a URI and revision, and kept in the status, so that a model never moves by itself. Asking happens beside the
+//! reconcile, which an answer wakes. Effects: reads the hub.
 //!
-//! Of a model with a token nothing is asked: the operator may not read Secrets, and the pod resolves the revision
-//! when it fetches.
+//! Of a model with a token nothing is asked: the operator may not read Secrets, and pods that have it look.
 
 use std::{
     collections::{HashMap, VecDeque},
     str::FromStr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,24 +15,31 @@ use futures::{StreamExt, stream};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use vlm_contract::uri::{ModelUri, Repository, is_commit};
+use vlm_catalog::inspection::{Found, Inspection, InspectionError};
+use vlm_contract::{
+    diagnosis::{Cause, Diagnosis},
+    uri::{ModelUri, Repository, is_commit},
+};
 use vlm_crds::{VisionModel, status::VisionModelStatus};
-use vlm_hub::Hub;
+use vlm_hub::{Hub, HubError, facts, needed};
 
-use crate::{autoscaler::Wake, status::Problem};
+use crate::{autoscaler::Wake, inspect, status::Problem};
 
 /// Questions to the hub at the same time.
 const AT_ONCE: usize = 16;
-/// How long a failed answer stands before the hub is asked again.
+/// How long a failed answer stands before the hub is asked again; after further ones up to four times as long.
 pub const RETRY: Duration = Duration::from_secs(20);
+/// Time for one question, however many files a repository has.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is known of the revision of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Revision {
     /// There is nothing to ask: the weights are on a claim, or their pod asks with its token.
     Unasked,
-    /// The commit, and the URI and revision that it was asked for.
-    Commit(Resolved),
+    /// The commit, the URI and revision that it was asked for, and what its checkpoint is made of, where that was
+    /// asked for.
+    Commit(Resolved, Option<Arc<Inspection>>),
     /// The hub is being asked; the answer wakes the reconcile.
     Asked,
     /// The hub's answer helps nobody; it is asked again after [`RETRY`].
@@ -52,14 +59,22 @@ impl Revision {
     /// The commit, if it is known.
     pub fn commit(&self) -> Option<&str> {
         match self {
-            Self::Commit(resolved) => Some(&resolved.commit),
+            Self::Commit(resolved, _) => Some(&resolved.commit),
+            _ => None,
+        }
+    }
+
+    /// What the checkpoint is made of, if it is known.
+    pub fn inspection(&self) -> Option<Arc<Inspection>> {
+        match self {
+            Self::Commit(_, inspection) => inspection.clone(),
             _ => None,
         }
     }
 
     /// Notes a commit in a status.
     pub fn note(&self, status: &mut VisionModelStatus) {
-        if let (Self::Commit(Resolved { source, commit }), Some(noted)) = (self, status.resolved.as_mut()) {
+        if let (Self::Commit(Resolved { source, commit }, _), Some(noted)) = (self, status.resolved.as_mut()) {
             noted.source = Some(source.clone());
             noted.revision = Some(commit.clone());
         }
@@ -81,16 +96,27 @@ struct Line {
 
 enum Answer {
     Pending,
-    Commit(String),
-    /// The problem, and when it was told.
-    Failed(Problem, Duration),
+    Commit(String, Option<Arc<Inspection>>),
+    Failed(Failure),
+}
+
+/// What the hub's answer was, and when it is to be asked again.
+#[derive(Clone)]
+struct Failure {
+    problem: Problem,
+    again: Duration,
+    pause: Duration,
 }
 
 struct Question {
     uid: String,
     source: String,
     repository: Repository,
+    /// The commit, where it is known.
     revision: String,
+    inspect: bool,
+    /// Pause after the failure before.
+    pause: Duration,
     model: ObjectRef<VisionModel>,
 }
 
@@ -101,41 +127,45 @@ impl Revisions {
     }
 
     /// What is known of the revision of `model`, whose newest status is `previous`; asks the hub when nothing is.
-    /// `now` is the time since the process started.
-    pub fn look(&self, model: &VisionModel, previous: &VisionModelStatus, now: Duration) -> Revision {
+    /// With `inspect` it is also asked what the checkpoint is made of. `now` is the time since the process started.
+    pub fn look(&self, model: &VisionModel, previous: &VisionModelStatus, inspect: bool, now: Duration) -> Revision {
         let Some((repository, revision)) = public(model) else { return Revision::Unasked };
         let source = format!("hf://{repository}@{revision}");
-        if is_commit(&revision) {
-            return Revision::Commit(Resolved { source, commit: revision });
-        }
         let noted = previous.resolved.as_ref().filter(|noted| noted.source.as_deref() == Some(source.as_str()));
-        if let Some(commit) = noted.and_then(|noted| noted.revision.clone()) {
-            return Revision::Commit(Resolved { source, commit });
+        let noted = noted.and_then(|noted| noted.revision.clone());
+        let commit = if is_commit(&revision) { Some(revision.clone()) } else { noted };
+        let inspection = if inspect { inspect::noted(model, previous) } else { None };
+        if let Some(commit) = &commit
+            && (!inspect || inspection.is_some())
+        {
+            return Revision::Commit(Resolved { source, commit: commit.clone() }, inspection);
         }
         let Some(uid) = model.uid() else { return Revision::Asked };
         let mut table = lock(&self.table);
-        let problem = match table.get(&uid).filter(|line| line.source == source).map(|line| &line.answer) {
+        let failure = match table.get(&uid).filter(|line| line.source == source).map(|line| &line.answer) {
             Some(Answer::Pending) => return Revision::Asked,
-            Some(Answer::Commit(commit)) => {
-                return Revision::Commit(Resolved { source, commit: commit.clone() });
+            Some(Answer::Commit(commit, told)) if told.is_some() || !inspect => {
+                return Revision::Commit(Resolved { source, commit: commit.clone() }, told.clone());
             }
-            Some(Answer::Failed(problem, told)) if now < *told + RETRY => return Revision::Failed(problem.clone()),
-            Some(Answer::Failed(problem, _)) => Some(problem.clone()),
-            None => None,
+            Some(Answer::Failed(failure)) if now < failure.again => return Revision::Failed(failure.problem.clone()),
+            Some(Answer::Failed(failure)) => Some(failure.clone()),
+            Some(Answer::Commit(..)) | None => None,
         };
         let question = Question {
             uid: uid.clone(),
             source: source.clone(),
             repository,
-            revision,
+            revision: commit.unwrap_or(revision),
+            inspect,
+            pause: failure.as_ref().map_or(Duration::ZERO, |failure| failure.pause),
             model: ObjectRef::from_obj(model),
         };
         // While the hub is asked again, what it said before still stands.
-        let answer = problem.clone().map_or(Answer::Pending, |problem| Answer::Failed(problem, now));
-        table.insert(uid, Line { source, answer });
+        let standing = failure.clone().map(|failure| Failure { again: now + LIMIT + RETRY, ..failure });
+        table.insert(uid, Line { source, answer: standing.map_or(Answer::Pending, Answer::Failed) });
         lock(&self.waiting).push_back(question);
         self.more.notify_one();
-        problem.map_or(Revision::Asked, Revision::Failed)
+        failure.map_or(Revision::Asked, |failure| Revision::Failed(failure.problem))
     }
 
     /// Forgets the models whose uid is not kept.
@@ -148,12 +178,11 @@ impl Revisions {
     pub async fn run(&self, wake: Wake, now: impl Fn() -> Duration, shutdown: CancellationToken) {
         let questions = stream::unfold(self, async |revisions| Some((revisions.next().await, revisions)));
         let work = questions.for_each_concurrent(AT_ONCE, async |question| {
-            let answer = self.hub.resolve(&question.repository, &question.revision).await;
-            let answer = match answer {
-                Ok(commit) => Answer::Commit(commit),
-                Err(error) => {
-                    let cause = error.cause();
-                    Answer::Failed(Problem::new(cause.into(), format!("{error}; {}", cause.mend())), now())
+            let answer = match self.ask(&question).await {
+                Ok((commit, inspection)) => Answer::Commit(commit, inspection),
+                Err(problem) => {
+                    let pause = (2 * question.pause).clamp(RETRY, 4 * RETRY);
+                    Answer::Failed(Failure { problem, again: now() + pause, pause })
                 }
             };
             self.take_in(&question, answer);
@@ -164,6 +193,33 @@ impl Revisions {
             () = work => {}
             () = shutdown.cancelled() => {}
         }
+    }
+
+    async fn ask(&self, question: &Question) -> Result<(String, Option<Arc<Inspection>>), Problem> {
+        let Question { repository, revision, inspect, .. } = question;
+        let asked = async {
+            let commit = self.hub.resolve(repository, revision).await?;
+            let facts = match inspect {
+                true => Some(facts::of_repository(&self.hub, repository, &commit).await?),
+                false => None,
+            };
+            Ok((commit, facts))
+        };
+        let late = |_| Problem::new(Cause::WeightsDownloadFailed.into(), late(repository));
+        let (commit, facts) =
+            tokio::time::timeout(LIMIT, asked).await.map_err(late)?.map_err(|error| of_hub(&error))?;
+        let Some(facts) = facts else { return Ok((commit, None)) };
+        let name = format!("{} of {repository}", needed::CONFIG);
+        let raw = facts::parse_config(&facts.config, &name).map_err(|error| of_hub(&error))?;
+        let (revision, weight_bytes) = (facts.revision.clone(), Some(facts.weight_bytes));
+        let inspection = Inspection::new(&raw, Found { revision, weight_bytes, tensors: facts.shapes() });
+        inspection.map(|told| (commit, Some(Arc::new(told)))).map_err(|error| {
+            let cause = match error {
+                InspectionError::Architecture(_) => Cause::UnsupportedArchitecture,
+                InspectionError::Stored(_) | InspectionError::OutOfRange(_) => Cause::WeightsCorrupt,
+            };
+            told(cause, format!("{repository}: {error}"))
+        })
     }
 
     async fn next(&self) -> Question {
@@ -181,6 +237,19 @@ impl Revisions {
             line.answer = answer;
         }
     }
+}
+
+fn of_hub(error: &HubError) -> Problem {
+    told(error.cause(), error)
+}
+
+fn told(cause: Cause, wrong: impl std::fmt::Display) -> Problem {
+    Problem::new(cause.into(), Diagnosis::new(cause, wrong).message)
+}
+
+fn late(repository: &Repository) -> String {
+    let (seconds, mend) = (LIMIT.as_secs(), Cause::WeightsDownloadFailed.mend());
+    format!("the hub did not tell within {seconds} s what {repository} is made of; {mend}")
 }
 
 /// Repository and revision of a model that anybody may read.

@@ -26,7 +26,10 @@ use crate::{
     controller,
     leader::{Candidate, LeaderError},
     metrics::Metrics,
-    observe::{self, Trigger, Watches},
+    observe::{
+        self, Trigger, Watches,
+        gpus::{self, Gpus},
+    },
     plan::Settings,
     revision::Revisions,
 };
@@ -89,10 +92,11 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
         some => some.iter().cloned().map(Some).collect(),
     };
     let http = http_client()?;
-    let (mut scopes, mut work) = (Vec::new(), Vec::new());
+    let (gpus, gpus_work) = gpus::watch(&client, &sources(&args, &config), &metrics);
+    let (mut scopes, mut work) = (Vec::new(), vec![gpus_work]);
     for namespace in namespaces {
         let watches = observe::watch(&client, namespace.as_deref());
-        let context = context(&args, &client, &watches, &http, &metrics, &recorder)?;
+        let context = context(&args, &client, &watches, &gpus, &http, &metrics, &recorder)?;
         work.push(watches.work);
         scopes.push(Scope { namespace, triggers: watches.triggers, context: Arc::new(context) });
     }
@@ -140,6 +144,7 @@ fn context(
     args: &Run,
     client: &Client,
     watches: &Watches,
+    gpus: &Arc<Gpus>,
     http: &reqwest::Client,
     metrics: &Metrics,
     recorder: &Recorder,
@@ -148,8 +153,10 @@ fn context(
         recorder: recorder.clone(),
         client: client.clone(),
         stores: watches.stores.clone(),
+        gpus: Arc::clone(gpus),
         settings: Settings {
             runtime_image: args.runtime_image.clone(),
+            runtime_cuda_image: args.runtime_cuda_image.clone(),
             image_pull_policy: args.image_pull_policy.name().to_owned(),
             hub_endpoint: args.hub_endpoint.clone(),
         },
@@ -168,8 +175,21 @@ fn connect(config: Config) -> Result<Client, RunError> {
     Client::try_from(config).map_err(|e| RunError::Client(Box::new(e)))
 }
 
+/// The namespace of the operator itself.
+fn own_namespace(args: &Run, config: &Config) -> String {
+    args.leader_lease_namespace.clone().unwrap_or_else(|| config.default_namespace.clone())
+}
+
+fn sources(args: &Run, config: &Config) -> gpus::Sources {
+    gpus::Sources {
+        namespace: own_namespace(args, config),
+        config_map: args.gpu_types.clone(),
+        nodes: args.watch_nodes,
+    }
+}
+
 fn candidate(mut config: Config, client: &Client, args: &Run, identity: String) -> Result<Candidate, RunError> {
-    let namespace = args.leader_lease_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = own_namespace(args, &config);
     config.connect_timeout = Some(LEASE_TIMEOUT);
     config.read_timeout = Some(LEASE_TIMEOUT);
     config.write_timeout = Some(LEASE_TIMEOUT);

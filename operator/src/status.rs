@@ -8,20 +8,33 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
+use vlm_catalog::{inspection::Inspection, quantization::QuantizationChoice};
 use vlm_crds::{
     VisionModel,
     status::{
         Replicas, Resolved, ScalingStatus, VisionModelStatus,
-        conditions::{AVAILABLE, METRICS_AVAILABLE, READY, RECONCILING, SCALING_LIMITED, STALLED},
+        conditions::{AVAILABLE, FITS_GPU, METRICS_AVAILABLE, READY, RECONCILING, SCALING_LIMITED, STALLED},
         reasons,
     },
 };
 
-use crate::{autoscaler::table::View, build::labels, demand::track::Health, observe::Observed, plan::Settings};
+use crate::{
+    autoscaler::table::View,
+    build::labels,
+    demand::track::Health,
+    observe::Observed,
+    plan::{
+        Settings,
+        fit::{Fitted, is_judged, unjudged_quantization},
+        placement::Gpu,
+    },
+};
 
 mod conditions;
+mod cost;
 pub mod events;
 pub mod failures;
+mod placement;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -42,8 +55,15 @@ pub struct Facts<'a> {
     pub previous: &'a VisionModelStatus,
     /// What there is of it.
     pub observed: &'a Observed,
-    /// The Deployment as it is now, and the fingerprint of its template; or why there is none.
-    pub applied: Result<(&'a Deployment, &'a str), &'a Problem>,
+    /// The Deployment as it is now, and the fingerprint of its template; or why there is none: a problem, or nothing
+    /// but that the checkpoint is still being looked at.
+    pub applied: Result<(&'a Deployment, &'a str), Option<&'a Problem>>,
+    /// What is known of the checkpoint.
+    pub inspection: Option<&'a Inspection>,
+    /// How a replica fits its memory.
+    pub fitted: Option<&'a Fitted>,
+    /// The GPU of each replica; `None` for processor cores, and for a type that is not known.
+    pub gpu: Option<&'a Gpu>,
     /// How many replicas are wanted, and why.
     pub scale: &'a View,
     /// The operator's settings.
@@ -78,15 +98,19 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
     let (verdict, look_again) = verdict::judge(facts, &counts, found.first(), remembered);
     let mut conditions = Conditions::new(&facts.previous.conditions, generation, facts.now);
     state(&mut conditions, &verdict, &counts);
+    if let Some(fitted) = facts.fitted {
+        let problem = fitted.problem();
+        let reason = problem.as_ref().map_or(reasons::FITS, |problem| problem.trouble.reason());
+        conditions.set(FITS_GPU, problem.is_none(), reason, &fitted.in_words());
+    }
     state_scaling(&mut conditions, facts.scale);
     let (namespace, name) = (facts.model.namespace().unwrap_or_default(), facts.model.name_any());
     let status = VisionModelStatus {
         observed_generation: Some(generation),
-        resolved: Some(Resolved {
-            max_concurrency: Some(facts.model.spec.max_concurrency()),
-            image: facts.settings.runtime_image.clone(),
-            ..Resolved::default()
-        }),
+        resolved: Some(resolved(facts)),
+        fit: facts.fitted.map(Fitted::to_status),
+        checkpoint: None,
+        cost: facts.gpu.filter(|_| facts.applied.is_ok()).and_then(|gpu| cost::per_hour(&gpu.kind, counts.desired)),
         replicas: Some(Replicas {
             desired: counts.desired,
             current: counts.current,
@@ -101,6 +125,26 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         conditions: conditions.finish(),
     };
     Report { status, look_again }
+}
+
+/// What the defaults came to.
+fn resolved(facts: &Facts<'_>) -> Resolved {
+    let spec = &facts.model.spec;
+    let mut resolved = Resolved {
+        architecture: facts.inspection.map(|told| told.config().family.name().to_owned()),
+        quantization: Some(unjudged_quantization(spec).to_string()),
+        max_tokens: spec.context.as_ref().and_then(|context| context.max_tokens),
+        max_concurrency: Some(spec.max_concurrency()),
+        image: facts.settings.image(spec).to_owned(),
+        ..Resolved::default()
+    };
+    match facts.fitted {
+        Some(fitted) => fitted.note(&mut resolved),
+        // Not known yet.
+        None if is_judged(spec) && spec.quantization() == QuantizationChoice::Auto => resolved.quantization = None,
+        None => {}
+    }
+    resolved
 }
 
 /// Numbers of replicas.

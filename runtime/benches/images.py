@@ -144,7 +144,9 @@ def main():
 
 `taskset -c 0 python runtime/benches/images.py -- cargo bench -p vlm-runtime --bench images --`
 {processor}, one core; {versions}; load {about['load']:.1f}.
-Medians of the time that one picture takes. JPEG files have quality 90 and halved chroma. "decode" is the JPEG decoder alone.
+Medians of the time that one picture takes. The rows from pixels compare what the reference's processor does: it is given decoded
+pictures. In the rows from jpeg each side decodes the file first; "decode" is the JPEG decoder alone, Pillow's libjpeg-turbo (C and
+assembly) beside the one of this server, which is Rust alone. JPEG files have quality 90 and halved chroma.
 
 """
     names = [f"{width}x{height}" for width, height in SIZES]

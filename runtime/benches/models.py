@@ -32,7 +32,7 @@ def measure(binary: str, name: str, quantization: str, batch: int) -> dict:
         if ended.returncode:
             said = ended.stderr.strip().splitlines()
             return {"exit": ended.returncode, "why": said[-1] if said else ""}
-        return json.loads(out.read_text()) | {"model": name}
+        return json.loads(out.read_text())
 
 
 def giga(count: float) -> str:
@@ -41,13 +41,14 @@ def giga(count: float) -> str:
 
 def row(name: str, quantization: str, results: list[dict]) -> str:
     first = next((r for r in results if "exit" not in r), None)
-    speeds = [f"{r['decode']['tokens_per_second']:.1f} ({r['decode']['percent_of_limit']:.0f} %)" if "exit" not in r
-              else "does not fit" if r["exit"] == NOT_ENOUGH_MEMORY else f"exit {r['exit']}" for r in results]
+    runs = [r["runs"][0] if "exit" not in r else r for r in results]
+    speeds = [f"{run['decode']['tokens_per_second']:.1f} ({run['limit']['percent']:.0f} %)" if "exit" not in run
+              else "does not fit" if run["exit"] == NOT_ENOUGH_MEMORY else f"exit {run['exit']}" for run in runs]
     if not first:
         return f"| {name} | {quantization} | | | | | {' | '.join(speeds)} |"
     memory, peak = first["memory"], max(r["memory"]["peak_bytes"] or 0 for r in results if "exit" not in r)
     cells = [giga(memory["predicted_weights_bytes"]), giga(memory["weights_bytes"]), giga(peak), *speeds]
-    return f"| {name} | {quantization} | {first['load_seconds']:.1f} | {' | '.join(cells)} |"
+    return f"| {name} | {quantization} | {first['model']['load_seconds']:.1f} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
     for name in names:
         for quantization in QUANTIZATIONS:
             results = [measure(binary, name, quantization, batch) for batch in BATCHES]
-            everything += [r | {"model": name, "quantization": quantization, "batch": b} for r, b in zip(results, BATCHES)]
+            everything += [r | {"name": name, "quantization": quantization, "batch": b} for r, b in zip(results, BATCHES)]
             rows.append(row(name, quantization, results))
             print(rows[-1], flush=True)
     device = next((r["device"] for r in everything if "device" in r), "none")

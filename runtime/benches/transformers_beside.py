@@ -1,108 +1,156 @@
 #!/usr/bin/env python3
-"""A model of real size with random weights on one GPU: ours beside the transformers library, in one run.
+"""Models of real size with random weights on one GPU: ours beside the transformers library, in one run.
 
-    python3 runtime/benches/transformers_beside.py BINARY
+    python3 runtime/benches/transformers_beside.py BINARY [--models NAME…] [--batches N…] [--out FOLDER]
 
-BINARY is vlm-runtime (`make cuda`). Writes results/transformers-beside-DEVICE.json and .md. Needs torch and transformers.
-Both get prompts of 64 tokens of text and one picture, and generate 128 tokens greedily for a whole batch: transformers by
-`generate` with its defaults (eager, SDPA), ours by `vlm-runtime bench`. Decoding counts from the first token to the last;
-medians of three batches, after one that does not count."""
+BINARY is vlm-runtime (`make cuda`). Writes gpu.json and gpu.md into results/ or FOLDER, after every row anew, so that a run
+that is cut off leaves what it has. Nothing is downloaded: both sides have the configuration of catalog/tests/models and draw
+their weights. Both get prompts of 64 tokens of text and one picture, and generate 128 tokens greedily for a whole batch: ours
+by `vlm-runtime bench --mode latency`, transformers by `generate` with its defaults. First tokens are those of the whole batch;
+decoding counts from then on. Medians of five batches, after one that does not count."""
 
+import argparse
+import gc
 import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-import torch
-import transformers
-
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent.parent / "catalog/tests/models"
-# Name, batches, size of the picture, its tiles.
-RUNS = [("llava-1.5-7b-hf", [1, 8, 32, 64], "672x672", 1), ("InternVL3-8B-hf", [1, 8, 32], "1344x896", 7)]
-TEXT, ANSWER, REPEATS = 64, 128, 3
+# The size of the picture, its tiles, the batches.
+RUNS = {"llava-1.5-7b-hf": ("672x672", 1, [1, 8, 32, 64]), "InternVL3-8B-hf": ("1344x896", 7, [1, 8, 32])}
+TEXT, ANSWER, REPEATS = 64, 128, 5
+COLUMNS = ["model", "batch", "ours tok/s", "of the limit", "transformers tok/s", "of the limit", "ours first ms",
+           "transformers first ms"]
 
 
-def ours(binary: str, name: str, batch: int, size: str) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "results.json")
-        Path(folder, "config.json").write_bytes((MODELS / f"{name}.json").read_bytes())
-        command = [binary, "bench", "--model", folder, "--dummy-weights", "--device", "cuda", "--batch", str(batch),
-                   "--requests", str(batch * REPEATS), "--prompt-tokens", str(TEXT), "--image-size", size,
-                   "--output-tokens", str(ANSWER), "--json", str(out)]
+def libraries():
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        sys.exit(f"{error.name} is missing: pip install torch transformers (no network: pip download them elsewhere, "
+                 "carry the wheels, pip install --no-index --find-links FOLDER)")
+    if not torch.cuda.is_available():
+        sys.exit("torch sees no GPU; its build and the driver must fit each other")
+    return torch, transformers
+
+
+def ours(binary: str, name: str, batches: list[int], size: str, out: Path) -> dict:
+    """What `bench` says, a run for each batch; those that do not fit are left out."""
+    answered = {}
+    for batch in batches:
+        command = [binary, "bench", "--model", str(MODELS / f"{name}.json"), "--dummy-weights", "--device", "cuda",
+                   "--batch", str(batch), "--requests", str(batch * REPEATS), "--prompt-tokens", str(TEXT),
+                   "--image-size", size, "--output-tokens", str(ANSWER), "--json", str(out)]
         ended = subprocess.run(command, capture_output=True, text=True)
         if ended.returncode:
-            sys.exit(f"{' '.join(command)}: {ended.stderr}")
-        return json.loads(out.read_text())
+            said = ended.stderr.strip().splitlines()
+            print(f"{name}, batch {batch}: {said[-1] if said else ended.returncode}", file=sys.stderr, flush=True)
+            continue
+        answered[batch] = json.loads(out.read_text())
+        print(ended.stdout, flush=True)
+    out.unlink(missing_ok=True)
+    return answered
 
 
-def seconds(run) -> float:
-    torch.cuda.synchronize()
-    begun = time.perf_counter()
-    run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - begun
+def build(torch, transformers, name: str):
+    raw = json.loads((MODELS / f"{name}.json").read_text())
+    dtype = getattr(torch, raw.get("torch_dtype") or raw.get("dtype") or "bfloat16")
+    config = transformers.AutoConfig.for_model(**raw)
+    with torch.device("cuda"):
+        try:
+            model = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        except TypeError:  # before version 4.56
+            model = transformers.AutoModelForImageTextToText.from_config(config, torch_dtype=dtype)
+    return model.to(dtype).eval(), config
 
 
-def theirs(model, config, batch: int, tiles: int) -> tuple[float, float]:
-    """Milliseconds to the first token of all, and tokens a second from then on."""
-    side = config.vision_config.image_size
-    side = side if isinstance(side, int) else side[0]
-    per_tile = (side // (config.vision_config.patch_size if isinstance(config.vision_config.patch_size, int)
-                         else config.vision_config.patch_size[0])) ** 2
-    per_tile = int(per_tile * getattr(config, "downsample_ratio", 1) ** 2)
+def one(side) -> int:
+    return side if isinstance(side, int) else side[0]
+
+
+def theirs(torch, model, config, batch: int, tiles: int) -> dict:
+    vision = config.vision_config
+    side, patch = one(vision.image_size), one(vision.patch_size)
+    rows = tiles * int((side // patch) ** 2 * getattr(config, "downsample_ratio", 1) ** 2)
     image = getattr(config, "image_token_id", None) or config.image_token_index
-    ids = torch.randint(10, 1000, (batch, TEXT + tiles * per_tile), device="cuda")
-    ids[:, 1:1 + tiles * per_tile] = image
-    dtype = next(model.parameters()).dtype
-    pixels = torch.randn(batch * tiles, 3, side, side, device="cuda", dtype=dtype)
+    ids = torch.randint(10, 1000, (batch, TEXT + rows), device="cuda")
+    ids[:, 1:1 + rows] = image
+    pixels = torch.randn(batch * tiles, 3, side, side, device="cuda", dtype=next(model.parameters()).dtype)
 
-    def generate(count):
-        model.generate(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), do_sample=False,
-                       min_new_tokens=count, max_new_tokens=count, pad_token_id=0)
+    def seconds(count: int) -> float:
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), do_sample=False,
+                           min_new_tokens=count, max_new_tokens=count, pad_token_id=0)
+        torch.cuda.synchronize()
+        return time.perf_counter() - begun
 
-    generate(4)
-    first = statistics.median(seconds(lambda: generate(1)) for _ in range(REPEATS))
-    whole = statistics.median(seconds(lambda: generate(ANSWER)) for _ in range(REPEATS))
-    return first * 1e3, batch * (ANSWER - 1) / (whole - first)
+    try:
+        seconds(ANSWER)
+        first = statistics.median(seconds(1) for _ in range(REPEATS))
+        whole = statistics.median(seconds(ANSWER) for _ in range(REPEATS))
+    except torch.OutOfMemoryError:
+        return {"error": "out of memory", "prompt_tokens": TEXT + rows}
+    return {"prompt_tokens": TEXT + rows, "all_first_tokens_ms": first * 1e3,
+            "tokens_per_second": batch * (ANSWER - 1) / (whole - first)}
+
+
+def cells(name: str, batch: int, our: dict | None, their: dict | None) -> list[str]:
+    run = our["runs"][0] if our else None
+    limit = run["limit"]["tokens_per_second"] if run else None
+    speeds = [run["decode"] if run else None, their if their and "error" not in their else None]
+    rates = [[f"{speed['tokens_per_second']:.0f}", f"{100 * speed['tokens_per_second'] / limit:.0f} %" if limit else "–"]
+             if speed else ["–", "–"] for speed in speeds]
+    return [name, str(batch), *rates[0], *rates[1], *(f"{s['all_first_tokens_ms']:.0f}" if s else "–" for s in speeds)]
+
+
+def write(folder: Path, about: dict, results: list[dict]) -> None:
+    (folder / "gpu.json").write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
+    lines = [f"Ours beside transformers {about['transformers']} (torch {about['torch']}, CUDA {about['cuda']}) on "
+             f"{about['device']}: random weights in the",
+             f"checkpoint's number format, one picture and {TEXT} tokens of text a prompt, {ANSWER} tokens an answer. "
+             "Tokens a second while",
+             "the whole batch decodes, which part of what reading weights and KV cache once a step allows that is, and the "
+             "time until",
+             f"every sequence has its first token. Medians of {REPEATS} batches.", "",
+             f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    rows = [cells(r["model"], r["batch"], r["ours"], r["transformers"]) for r in results]
+    (folder / "gpu.md").write_text("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n")
+    print(f"| {' | '.join(rows[-1])} |", flush=True)
 
 
 def main() -> None:
-    binary = sys.argv[1]
-    everything, rows = [], []
-    for name, batches, size, tiles in RUNS:
-        # Ours first: the memory is free.
-        results = {batch: ours(binary, name, batch, size) for batch in batches}
-        raw = json.loads((MODELS / f"{name}.json").read_text())
-        config = transformers.AutoConfig.for_model(**raw)
-        with torch.device("cuda"):
-            dtype = getattr(torch, raw.get("torch_dtype") or raw.get("dtype") or "bfloat16")
-            model = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--models", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--batches", nargs="+", type=int, help="default: those of each model")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    args = parser.parse_args()
+    torch, transformers = libraries()
+    args.out.mkdir(parents=True, exist_ok=True)
+    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda,
+             "transformers": transformers.__version__, "text_tokens": TEXT, "output_tokens": ANSWER, "repeats": REPEATS}
+    results = []
+    for name in args.models:
+        size, tiles, batches = RUNS[name]
+        batches = args.batches or batches
+        # Ours first: all memory is free.
+        answered = ours(args.binary, name, batches, size, args.out / "ours.json")
+        model, config = build(torch, transformers, name)
         for batch in batches:
-            ours_ = results[batch]
-            try:
-                first, rate = theirs(model, config, batch, tiles)
-            except torch.OutOfMemoryError:
-                first, rate = float("nan"), float("nan")
+            their = theirs(torch, model, config, batch, tiles)
             torch.cuda.empty_cache()
-            decode = ours_["decode"]
-            everything.append({"model": name, "batch": batch, "ours": ours_, "theirs": {"first_token_ms": first, "tokens_per_second": rate}})
-            rows.append(f"| {name} | {batch} | {decode['tokens_per_second']:.0f} | {rate:.0f} | {decode['percent_of_limit']:.0f} % "
-                        f"| {ours_['first_token_ms']['p99']:.0f} ms | {first:.0f} ms |")
-            print(rows[-1], flush=True)
+            results.append({"model": name, "batch": batch, "ours": answered.get(batch), "transformers": their})
+            write(args.out, about, results)
         del model
+        gc.collect()
         torch.cuda.empty_cache()
-    device = torch.cuda.get_device_name().lower().replace(" ", "-")
-    table = [f"Ours beside transformers {transformers.__version__} (torch {torch.__version__}) on {torch.cuda.get_device_name()}, "
-             "random weights in the checkpoint's format,", "one picture and 64 tokens of text a prompt, 128 tokens an answer: tokens a "
-             "second while the whole batch decodes,", "which part of what memory allows ours is, and the time to the last first token of a batch.", "",
-             "| model | batch | ours tok/s | transformers tok/s | of the limit | ours first | transformers first |",
-             "|---|---|---|---|---|---|---|", *rows]
-    (HERE / f"results/transformers-beside-{device}.json").write_text(json.dumps(everything, indent=1) + "\n")
-    (HERE / f"results/transformers-beside-{device}.md").write_text("\n".join(table) + "\n")
 
 
 if __name__ == "__main__":

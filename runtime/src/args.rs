@@ -230,6 +230,10 @@ mod tests {
             "16",
             flags::KV_BYTES,
             "1073741824",
+            flags::QUANTIZATION,
+            "int4",
+            flags::ENCODER_CACHE_BYTES,
+            "1048576",
             flags::DRAIN_TIMEOUT_SECONDS,
             "30",
             flags::TERMINATION_LOG,
@@ -238,7 +242,8 @@ mod tests {
         let args = serve(&words);
         assert_eq!(args.names(), ["a", "b"]);
         assert_eq!((args.max_tokens, args.kv_bytes), (Some(512), Some(1 << 30)));
-        assert_eq!(args.queue(), 128);
+        assert_eq!((args.queue(), args.how.precision.quantization), (128, Quantization::Int4));
+        assert_eq!(args.encoder_cache_bytes, 1 << 20);
         assert_eq!(args.port, ports::RUNTIME_HTTP);
         assert_eq!(termination_log(&words), args.termination_log);
     }
@@ -286,20 +291,6 @@ mod tests {
             assert_eq!((how.precision.dtype, how.precision.quantization), (Dtype::Bf16, Quantization::Int4));
         }
         assert!(wrong(&["serve", "--model", "x", "--quantization", "int3"]).contains("none, int8, int4"));
-    }
-
-    #[test]
-    fn a_measurement_has_as_many_requests_as_its_mode_needs() {
-        let bench = |words: &[&str]| match parse(&line(&[&["bench", "--model", "x"], words].concat())).unwrap().command
-        {
-            Command::Bench(args) => args,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(bench(&["--batch", "4"]).requests(), 20);
-        assert_eq!(bench(&["--batch", "4", "--mode", "serving"]).requests(), 32);
-        assert_eq!(bench(&["--requests", "3", "--image-size", "896x448"]).image_size, (896, 448));
-        assert!(wrong(&["bench", "--image-size", "896"]).contains("WIDTHxHEIGHT"));
-        assert!(wrong(&["bench", "--request-rate", "0"]).contains("requests a second"));
     }
 
     #[test]

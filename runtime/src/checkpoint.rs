@@ -32,6 +32,8 @@ pub use layout::{
 use original_tower::Search;
 pub use weights::{Tensors, Weights};
 
+const CONFIG: &str = "config.json";
+
 /// How to open a checkpoint.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
@@ -62,7 +64,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`], and options that contradict the checkpoint.
     pub fn open_with(dir: &Path, options: &OpenOptions) -> Result<Self, CheckpointError> {
-        let (raw, mut config) = Self::describe(dir)?;
+        std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
+        let (raw, mut config) = Self::describe(&dir.join(CONFIG))?;
         let mut weights = Weights::open(dir)?;
         let layout = Layout::probe(|name| weights.contains(name)).ok_or(CheckpointError::UnknownLayout)?;
         if config.dialect == Dialect::Original && config.family != Family::InternVl {
@@ -78,12 +81,10 @@ impl Checkpoint {
         Ok(Self { dir: dir.to_owned(), config, weights, layout })
     }
 
-    /// `config.json` of `dir`, as it is and as what it describes.
-    fn describe(dir: &Path) -> Result<(RawConfig, ModelConfig), CheckpointError> {
-        std::fs::read_dir(dir).map_err(|source| CheckpointError::not_found(dir, source))?;
-        let path = dir.join("config.json");
+    /// The `config.json` at `path`, as it is and as what it describes.
+    fn describe(path: &Path) -> Result<(RawConfig, ModelConfig), CheckpointError> {
         let raw: RawConfig =
-            read_json(&path)?.ok_or_else(|| CheckpointError::not_found(&path, std::io::ErrorKind::NotFound.into()))?;
+            read_json(path)?.ok_or_else(|| CheckpointError::not_found(path, std::io::ErrorKind::NotFound.into()))?;
         let config = describe(&raw)?;
         Ok((raw, config))
     }

@@ -23,9 +23,11 @@ fn open(dir: &Path, how: &ModelArgs) -> Result<(Checkpoint, Processor), StartErr
     let checkpoint = Checkpoint::open_with(dir, &OpenOptions { vision_tower: how.vision_tower.clone() })?;
     let mut processor = Processor::open_with(&checkpoint, how.chat_template.as_deref())?;
     if let Some(aspect) = how.image_aspect {
-        processor = processor.with_image_aspect(aspect).ok_or_else(|| {
-            StartError::Arguments("--image-aspect is for LLaVA-1.5, and this model cuts pictures into tiles".into())
-        })?;
+        processor = processor.with_image_aspect(aspect).ok_or_else(no_aspect)?;
     }
     Ok((checkpoint, processor))
+}
+
+fn no_aspect() -> StartError {
+    StartError::Arguments("--image-aspect is for LLaVA-1.5, and this model cuts pictures into tiles".into())
 }

@@ -5,6 +5,7 @@
 mod cuda;
 #[cfg(feature = "cuda")]
 mod driver;
+mod host;
 #[cfg(feature = "cuda")]
 mod libraries;
 mod memory;
@@ -14,7 +15,7 @@ use clap::ValueEnum;
 use thiserror::Error;
 use vlm_contract::diagnosis::Cause;
 
-pub use memory::{Demand, check_memory, peak_bytes};
+pub use memory::{Demand, check_host_memory, check_memory, peak_bytes};
 
 /// The oldest driver with CUDA 13.0, whose machine code and libraries are used.
 pub const OLDEST_DRIVER: &str = "580";
@@ -72,7 +73,7 @@ pub enum DeviceError {
     /// The model does not fit.
     #[error(
         "the weights take {weights} bytes and the KV cache {kv} ({sequence} for each sequence of {tokens} tokens), but \
-         {free} bytes of the GPU's memory are free"
+         {free} bytes of {place} are free"
     )]
     Memory {
         /// Of the weights.
@@ -85,6 +86,8 @@ pub enum DeviceError {
         tokens: usize,
         /// What there is.
         free: u64,
+        /// Of what.
+        place: &'static str,
     },
     /// The driver failed.
     #[error("the GPU cannot be used: {0}")]
@@ -98,9 +101,9 @@ impl DeviceError {
             Self::NotBuilt => Cause::InvalidArguments,
             Self::NoDriver(_) | Self::NoGpu(_) => Cause::NoGpu,
             Self::DriverTooOld { .. } => Cause::DriverTooOld,
-            Self::Generation { .. } => Cause::GpuNotSupported,
+            Self::Generation { .. } => Cause::UnsupportedGpu,
             Self::Library { .. } => Cause::CudaLibraryMissing,
-            Self::Memory { .. } => Cause::NotEnoughMemory,
+            Self::Memory { .. } => Cause::GpuOutOfMemory,
             Self::Failed(_) => Cause::StartFailed,
         }
     }
@@ -167,8 +170,9 @@ mod tests {
         let old = DeviceError::DriverTooOld { driver: "550.54.15".into(), cuda: "12.4".into() };
         let sentence = old.to_string();
         assert!(["550.54.15", "12.4", "13.0", "580"].iter().all(|part| sentence.contains(part)), "{sentence}");
-        let small = DeviceError::Memory { weights: 7, kv: 6, sequence: 3, tokens: 2, free: 12 };
-        assert_eq!(small.cause(), Cause::NotEnoughMemory);
+        let small =
+            DeviceError::Memory { weights: 7, kv: 6, sequence: 3, tokens: 2, free: 12, place: "the GPU's memory" };
+        assert_eq!(small.cause(), Cause::GpuOutOfMemory);
         assert!(small.to_string().contains("12 bytes of the GPU's memory are free"), "{small}");
     }
 }

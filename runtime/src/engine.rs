@@ -211,3 +211,46 @@ fn kv_blocks(text: &TextConfig, options: &EngineOptions) -> Result<usize, Checkp
     }
     Ok(blocks)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use vlm_catalog::architecture::describe;
+    use vlm_catalog::checkpoint::{CheckpointSize, Head};
+    use vlm_catalog::footprint::{Device, Model, Wish, fit, suggest};
+    use vlm_catalog::gpu::GpuTypes;
+
+    use super::*;
+    use crate::precision::Precision;
+
+    /// In the smallest memory that a model fits there is one sequence of full length to the byte.
+    #[test]
+    fn the_bytes_that_a_fit_leaves_for_keys_and_values_are_enough_and_none_too_many() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tiny-llava/model/config.json");
+        let config = describe(&serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()).unwrap();
+        let size = CheckpointSize::of(&config, Head::Stored);
+        let model = Model { config: &config, size: &size };
+        for tokens in [17_u64, 512, 1000, 1024] {
+            let wish = Wish { max_tokens: Some(tokens), max_concurrency: Some(4), ..Wish::default() };
+            let none = Device::Cpu { memory_bytes: Some(1) };
+            let memory_bytes = suggest(model, wish, none, &GpuTypes::default()).memory_bytes;
+            let fit = fit(model, wish, Device::Cpu { memory_bytes: Some(memory_bytes) }).unwrap();
+            let blocks = |kv_bytes| {
+                let options = EngineOptions {
+                    max_tokens: tokens as usize,
+                    max_concurrency: 4,
+                    max_queue: 0,
+                    kv_bytes: Some(kv_bytes),
+                    encoder_cache_bytes: 0,
+                    precision: Precision::F32,
+                };
+                kv_blocks(&config.text, &options)
+            };
+            assert_eq!(fit.full_length_sequences, 1, "{fit:?}");
+            assert_eq!(blocks(fit.cache_bytes()).unwrap(), room_for(1, tokens as usize), "{tokens}");
+            let spare = fit.kv_bytes - fit.breakdown.kv_bytes;
+            assert!(blocks(fit.cache_bytes() - spare - 1).is_err(), "{tokens}: the spare block is needed");
+        }
+    }
+}

@@ -74,7 +74,10 @@ fn given() -> BTreeSet<Right> {
 async fn every_right_is_used_and_none_is_missing() {
     cluster().await;
     let requests = requests();
-    assert!(requests.len() > 100, "only {} requests of the operator in the audit log", requests.len());
+    // What the tests of e2e ask of the operator uses every right; `make cluster-test` runs both.
+    let of_e2e = |e: &&Value| e["objectRef"]["namespace"].as_str().is_some_and(|n| n.starts_with("t-"));
+    let of_e2e = requests.iter().filter(of_e2e).count();
+    assert!(of_e2e > 100, "the log has {of_e2e} requests for the tests of e2e: run them in this cluster before this");
     // An earlier installation was refused while its rights were being deleted with it.
     let account = get("serviceaccount", "vlm-operator", SYSTEM).unwrap();
     let refused: Vec<_> = requests

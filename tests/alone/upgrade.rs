@@ -65,7 +65,7 @@ async fn an_image_that_does_not_exist_is_told_and_stalls_after_the_deadline() {
     space.apply(&json!({"rollout": {"progressDeadlineSeconds": 15}})).unwrap();
     let seen = watch.until_ready_is("False", "ImagePullError", 0, 60).await;
     let message = condition(&seen.object, "Ready")["message"].as_str().unwrap().to_owned();
-    for word in ["localhost/vlm-runtime:missing", "spec.pod.imagePullSecrets", "container server", "pod tiny-llava-"] {
+    for word in ["localhost/vlm-runtime:missing", "spec.pod.imagePullSecrets", "container inspect", "pod tiny-llava-"] {
         assert!(message.contains(word), "{word:?} is missing from: {message}");
     }
     assert_eq!(condition(&seen.object, "Reconciling")["status"], "True");

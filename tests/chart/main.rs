@@ -32,6 +32,12 @@ fn render_with(flags: &[&str]) -> Result<Vec<Value>, String> {
     Ok(documents(&String::from_utf8(out.stdout).unwrap()))
 }
 
+/// Arguments of the operator.
+fn arguments(all: &[Value]) -> Vec<Value> {
+    let deployment = of_kind(all, "Deployment")[0];
+    deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap().clone()
+}
+
 fn of_kind<'a>(all: &'a [Value], kind: &str) -> Vec<&'a Value> {
     all.iter().filter(|d| d["kind"] == kind).collect()
 }
@@ -46,10 +52,13 @@ fn helm_lint_is_clean() {
 fn the_default_installation_has_a_crd_and_rights_in_every_namespace() {
     let all = render(&[]).unwrap();
     assert_eq!(of_kind(&all, "CustomResourceDefinition").len(), 1);
-    assert_eq!(of_kind(&all, "ClusterRole").len(), 1);
-    let deployment = of_kind(&all, "Deployment")[0];
-    let args = deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
-    assert!(args.contains(&Value::from("--runtime-image=localhost/vlm-runtime:0.1.0")), "{args:?}");
+    let roles: Vec<_> = of_kind(&all, "ClusterRole").iter().map(|role| role["metadata"]["name"].clone()).collect();
+    assert_eq!(roles, ["vlm-operator-models", "vlm-operator-nodes"]);
+    let args = arguments(&all);
+    for arg in ["--runtime-image=localhost/vlm-runtime:0.1.0", "--runtime-cuda-image=localhost/vlm-runtime-cuda:0.1.0"]
+    {
+        assert!(args.contains(&Value::from(arg)), "{args:?}");
+    }
 }
 
 #[test]
@@ -66,8 +75,30 @@ fn watched_namespaces_get_roles_and_there_is_no_cluster_role() {
             assert!(kind != "Role" || role["rules"] == of_kind(&everywhere, "ClusterRole")[0]["rules"]);
         }
     }
-    let args = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
-    assert!(args.as_array().unwrap().contains(&Value::from("--watch-namespaces=team-a,team-b")), "{args}");
+    let args = arguments(&all);
+    assert!(args.contains(&Value::from("--watch-namespaces=team-a,team-b")), "{args:?}");
+    assert!(!args.contains(&Value::from("--watch-nodes")), "{args:?}");
+}
+
+#[test]
+fn nodes_are_watched_where_that_is_allowed_and_the_gpu_types_always() {
+    for (settings, watches) in [
+        (vec![], true),
+        (vec!["nodes.watch=false"], false),
+        (vec!["watchNamespaces={team-a}"], false),
+        (vec!["watchNamespaces={team-a}", "nodes.watch=true"], true),
+    ] {
+        let all = render(&settings).unwrap();
+        assert_eq!(arguments(&all).contains(&Value::from("--watch-nodes")), watches, "{settings:?}");
+        for kind in ["ClusterRole", "ClusterRoleBinding"] {
+            let nodes = of_kind(&all, kind).iter().any(|role| role["metadata"]["name"] == "vlm-operator-nodes");
+            assert_eq!(nodes, watches, "{settings:?}: {kind}");
+        }
+        assert!(arguments(&all).contains(&Value::from("--gpu-types=vlm-operator-gpu-types")));
+        let roles = of_kind(&all, "Role");
+        let role = roles.iter().find(|role| role["metadata"]["name"] == "vlm-operator-gpu-types").unwrap();
+        assert_eq!(role["rules"][0]["resourceNames"], serde_json::json!(["vlm-operator-gpu-types"]), "this one alone");
+    }
 }
 
 #[test]
@@ -86,18 +117,18 @@ fn the_model_servers_tag_can_be_pinned() {
     let all = render(&["image.tag=2.0", "image.runtimeTag=1.0"]).unwrap();
     let operator = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(operator["image"], "localhost/vlm-operator:2.0");
-    let args = operator["args"].as_array().unwrap();
+    let args = arguments(&all);
     assert!(args.contains(&Value::from("--runtime-image=localhost/vlm-runtime:1.0")), "{args:?}");
+    assert!(args.contains(&Value::from("--runtime-cuda-image=localhost/vlm-runtime-cuda:1.0")), "{args:?}");
+    let args = arguments(&render(&["image.cuda=registry/gpu/server:7"]).unwrap());
+    assert!(args.contains(&Value::from("--runtime-cuda-image=registry/gpu/server:7")), "{args:?}");
 }
 
 #[test]
 fn a_mirror_of_the_hub_is_handed_to_the_operator() {
-    let arguments = |settings: &[&str]| {
-        let all = render(settings).unwrap();
-        of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
-    };
-    assert!(!arguments(&[]).contains("--hub-endpoint"));
-    assert!(arguments(&["hub.endpoint=https://mirror/hf"]).contains("--hub-endpoint=https://mirror/hf"));
+    let given = |settings: &[&str]| Value::from(arguments(&render(settings).unwrap())).to_string();
+    assert!(!given(&[]).contains("--hub-endpoint"));
+    assert!(given(&["hub.endpoint=https://mirror/hf"]).contains("--hub-endpoint=https://mirror/hf"));
 }
 
 #[test]
@@ -126,6 +157,8 @@ fn wrong_values_are_refused_by_name() {
         ("watchNamespaces={Team}", "watchNamespaces"),
         ("watchNamespaces={a,a}", "watchNamespaces"),
         ("image.runtimeTag=a b", "runtimeTag"),
+        ("image.cuda=a b", "cuda"),
+        ("nodes.watch=sometimes", "watch"),
         ("resources.cpu=1", "cpu"),
         ("logFormat=xml", "logFormat"),
         ("image.pullSecrets=one", "pullSecrets"),

@@ -1,10 +1,13 @@
-//! The arrows between crates, proven from `cargo metadata`.
+//! The arrows between crates, proven from `cargo metadata`, and what the made-up cluster says in our programs' words.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use vlm_catalog::checkpoint::{CheckpointSize, Head};
+use vlm_catalog::inspection::{Found, Inspection};
+use vlm_tests::tools::{documents, root};
 
 /// Crate → the workspace crates that it may depend on.
 const ARROWS: [(&str, &[&str]); 9] = [
@@ -99,4 +102,20 @@ fn the_runtime_knows_no_kubernetes_and_the_operator_no_tensors() {
             assert!(!found.contains(*bad), "{bad} stands below {name}");
         }
     }
+}
+
+/// Pods on made-up nodes do not run: a stale answer would lead to numbers that no server takes, and no test would see it.
+#[test]
+fn what_a_made_up_look_tells_is_what_the_example_is() {
+    let all = std::fs::read_to_string(root().join("tests/cluster/node/kwok.yaml")).unwrap();
+    let stage = documents(&all).into_iter().find(|stage| stage["metadata"]["name"] == "pod-inspected").unwrap();
+    let template = stage["spec"]["next"]["statusTemplate"].as_str().unwrap();
+    let answer = template.lines().map(str::trim).find(|line| line.starts_with("{\"config\"")).unwrap();
+    let told: Inspection = serde_json::from_str(answer).unwrap();
+    let config = std::fs::read(root().join("examples/tiny-llava/model/config.json")).unwrap();
+    let found = Found { revision: None, weight_bytes: None, tensors: None::<Vec<(&str, &[usize])>> };
+    let described = Inspection::new(&serde_json::from_slice(&config).unwrap(), found).unwrap();
+    assert_eq!(told.config(), described.config());
+    let sizes = [Head::Stored, Head::Tied].map(|head| CheckpointSize::of(told.config(), head).parameters());
+    assert!(sizes.contains(&told.size().parameters()), "{:?}", told.size());
 }

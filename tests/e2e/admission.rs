@@ -4,7 +4,7 @@ use kube::api::{PostParams, Request};
 use serde_json::{Value, json};
 use vlm_tests::cluster::{cluster, kubectl};
 use vlm_tests::space::Space;
-use vlm_tests::tools::root;
+use vlm_tests::tools::{documents, root};
 
 /// Lays `over` over `base`; null removes a field, and the word LONG stands for a long text.
 fn lay(base: &mut Value, over: &Value) {
@@ -67,13 +67,29 @@ async fn a_wrong_manifest_is_refused_with_a_sentence_that_names_the_field_and_th
 async fn kubectl_explains_every_field() {
     let space = Space::empty("t-explain").await;
     let text = kubectl(&["explain", "visionmodel.spec", "--recursive"]).unwrap();
-    for field in ["model", "uri", "context", "maxTokens", "scaling", "minReplicas", "queueDepth", "drain", "pod"] {
+    for field in [
+        "model",
+        "uri",
+        "quantization",
+        "gpu",
+        "context",
+        "maxTokens",
+        "scaling",
+        "minReplicas",
+        "queueDepth",
+        "drain",
+        "pod",
+    ] {
         assert!(text.contains(field), "{field} is missing from kubectl explain:\n{text}");
     }
     for (field, words) in [
         ("spec.model.uri", "pvc://CLAIM/PATH"),
         ("spec.rollout.progressDeadlineSeconds", "Default 1800"),
         ("spec.scaling.target", "rounded up"),
+        ("spec.gpu.type", "such as nvidia-l4"),
+        ("spec.quantization", "int8 and int4 take"),
+        ("status.cost.perHour", "US dollars an hour"),
+        ("status.fit.breakdown", "What requiredBytes is made of"),
         ("status.failures", "most actionable first"),
     ] {
         let text = kubectl(&["explain", &format!("visionmodel.{field}")]).unwrap();
@@ -94,5 +110,26 @@ async fn the_status_of_a_new_object_says_that_nobody_has_looked_yet() {
     };
     let object: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(object["status"]["observedGeneration"], -1, "{object}");
+    space.close();
+}
+
+#[tokio::test]
+async fn every_example_is_accepted() {
+    let space = Space::empty("t-examples").await;
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        for mut object in documents(&std::fs::read_to_string(&path).unwrap()) {
+            if object["kind"] == "VisionModel" {
+                object["metadata"]["namespace"] = json!(space.name);
+                assert_eq!(refusal(&space, &object).await, None, "{}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 3, "{seen}");
     space.close();
 }

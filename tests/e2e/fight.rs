@@ -89,6 +89,8 @@ async fn a_deleted_child_is_back_within_a_second() {
         };
         let api: kube::Api<kube::api::DynamicObject> =
             kube::Api::namespaced_with(client.clone(), &space.name, &resource);
+        // Nothing else that happens to the model may lead to the repair.
+        Window::after_settling(&space, 0).await;
         let before = uid(&api.get("tiny-llava").await.unwrap());
         let begun = Instant::now();
         api.delete("tiny-llava", &kube::api::DeleteParams::background()).await.unwrap();

@@ -52,9 +52,12 @@ fn check(watch: &Watch) -> Vec<Health> {
     path(&states)
 }
 
-/// Waits until tools take the spec as it is now for done.
-async fn current(watch: &Watch, from: usize) {
-    let done = |seen: &vlm_tests::watch::Seen| health(&seen.object) == Health::Current;
+/// Waits until tools take the spec as it is now for done. States of an earlier spec may still arrive.
+async fn current(space: &Space, watch: &Watch, from: usize) {
+    let generation = space.model()["metadata"]["generation"].clone();
+    let done = |seen: &vlm_tests::watch::Seen| {
+        seen.object["metadata"]["generation"] == generation && health(&seen.object) == Health::Current
+    };
     watch.until("Current", from, 90, done).await;
 }
 
@@ -65,15 +68,15 @@ async fn tools_see_the_truth_from_creation_to_deletion() {
     space.apply(&json!({})).unwrap();
     let wait = ["wait", "visionmodel/tiny-llava", "-n", &space.name, "--for=condition=Ready", "--timeout=90s"];
     kubectl(&wait).unwrap();
-    current(&watch, 0).await;
+    current(&space, &watch, 0).await;
 
     // An edit that rolls out, and one that touches no pod.
     let from = watch.len();
     space.apply(&json!({"context": {"maxConcurrency": 4}})).unwrap();
-    current(&watch, from).await;
+    current(&space, &watch, from).await;
     let from = watch.len();
     space.apply(&json!({"context": {"maxConcurrency": 4}, "rollout": {"progressDeadlineSeconds": 900}})).unwrap();
-    current(&watch, from).await;
+    current(&space, &watch, from).await;
     assert_eq!(check(&watch), [Health::InProgress, Health::Current].repeat(3));
 
     // A failure that only a person can mend, and the mend.
@@ -82,7 +85,7 @@ async fn tools_see_the_truth_from_creation_to_deletion() {
     watch.until_ready_is("False", "ModelNotFound", from, 60).await;
     let from = watch.len();
     space.apply(&json!({})).unwrap();
-    current(&watch, from).await;
+    current(&space, &watch, from).await;
     kubectl(&["delete", "visionmodel", "tiny-llava", "-n", &space.name, "--timeout=60s"]).unwrap();
     watch.until("the deletion", from, 30, |seen| seen.deleted).await;
 

@@ -8,6 +8,8 @@ mod admission;
 mod clients;
 mod failures;
 mod fight;
+mod fit;
+mod gpus;
 mod health;
 mod idle;
 mod lifecycle;

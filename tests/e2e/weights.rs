@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use vlm_tests::cluster::{apply, condition, kubectl};
-use vlm_tests::hub::{self, PRIVATE, PUBLIC, TOKEN};
+use vlm_tests::hub::{self, LONG_NAME, PRIVATE, PUBLIC, TOKEN};
 use vlm_tests::space::Space;
 
 use crate::load::question;
@@ -23,7 +23,7 @@ fn events(space: &Space, reason: &str) -> usize {
     all["items"].as_array().unwrap().iter().filter(of_model).count()
 }
 
-async fn answers(space: &Space) {
+pub async fn answers(space: &Space) {
     let url = space.address() + "/v1/chat/completions";
     let body = question("demo.png", "What is this?", 16);
     let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
@@ -72,12 +72,17 @@ async fn a_private_repository_is_denied_until_its_token_is_there() {
     secret(&space, "hf_wrong");
     let not_seen = space.await_condition("Ready", "False", "ModelNotFound", 60).await;
     let message = not_seen["message"].as_str().unwrap();
-    assert!(message.contains("container fetch") && message.contains("exit code 10"), "{message}");
+    assert!(message.contains("container inspect") && message.contains("exit code 10"), "{message}");
+    assert!(space.pods().is_empty(), "no pod of the model before its checkpoint is known");
 
     secret(&space, TOKEN);
     kubectl(&["delete", "pods", "-n", &space.name, "--all", "--wait=false"]).unwrap();
     space.await_condition("Ready", "True", "", 60).await;
     answers(&space).await;
+    let (model, pod) = (space.model(), space.pods().remove(0));
+    let commit = model["status"]["resolved"]["revision"].as_str().unwrap();
+    assert!(pod["spec"]["initContainers"][0]["args"].to_string().contains(commit), "fetched as it was looked at");
+    assert_eq!(model["status"]["resolved"]["architecture"], "LLaVA-1.5");
     assert!(!space.model().to_string().contains(TOKEN) && !space.model().to_string().contains("hf_wrong"));
     space.close();
 }
@@ -93,4 +98,38 @@ async fn a_revision_that_does_not_exist_is_model_not_found_and_goes_when_it_is_m
     space.await_ready().await;
     assert_ne!(condition(&space.model(), "Stalled")["status"], "True");
     space.close();
+}
+
+#[tokio::test]
+async fn a_download_that_fails_is_told_with_its_exit_code_and_goes_when_it_is_mended() {
+    hub::start().await;
+    let cases = [
+        // Nobody listens there.
+        (
+            "t-hub-unreachable",
+            json!({"model": {"uri": PUBLIC}, "pod": {"env": [{"name": "HF_ENDPOINT", "value": "http://127.0.0.1:9"}]}}),
+            "WeightsDownloadFailed",
+            ["container fetch", "exit code 14"],
+        ),
+        (
+            "t-hub-long-name",
+            json!({"model": {"uri": LONG_NAME}}),
+            "StartFailed",
+            ["File name too long", "exit code 20"],
+        ),
+    ];
+    let all = cases.map(|(name, spec, reason, words)| async move {
+        let space = Space::empty(name).await;
+        space.apply(&spec).unwrap();
+        let told = space.await_condition("Ready", "False", reason, 180).await;
+        for word in words {
+            assert!(told["message"].as_str().unwrap().contains(word), "{told}");
+        }
+        assert_eq!(condition(&space.model(), "Stalled")["status"], "False", "only after the deadline");
+        assert_eq!(events(&space, reason), 1);
+        space.apply(&json!({"model": {"uri": PUBLIC}})).unwrap();
+        space.await_ready().await;
+        space.close();
+    });
+    futures::future::join_all(all).await;
 }

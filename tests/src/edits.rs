@@ -24,8 +24,10 @@ impl Random {
 }
 
 /// Fields that an edit may set, each to a value that the API server takes whatever the others are.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 19] = [
     "model",
+    "quantization",
+    "gpu",
     "context/maxTokens",
     "context/maxConcurrency",
     "replicas",
@@ -69,7 +71,10 @@ fn value(field: &str, random: &mut Random) -> Value {
     let word = |random: &mut Random| (*random.one_of(&["a", "b", "c", "d"])).to_owned();
     match field {
         "model" => json!({"uri": format!("pvc://tiny-llava/{}", word(random))}),
-        "context/maxTokens" => json!(random.within(16, 1_048_576)),
+        "quantization" => json!(*random.one_of(&["none", "int8", "int4", "auto"])),
+        "gpu" => json!({"type": *random.one_of(&["nvidia-l4", "nvidia-a100-80gb", "nvidia-h100"])}),
+        // What the tiny model takes, and below, memory that it fits: else there are no children to compare.
+        "context/maxTokens" => json!(random.within(16, 1024)),
         "context/maxConcurrency" => json!(random.within(1, 256)),
         "replicas" => json!(random.within(0, 3)),
         "scaling" => {
@@ -81,12 +86,16 @@ fn value(field: &str, random: &mut Random) -> Value {
         "rollout" => json!({"progressDeadlineSeconds": random.within(10, 9000)}),
         "drain" => json!({"timeoutSeconds": random.within(0, 600)}),
         "pod/labels" | "pod/annotations" => json!({word(random): word(random), word(random): word(random)}),
-        "pod/nodeSelector" => json!({word(random): word(random)}),
+        // Labels that the made-up node has: no pod looks at a checkpoint on a node that there is not.
+        "pod/nodeSelector" => {
+            let word = word(random);
+            json!({word.clone(): word})
+        }
         "pod/tolerations" => json!([{"key": word(random), "operator": "Exists"}]),
         "pod/env" => json!([{"name": word(random), "value": word(random)},
             {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": word(random), "key": word(random), "optional": true}}}]),
         "pod/resources" => json!({"requests": {"cpu": "10m"}, "limits": {"cpu": random.within(1, 4).to_string(),
-                                  "memory": format!("{}Mi", random.within(64, 512))}}),
+                                  "memory": format!("{}Mi", random.within(2048, 4096))}}),
         "pod/imagePullSecrets" => json!([{"name": word(random)}]),
         "pod/priorityClassName" => json!("system-node-critical"),
         _ => Value::Null,

@@ -8,7 +8,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{await_that, cluster};
+use crate::cluster::{await_that, cluster, kubectl};
 use crate::edits::{Random, edit};
 use crate::made_up::{node, placed};
 use crate::space::Space;
@@ -23,7 +23,13 @@ pub async fn run(space: &Space, count: usize, seed: u64, mut progress: impl FnMu
     node().await;
     let mut fresh = Vec::new();
     for i in 0..FRESH {
-        fresh.push(Space::empty(&format!("{}-fresh-{i}", space.name)).await);
+        let space = Space::empty(&format!("{}-fresh-{i}", space.name)).await;
+        space.add_claim();
+        fresh.push(space);
+    }
+    for Space { name, .. } in fresh.iter().chain([space]) {
+        let bound = ["wait", "pvc/tiny-llava", "-n", name, "--for=jsonpath={.status.phase}=Bound", "--timeout=30s"];
+        kubectl(&bound).expect("a bound claim");
     }
     let (mut random, mut spec, mut wrong) = (Random(seed), json!({"model": {"uri": "pvc://tiny-llava/a"}}), Vec::new());
     for step in 0..count {
@@ -51,7 +57,11 @@ async fn observed(space: &Space, spec: &Value) -> Value {
     let params = PatchParams::apply("user").force();
     let applied = models(&space.name).await.patch(NAME, &params, &Patch::Apply(&manifest)).await;
     let generation = applied.unwrap_or_else(|e| panic!("{spec}: {e}")).metadata.generation;
-    let done = |object: &Value| object["status"]["observedGeneration"].as_i64() >= generation;
+    // Where there is a memory to fit into, the checkpoint is looked at first.
+    let judged = spec.pointer("/gpu").is_some() || spec.pointer("/pod/resources/limits/memory").is_some();
+    let done = |object: &Value| {
+        object["status"]["observedGeneration"].as_i64() >= generation && (!judged || !object["status"]["fit"].is_null())
+    };
     // The edit of a field that it already had changes nothing, and no state follows.
     let now = models(&space.name).await.get(NAME).await.expect("the model");
     let now = serde_json::to_value(now).expect("JSON");

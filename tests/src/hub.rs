@@ -11,7 +11,9 @@ pub const NAMESPACE: &str = "hub";
 pub const PUBLIC: &str = "hf://tiny/tiny-llava";
 /// One that only [`TOKEN`] opens.
 pub const PRIVATE: &str = "hf://tiny/private";
-/// What opens it; the image has the same.
+/// One with a file whose name is longer than a file's may be while it is fetched.
+pub const LONG_NAME: &str = "hf://tiny/long-name";
+/// What opens the private one; the image has the same.
 pub const TOKEN: &str = "hf_test_token";
 
 static STARTED: OnceCell<()> = OnceCell::const_new();

@@ -47,6 +47,11 @@ pub struct Window {
 }
 
 impl Window {
+    /// From now on.
+    pub fn now() -> Self {
+        Self { from: size() }
+    }
+
     /// Waits until nothing in the space has been written for 10 s, then lets `seconds` pass.
     pub async fn after_settling(space: &Space, seconds: u64) -> Self {
         let (mut from, mut quiet) = (size(), std::time::Instant::now());
@@ -59,7 +64,7 @@ impl Window {
             async move { if still { Ok(()) } else { Err("still writing".to_owned()) } }
         })
         .await;
-        let window = Self { from: size() };
+        let window = Self::now();
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         window
     }

@@ -1,5 +1,6 @@
-//! How long it takes from a pod's failure to the reason on its `VisionModel`. Pods are on a made-up
-//! node, and their status is written as a kubelet would write it.
+//! How long it takes from a pod's failure to the reason on its `VisionModel`, and from the creation of one that
+//! nothing can be made of to its condition. Pods that fail are on a made-up node, and their status is written as a
+//! kubelet would write it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,8 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
+use vlm_contract::diagnosis::Cause;
 
 use crate::cluster::cluster;
+use crate::impossible;
 use crate::made_up::{manifest, node, pod_of};
 use crate::space::Space;
 use crate::watch::Watch;
@@ -20,24 +23,21 @@ pub fn faults() -> Vec<(&'static str, Value)> {
     let waits = |reason: &str| json!({"waiting": {"reason": reason, "message": "as the kubelet says it"}});
     let oom = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
     let none = json!({});
-    vec![
+    let exit_codes = Cause::ALL.map(|cause| (cause.reason(), unready(&ended(cause.exit_code().into()), &none)));
+    let others = vec![
         ("ImagePullError", unready(&waits("ImagePullBackOff"), &none)),
         ("ContainerConfigError", unready(&waits("CreateContainerConfigError"), &none)),
         ("ContainerOOMKilled", unready(&oom, &none)),
         ("ContainerCrashLoopBackOff", unready(&waits("CrashLoopBackOff"), &ended(3))),
         ("ProbeFailed", unready(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), &none)),
-        ("InvalidArguments", unready(&ended(2), &none)),
-        ("ModelNotFound", unready(&ended(10), &none)),
-        ("WeightsCorrupt", unready(&ended(11), &none)),
-        ("UnsupportedArchitecture", unready(&ended(12), &none)),
-        ("StartFailed", unready(&ended(20), &none)),
         ("Unschedulable", unscheduled()),
         (
             "PodEvicted",
             json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
                               "conditions": conditions("False"), "containerStatuses": []}),
         ),
-    ]
+    ];
+    exit_codes.into_iter().chain(others).collect()
 }
 
 fn conditions(ready: &str) -> Value {
@@ -109,6 +109,24 @@ async fn one_lane(space: &Space, name: &str, lane: usize, rounds: usize) -> Vec<
         }
     }
     samples
+}
+
+/// Seconds from before a model that is valid and impossible is created until a watch shows its reason, `rounds` times
+/// for each such spec; one of each at the same time.
+pub async fn of_creation(prefix: &str, rounds: usize) -> BTreeMap<&'static str, Vec<Duration>> {
+    let all = impossible::ALL.map(|impossible| async move {
+        let space = impossible.space(prefix).await;
+        let watch = Watch::start(&space.name, "tiny-llava").await;
+        let mut samples = Vec::new();
+        for _ in 0..rounds {
+            let (_, took) = impossible.told(&space, &watch).await;
+            samples.push(took);
+            impossible.clear(&space, &watch).await;
+        }
+        space.close();
+        (impossible.reason, samples)
+    });
+    futures::future::join_all(all).await.into_iter().collect()
 }
 
 /// Count, median, 99th percentile and maximum of each reason, in milliseconds.

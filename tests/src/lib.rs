@@ -11,6 +11,8 @@ pub mod fresh;
 pub mod hub;
 #[cfg(feature = "cluster")]
 pub mod idle;
+#[cfg(feature = "cluster")]
+pub mod impossible;
 pub mod kstatus;
 #[cfg(feature = "cluster")]
 pub mod latency;

@@ -1,31 +1,58 @@
-//! A node that kwok plays, and models whose pods go there: they become ready without running, or,
+//! Nodes that kwok plays, and models whose pods go there: they become ready without running, or,
 //! with the annotation `hold`, stay as the test makes them.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{await_that, cluster};
+use crate::cluster::{await_that, cluster, kubectl};
 use crate::space::Space;
 
 const NODE: &str = "made-up";
 
 /// Makes sure that the node is there and ready.
 pub async fn node() {
+    make(
+        NODE,
+        &json!({"a": "a", "b": "b", "c": "c", "d": "d"}),
+        &json!({"key": NODE, "effect": "NoSchedule"}),
+        &json!({}),
+    )
+    .await;
+}
+
+/// Makes sure that a node with GPUs is there and ready: with labels that tell which, the usual taint, and so many of
+/// each device for pods.
+pub async fn gpu_node(name: &str, labels: &Value, devices: &Value) {
+    let taint = json!({"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"});
+    make(name, labels, &taint, devices).await;
+}
+
+/// Takes a node away.
+pub fn remove(name: &str) {
+    kubectl(&["delete", "node", name, "--ignore-not-found"]).expect("kubectl delete");
+}
+
+async fn make(name: &str, labels: &Value, taint: &Value, devices: &Value) {
     let api: Api<Node> = Api::all(cluster().await);
-    let room = json!({"cpu": "10000", "memory": "100Ti", "pods": "20000"});
+    let mut labels = labels.clone();
+    labels["type"] = json!("kwok");
+    let mut room = json!({"cpu": "10000", "memory": "100Ti", "pods": "20000"});
+    for (device, count) in devices.as_object().expect("devices") {
+        room[device] = count.clone();
+    }
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": NODE, "labels": {"type": "kwok"}},
-        "spec": {"taints": [{"key": NODE, "effect": "NoSchedule"}]},
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"taints": [taint]},
     });
-    let status = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+    let status = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
                         "status": {"capacity": room, "allocatable": room}});
     let params = PatchParams::apply("vlm-tests").force();
-    api.patch(NODE, &params, &Patch::Apply(node)).await.expect("node");
-    api.patch_status(NODE, &params, &Patch::Apply(status)).await.expect("room on the node");
+    api.patch(name, &params, &Patch::Apply(node)).await.expect("node");
+    api.patch_status(name, &params, &Patch::Apply(status)).await.expect("room on the node");
     await_that("the made-up node is ready", 30, || async {
-        let node = api.get(NODE).await.map_err(|e| e.to_string())?;
+        let node = api.get(name).await.map_err(|e| e.to_string())?;
         let status = node.status.unwrap_or_default();
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         if ready { Ok(()) } else { Err(format!("{:?}", status.conditions)) }
@@ -52,6 +79,10 @@ pub fn placed(spec: &Value, hold: bool) -> Value {
 pub fn manifest(space: &Space, name: &str, spec: &Value, hold: bool) -> Value {
     let mut manifest = space.manifest(&placed(spec, hold));
     manifest["metadata"]["name"] = json!(name);
+    // Without a limit nobody has to look at the checkpoint first.
+    if let Some(Value::Object(limits)) = manifest.pointer_mut("/spec/pod/resources/limits") {
+        limits.remove("memory");
+    }
     manifest
 }
 

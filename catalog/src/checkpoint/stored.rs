@@ -64,24 +64,22 @@ impl CheckpointSize {
         config: &ModelConfig,
         stored: impl IntoIterator<Item = (&'a str, &'a [usize])>,
     ) -> Result<Self, StoredError> {
-        let mut groups: BTreeMap<(Part, u64, u64), u64> = BTreeMap::new();
-        let mut parameters = 0_u64;
-        for (name, shape) in stored {
-            let Some(part) = Part::of_tensor(name, shape.len()) else { continue };
-            let too_large = || StoredError::TooLarge { tensor: name.chars().take(256).collect() };
-            let (rows, row_length) = matrix(shape).ok_or_else(too_large)?;
-            parameters = rows.checked_mul(row_length).and_then(|n| n.checked_add(parameters)).ok_or_else(too_large)?;
-            if parameters > MOST_PARAMETERS {
-                return Err(too_large());
-            }
-            *groups.entry((part, rows, row_length)).or_default() += 1;
-            if groups.len() > MOST_SHAPES {
-                return Err(StoredError::TooVaried);
-            }
+        Self::of_tensors(config, group(stored)?)
+    }
+
+    /// Of groups of stored tensors, as [`group`] makes them.
+    ///
+    /// # Errors
+    /// As [`Self::of_stored`].
+    pub fn of_tensors(config: &ModelConfig, tensors: Vec<Tensors>) -> Result<Self, StoredError> {
+        let add = |sum: u64, tensors: &Tensors| {
+            let numbers = tensors.count.checked_mul(tensors.rows)?.checked_mul(tensors.row_length)?;
+            sum.checked_add(numbers).filter(|sum| *sum <= MOST_PARAMETERS)
+        };
+        match tensors.iter().try_fold(0, add) {
+            Some(_) => Self::complete(config, tensors),
+            None => Err(StoredError::TooLarge { tensor: "the last".to_owned() }),
         }
-        let tensors =
-            groups.into_iter().map(|((part, rows, row_length), count)| Tensors { part, count, rows, row_length });
-        Self::complete(config, tensors.collect())
     }
 
     /// Checks that no part is missing, and adds a tower that is published elsewhere.
@@ -110,6 +108,30 @@ impl CheckpointSize {
         let stored_head = has(&tensors, Part::Head);
         Ok(Self { tensors, head: described.head, stored_head })
     }
+}
+
+/// Tensors, each as its name and shape, as groups of equal ones of a part; those that are never read are left out.
+///
+/// # Errors
+/// [`StoredError::TooLarge`] and [`StoredError::TooVaried`].
+pub fn group<'a>(stored: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Result<Vec<Tensors>, StoredError> {
+    let mut groups: BTreeMap<(Part, u64, u64), u64> = BTreeMap::new();
+    let mut parameters = 0_u64;
+    for (name, shape) in stored {
+        let Some(part) = Part::of_tensor(name, shape.len()) else { continue };
+        let too_large = || StoredError::TooLarge { tensor: name.chars().take(256).collect() };
+        let (rows, row_length) = matrix(shape).ok_or_else(too_large)?;
+        parameters = rows.checked_mul(row_length).and_then(|n| n.checked_add(parameters)).ok_or_else(too_large)?;
+        if parameters > MOST_PARAMETERS {
+            return Err(too_large());
+        }
+        *groups.entry((part, rows, row_length)).or_default() += 1;
+        if groups.len() > MOST_SHAPES {
+            return Err(StoredError::TooVaried);
+        }
+    }
+    let one = |((part, rows, row_length), count)| Tensors { part, count, rows, row_length };
+    Ok(groups.into_iter().map(one).collect())
 }
 
 /// Rows, and the numbers in each: a convolution's kernel is one row for each of its outputs.

@@ -22,6 +22,9 @@ const GPU_CONTEXT_BYTES: u64 = 512 * MIB;
 const GPU_LIBRARY_BYTES: u64 = 96 * MIB;
 /// A process without a GPU: its code, request bodies, one decoded picture of 40 million pixels.
 const PROCESS_BYTES: u64 = 256 * MIB;
+/// Pictures that are kept on processor cores, and the most bytes of them, for the next request with the same one.
+const KEPT_PICTURES: u64 = 32;
+const MOST_KEPT_BYTES: u64 = 256 * MIB;
 /// Bytes of a number in sums, logits and rotary angles.
 const SINGLE: u64 = 4;
 
@@ -39,7 +42,7 @@ pub struct Breakdown {
     pub tower_bytes: u64,
     /// The projector, and the row that ends lines of tiles.
     pub projector_bytes: u64,
-    /// What lives while the largest picture is read.
+    /// What lives while the largest picture is read, and on processor cores what is kept of earlier ones.
     pub image_bytes: u64,
     /// What lives while a step of the decoder is computed, rotary angles among it.
     pub workspace_bytes: u64,
@@ -71,7 +74,7 @@ impl Breakdown {
             head_bytes: held(Part::Head),
             tower_bytes: held(Part::Tower),
             projector_bytes: held(Part::Projector).saturating_add(held(Part::Newline)),
-            image_bytes: image(config, number),
+            image_bytes: image(config, number).saturating_add(picture_cache(config, device).unwrap_or(0)),
             workspace_bytes: workspace(config, number, max_tokens, max_concurrency.unwrap_or(MOST_CONCURRENT)),
             context_bytes: PROCESS_BYTES,
             kv_bytes_per_token: config.text.kv_bytes_per_token(number as usize),
@@ -100,10 +103,23 @@ impl Breakdown {
         self.fixed_bytes().saturating_add(self.kv_bytes)
     }
 
+    /// Bytes that the server's cache is to have, where `kv_bytes` are for sequences: its spare block is counted in
+    /// `workspace_bytes`.
+    pub(super) fn cache_bytes(&self, kv_bytes: u64) -> u64 {
+        kv_bytes.saturating_add(self.sequence_bytes(1))
+    }
+
     /// Keys and values of one sequence of `tokens`, in whole blocks.
     pub fn sequence_bytes(&self, tokens: u64) -> u64 {
         product([tokens.div_ceil(KV_BLOCK_TOKENS), KV_BLOCK_TOKENS, self.kv_bytes_per_token])
     }
+}
+
+/// Bytes that a server is to keep of pictures at most, where its own default is too much: 32 of the largest on
+/// processor cores, whose memory limit leaves no room for what is not counted.
+pub(super) fn picture_cache(config: &ModelConfig, device: Device) -> Option<u64> {
+    let rows = product([KEPT_PICTURES, config.largest_image_tokens(), config.text.hidden_size as u64, SINGLE]);
+    matches!(device, Device::Cpu { .. }).then(|| rows.min(MOST_KEPT_BYTES))
 }
 
 /// What lives while the largest picture is read: its pixels, and the larger of a layer of the tower beside the features
@@ -137,7 +153,7 @@ fn tower_layer(vision: &VisionConfig, number: u64) -> u64 {
     attention.max(product([tiles, rows, inner, number]))
 }
 
-/// What lives while a step of the decoder is computed: the rows of a layer, the logits of all sequences and their copy
+/// What lives while a step of the decoder is computed: the rows of a layer, the cache's spare block, the logits of all sequences and their copy
 /// for sampling, and the rotary angles of every position.
 fn workspace(config: &ModelConfig, number: u64, max_tokens: u64, sequences: u64) -> u64 {
     let text = &config.text;
@@ -146,10 +162,12 @@ fn workspace(config: &ModelConfig, number: u64, max_tokens: u64, sequences: u64)
     let row =
         sum([product([4, text.hidden_size as u64]), product([2, qkv]), product([3, text.intermediate_size as u64])]);
     let layer = product([rows, row, number]);
+    // One block of the cache belongs to no sequence: rows that only fill up a step write there.
+    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(number as usize)]);
     let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
     // Decoders with factors for long sequences have two tables.
     let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);
-    sum([layer, logits, angles])
+    sum([layer, spare, logits, angles])
 }
 
 fn product<const N: usize>(factors: [u64; N]) -> u64 {

@@ -15,6 +15,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{- define "vlm-operator.runtime-tag" -}}
+{{- .Values.image.runtimeTag | default (include "vlm-operator.tag" .) -}}
+{{- end -}}
+
+{{/* Whether the operator may look at nodes, which are in no namespace: "true" or nothing. */}}
+{{- define "vlm-operator.watches-nodes" -}}
+{{- if kindIs "invalid" .Values.nodes.watch | ternary (not .Values.watchNamespaces) .Values.nodes.watch }}true{{ end -}}
+{{- end -}}
+
 {{- define "vlm-operator.tag" -}}
 {{- .Values.image.tag | default .Chart.AppVersion -}}
 {{- end -}}

@@ -10,7 +10,7 @@ use vlm_hub::index::MAX_BYTES;
 use vlm_hub::patience::Patience;
 use vlm_hub::{Hub, HubError, Settings, Token, facts, needed};
 
-use super::{CARD, Checkpoint, CheckpointError, Found, known};
+use super::{CARD, Checkpoint, CheckpointError, Read, known};
 
 /// Reads what is known of the model at `uri`, of a repository at `revision`, from the hub that the environment names.
 ///
@@ -25,7 +25,7 @@ pub async fn of_uri(uri: &str, revision: &str) -> Result<Checkpoint, CheckpointE
     known(found, &format!("{} of {repository}", needed::CONFIG))
 }
 
-async fn ask(repository: &Repository, revision: &str) -> Result<Found, HubError> {
+async fn ask(repository: &Repository, revision: &str) -> Result<Read, HubError> {
     let hub = Hub::new(&settings()?)?;
     let commit = hub.resolve(repository, revision).await?;
     let facts = facts::of_repository(&hub, repository, &commit).await?;
@@ -34,7 +34,7 @@ async fn ask(repository: &Repository, revision: &str) -> Result<Found, HubError>
         Err(HubError::NotFound { .. }) => None,
         Err(error) => return Err(error),
     };
-    Ok(Found {
+    Ok(Read {
         config: facts.config,
         tensors: facts.tensors,
         weight_bytes: Some(facts.weight_bytes),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use vlm_catalog::architecture::Family;
+use vlm_catalog::checkpoint::{CheckpointSize, Head};
 use vlm_catalog::quantization::Quantization;
 
 fn tiny(name: &str) -> PathBuf {
@@ -14,10 +15,11 @@ fn tiny(name: &str) -> PathBuf {
 fn a_real_checkpoint_is_known_exactly() {
     for (name, family) in [("tiny-llava", Family::Llava), ("tiny-internvl", Family::InternVl)] {
         let found = of_directory(&tiny(name)).unwrap();
-        assert!(found.exact && found.config.family == family, "{name}");
-        let described = [Head::Stored, Head::Tied].map(|head| CheckpointSize::of(&found.config, head).parameters());
-        assert!(described.contains(&found.size.parameters()), "{name}: {} {described:?}", found.size.parameters());
-        assert!(found.weight_bytes.unwrap() > found.size.bytes(Quantization::None) / 2);
+        let (config, size) = (found.inspection.config(), found.inspection.size());
+        assert!(found.inspection.is_exact() && config.family == family, "{name}");
+        let described = [Head::Stored, Head::Tied].map(|head| CheckpointSize::of(config, head).parameters());
+        assert!(described.contains(&size.parameters()), "{name}: {} {described:?}", size.parameters());
+        assert!(found.inspection.weight_bytes().unwrap() > size.bytes(Quantization::None) / 2);
     }
 }
 
@@ -27,7 +29,7 @@ fn without_weights_the_sizes_are_those_of_the_description() {
     std::fs::copy(tiny("tiny-llava").join("config.json"), dir.path().join("config.json")).unwrap();
     std::fs::write(dir.path().join("README.md"), "---\nlicense: mit\n---\n").unwrap();
     let found = of_directory(dir.path()).unwrap();
-    assert!(!found.exact && found.weight_bytes.is_none());
+    assert!(!found.inspection.is_exact() && found.inspection.weight_bytes().is_none());
     assert_eq!(found.licence.as_deref(), Some("mit"));
 }
 

@@ -121,14 +121,15 @@ pub struct GpuRow {
 
 impl ModelReport {
     pub(super) fn new(manifest: &Manifest, checkpoint: &Checkpoint) -> Self {
-        let config = &checkpoint.config;
+        let inspection = &checkpoint.inspection;
+        let config = inspection.config();
         Self {
             uri: manifest.uri.clone(),
-            revision: checkpoint.revision.clone(),
-            family: format!("{:?}", config.family),
-            parameters: checkpoint.size.parameters(),
-            weight_file_bytes: checkpoint.weight_bytes,
-            exact: checkpoint.exact,
+            revision: inspection.revision().map(ToOwned::to_owned),
+            family: config.family.name().to_owned(),
+            parameters: inspection.size().parameters(),
+            weight_file_bytes: inspection.weight_bytes(),
+            exact: inspection.is_exact(),
             licence: checkpoint.licence.clone(),
             longest_tokens: config.text.max_positions as u64,
             image_tokens: config.largest_image_tokens(),

@@ -137,7 +137,7 @@ fn estimates_are_below_what_the_memory_allows_and_in_its_order() {
 
 #[test]
 fn without_a_gpu_the_limit_of_the_container_decides() {
-    let spec = "  pod: {resources: {limits: {memory: 4Gi}}}\n";
+    let spec = "  quantization: auto\n  pod: {resources: {limits: {memory: 4Gi}}}\n";
     let json = Case::new("InternVL2-1B", spec).json(&[]);
     assert_eq!((json["fit"]["verdict"].as_str(), json["gpuType"].as_str()), (Some("Fits"), None));
     let json = Case::new("InternVL3-8B", spec).json(&[]);

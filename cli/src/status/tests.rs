@@ -14,11 +14,13 @@ fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
 }
 
 fn words(status: &Value) -> String {
+    words_of(&json!({"model": {"uri": "pvc://weights/llava"}}), status)
+}
+
+fn words_of(spec: &Value, status: &Value) -> String {
     let model = json!({
         "apiVersion": "vlm-operator.dev/v1alpha1", "kind": "VisionModel",
-        "metadata": {"name": "llava", "namespace": "vision", "generation": 2},
-        "spec": {"model": {"uri": "pvc://weights/llava"}},
-        "status": status,
+        "metadata": {"name": "llava", "namespace": "vision", "generation": 2}, "spec": spec, "status": status,
     });
     in_words(&serde_json::from_value(model).unwrap(), NOW.parse().unwrap())
 }
@@ -139,4 +141,14 @@ fn times_are_told_in_their_largest_unit() {
         let then = Timestamp::from_second(now.as_second() - seconds).unwrap();
         assert_eq!(since(now, then), expected);
     }
+}
+
+#[test]
+fn a_gpu_is_named_with_what_it_costs() {
+    let spec = json!({"model": {"uri": "pvc://weights/llava"}, "gpu": {"type": "nvidia-l4"}});
+    let status = json!({"observedGeneration": 2, "cost": {"perHour": "1.61"}, "conditions": []});
+    let text = words_of(&spec, &status);
+    assert!(text.contains("nvidia-l4 for each replica, 1.61 USD an hour in all\n"), "{text}");
+    let text = words_of(&spec, &json!({"observedGeneration": 2, "conditions": []}));
+    assert!(text.contains("nvidia-l4 for each replica\n"), "no price is known: {text}");
 }

@@ -10,6 +10,8 @@ pub enum Trouble {
     SpecRefused,
     /// An object of the needed name exists and belongs to somebody else.
     NameTaken,
+    /// The catalogue of GPU types does not have the one of the spec.
+    GpuTypeUnknown,
     /// The claim does not exist.
     VolumeNotFound,
     /// The checkpoint is not where the spec says.
@@ -20,10 +22,12 @@ pub enum Trouble {
     WeightsCorrupt,
     /// The checkpoint is of a kind that is not served.
     UnsupportedArchitecture,
+    /// One replica takes more memory than it has.
+    DoesNotFit,
     /// Weights and KV cache do not fit into the GPU's memory.
-    NotEnoughMemory,
+    GpuOutOfMemory,
     /// The server has no code for this generation of GPUs.
-    GpuNotSupported,
+    UnsupportedGpu,
     /// The image lacks a library of CUDA's.
     CudaLibraryMissing,
     /// The server refuses its arguments.
@@ -50,8 +54,12 @@ pub enum Trouble {
     ProbeFailed,
     /// The API server refuses the pods.
     PodRefused,
+    /// No node of the cluster has a GPU of the type.
+    NoMatchingNode,
     /// A `ResourceQuota` is used up.
     QuotaExceeded,
+    /// All GPUs of the type are in use.
+    WaitingForGpu,
     /// No node takes the pod.
     Unschedulable,
     /// A node evicted the pod.
@@ -73,16 +81,18 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 30] = [
         Self::SpecRefused,
         Self::NameTaken,
+        Self::GpuTypeUnknown,
         Self::VolumeNotFound,
         Self::ModelNotFound,
         Self::ModelAccessDenied,
         Self::WeightsCorrupt,
         Self::UnsupportedArchitecture,
-        Self::NotEnoughMemory,
-        Self::GpuNotSupported,
+        Self::DoesNotFit,
+        Self::GpuOutOfMemory,
+        Self::UnsupportedGpu,
         Self::CudaLibraryMissing,
         Self::InvalidArguments,
         Self::PodSecurityForbids,
@@ -96,7 +106,9 @@ impl Trouble {
         Self::ContainerCrashLoopBackOff,
         Self::ProbeFailed,
         Self::PodRefused,
+        Self::NoMatchingNode,
         Self::QuotaExceeded,
+        Self::WaitingForGpu,
         Self::Unschedulable,
         Self::PodEvicted,
         Self::RolloutStuck,
@@ -107,13 +119,15 @@ impl Trouble {
         match self {
             Self::SpecRefused => "SpecRefused",
             Self::NameTaken => "NameTaken",
+            Self::GpuTypeUnknown => "GPUTypeUnknown",
             Self::VolumeNotFound => "VolumeNotFound",
             Self::ModelNotFound => Cause::ModelNotFound.reason(),
             Self::ModelAccessDenied => Cause::ModelAccessDenied.reason(),
             Self::WeightsCorrupt => Cause::WeightsCorrupt.reason(),
             Self::UnsupportedArchitecture => Cause::UnsupportedArchitecture.reason(),
-            Self::NotEnoughMemory => Cause::NotEnoughMemory.reason(),
-            Self::GpuNotSupported => Cause::GpuNotSupported.reason(),
+            Self::DoesNotFit => "DoesNotFit",
+            Self::GpuOutOfMemory => Cause::GpuOutOfMemory.reason(),
+            Self::UnsupportedGpu => Cause::UnsupportedGpu.reason(),
             Self::CudaLibraryMissing => Cause::CudaLibraryMissing.reason(),
             Self::InvalidArguments => Cause::InvalidArguments.reason(),
             Self::PodSecurityForbids => "PodSecurityForbids",
@@ -127,7 +141,9 @@ impl Trouble {
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
             Self::ProbeFailed => "ProbeFailed",
             Self::PodRefused => "PodRefused",
+            Self::NoMatchingNode => "NoMatchingNode",
             Self::QuotaExceeded => "QuotaExceeded",
+            Self::WaitingForGpu => "WaitingForGPU",
             Self::Unschedulable => "Unschedulable",
             Self::PodEvicted => "PodEvicted",
             Self::RolloutStuck => "RolloutStuck",
@@ -139,13 +155,15 @@ impl Trouble {
         match self {
             Self::SpecRefused
             | Self::NameTaken
+            | Self::GpuTypeUnknown
             | Self::VolumeNotFound
             | Self::ModelNotFound
             | Self::ModelAccessDenied
             | Self::WeightsCorrupt
             | Self::UnsupportedArchitecture
-            | Self::NotEnoughMemory
-            | Self::GpuNotSupported
+            | Self::DoesNotFit
+            | Self::UnsupportedGpu
+            | Self::DriverTooOld
             | Self::CudaLibraryMissing
             | Self::InvalidArguments
             | Self::PodSecurityForbids
@@ -153,14 +171,15 @@ impl Trouble {
             Self::ContainerConfigError
             | Self::ImagePullError
             | Self::ContainerOOMKilled
-            | Self::DriverTooOld
+            | Self::GpuOutOfMemory
             | Self::NoGpu
             | Self::WeightsDownloadFailed
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
             | Self::ProbeFailed
-            | Self::PodRefused => Stalls::AfterDeadline,
-            Self::QuotaExceeded | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
+            | Self::PodRefused
+            | Self::NoMatchingNode => Stalls::AfterDeadline,
+            Self::QuotaExceeded | Self::WaitingForGpu | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
         }
     }
 }
@@ -177,12 +196,17 @@ impl From<Cause> for Trouble {
             Cause::StartFailed => Self::StartFailed,
             Cause::NoGpu => Self::NoGpu,
             Cause::DriverTooOld => Self::DriverTooOld,
-            Cause::GpuNotSupported => Self::GpuNotSupported,
+            Cause::UnsupportedGpu => Self::UnsupportedGpu,
             Cause::CudaLibraryMissing => Self::CudaLibraryMissing,
-            Cause::NotEnoughMemory => Self::NotEnoughMemory,
+            Cause::GpuOutOfMemory => Self::GpuOutOfMemory,
         }
     }
 }
+
+/// Not Ready: the checkpoint is looked at, to tell whether it fits before pods are made.
+pub const INSPECTING: &str = "Inspecting";
+/// `FitsGPU`: one replica fits the memory that it has.
+pub const FITS: &str = "Fits";
 
 /// Ready: every replica answers.
 pub const SERVING: &str = "Serving";

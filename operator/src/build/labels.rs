@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 /// Name of the model. The selector of pods uses it alone.
 pub const MODEL: &str = "vlm-operator.dev/model";
+/// Label of a pod that looks at the checkpoint of the model of this name; it is none of the model's pods.
+pub const INSPECTS: &str = "vlm-operator.dev/inspects";
 /// Annotation of pods: fingerprint of the template they were made from.
 pub const TEMPLATE: &str = "vlm-operator.dev/template";
 /// Who made the object.
@@ -23,6 +25,15 @@ pub fn all(model: &str) -> BTreeMap<String, String> {
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .into()
+}
+
+/// The labels of the pod that looks at a model's checkpoint. No selector of the model's pods takes it.
+pub fn inspecting(model: &str) -> BTreeMap<String, String> {
+    let mut labels = all(model);
+    labels.remove(MODEL);
+    labels.insert("app.kubernetes.io/name".to_owned(), "vlm-inspect".to_owned());
+    labels.insert(INSPECTS.to_owned(), model.to_owned());
+    labels
 }
 
 /// The labels that select the pods of a model.

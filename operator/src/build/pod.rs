@@ -10,10 +10,11 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
+use vlm_catalog::quantization::Quantization;
 use vlm_contract::{flags, ports};
 use vlm_crds::pod::Resources;
 
-use super::{labels, weights};
+use super::{gpu, labels, weights};
 use crate::plan::Plan;
 
 /// Name of the server's container.
@@ -34,28 +35,42 @@ pub(super) fn template(plan: &Plan) -> PodTemplateSpec {
             annotations: filled(&pod.annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(PodSpec {
-            containers: vec![server(plan)],
-            init_containers: weights::init_containers(plan),
-            volumes: Some(vec![weights::volume(&plan.source)]),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-                ..PodSecurityContext::default()
-            }),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(i64::from(
-                plan.drain_timeout_seconds.saturating_add(GRACE_AFTER_DRAIN_SECONDS),
-            )),
-            node_selector: filled(&pod.node_selector),
-            tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.clone()),
-            priority_class_name: pod.priority_class_name.clone(),
-            image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| pod.image_pull_secrets.clone()),
-            ..PodSpec::default()
-        }),
+        spec: Some(spec(plan)),
+    }
+}
+
+fn spec(plan: &Plan) -> PodSpec {
+    let (pod, mut server) = (&plan.pod, server(plan));
+    let mut spec = PodSpec {
+        init_containers: weights::init_containers(plan),
+        volumes: Some(vec![weights::volume(&plan.source)]),
+        security_context: Some(security()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(
+            plan.drain_timeout_seconds.saturating_add(GRACE_AFTER_DRAIN_SECONDS),
+        )),
+        node_selector: filled(&pod.node_selector),
+        tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.clone()),
+        priority_class_name: pod.priority_class_name.clone(),
+        image_pull_secrets: (!pod.image_pull_secrets.is_empty()).then(|| pod.image_pull_secrets.clone()),
+        ..PodSpec::default()
+    };
+    if let Some(gpu) = &plan.gpu {
+        gpu::place(gpu, &mut spec, &mut server);
+    }
+    spec.containers = vec![server];
+    spec
+}
+
+/// What no container of a pod may do.
+pub(super) fn security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
     }
 }
 
@@ -109,6 +124,18 @@ fn arguments(plan: &Plan) -> Vec<String> {
         flag(flags::MAX_TOKENS, tokens.to_string());
     }
     flag(flags::MAX_CONCURRENCY, plan.max_concurrency.to_string());
+    if plan.quantization != Quantization::None {
+        flag(flags::QUANTIZATION, plan.quantization.to_string());
+    }
+    if let Some(bytes) = plan.kv_bytes {
+        flag(flags::KV_BYTES, bytes.to_string());
+    }
+    if let Some(bytes) = plan.picture_cache_bytes {
+        flag(flags::ENCODER_CACHE_BYTES, bytes.to_string());
+    }
+    for (name, value) in plan.gpu.iter().flat_map(|_| gpu::ARGUMENTS) {
+        flag(name, value.to_owned());
+    }
     flag(flags::DRAIN_TIMEOUT_SECONDS, plan.drain_timeout_seconds.to_string());
     flag(flags::TERMINATION_LOG, TERMINATION_LOG.to_owned());
     arguments
@@ -135,6 +162,6 @@ pub(super) fn resources(given: &Resources) -> ResourceRequirements {
     ResourceRequirements { limits: filled(&given.limits), requests: filled(&given.requests), claims: None }
 }
 
-fn filled(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+pub(super) fn filled(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then(|| map.clone())
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use vlm_catalog::quantization::Quantization;
 use vlm_contract::uri::ModelUri;
 use vlm_crds::pod::PodSettings;
 use vlm_crds::vision_model::SecretKey;
 
 use super::*;
 use crate::plan::Source;
+
+mod on_gpus;
 
 fn plan() -> Plan {
     Plan {
@@ -17,9 +20,13 @@ fn plan() -> Plan {
         source: source("pvc://weights/llava/tiny"),
         image: "registry/vlm-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        gpu: None,
         replicas: 3,
         max_concurrency: 8,
         max_tokens: Some(1024),
+        quantization: Quantization::None,
+        kv_bytes: None,
+        picture_cache_bytes: None,
         progress_deadline_seconds: 1800,
         drain_timeout_seconds: 120,
         pod: PodSettings::default(),
@@ -196,4 +203,65 @@ fn only_the_fetching_container_gets_the_token() {
     plan.pod.env[0].name = "HF_ENDPOINT".to_owned();
     let env = &deployment(&plan)["spec"]["template"]["spec"]["initContainers"][0]["env"];
     assert_eq!(env.as_array().unwrap().len(), 2, "what the person sets wins: {env}");
+}
+
+#[test]
+fn what_fits_is_handed_to_the_server() {
+    let (quantization, kv_bytes, picture_cache_bytes) = (Quantization::Int4, Some(1 << 30), Some(1 << 20));
+    let plan = Plan { quantization, kv_bytes, picture_cache_bytes, ..plan() };
+    let args = deployment(&plan)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+    let args: Vec<_> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+    for flag in [["--quantization", "int4"], ["--kv-bytes", "1073741824"], ["--encoder-cache-bytes", "1048576"]] {
+        assert!(args.windows(2).any(|pair| pair == flag), "{args:?}");
+    }
+}
+
+fn looking(plan: &Plan) -> Value {
+    serde_json::to_value(inspection::inspection(plan, "registry/vlm-runtime:1", &owner())).unwrap()
+}
+
+#[test]
+fn a_claim_is_looked_at_read_only_by_a_small_pod_that_is_none_of_the_models() {
+    let pod = looking(&plan());
+    assert_eq!(pod["metadata"]["ownerReferences"][0]["uid"], "u1");
+    let labels = pod["metadata"]["labels"].as_object().unwrap();
+    assert!(!labels.contains_key(labels::MODEL), "the Service would send it requests: {labels:?}");
+    assert_eq!((&labels[labels::INSPECTS], &labels[labels::MANAGED_BY]), (&json!("tiny"), &json!("vlm-operator")));
+    let (spec, container) = (&pod["spec"], &pod["spec"]["containers"][0]);
+    assert_eq!(
+        container["args"],
+        json!(["inspect", "--model", "/models/llava/tiny", "--termination-log", "/dev/termination-log"])
+    );
+    assert_eq!(spec["volumes"][0]["persistentVolumeClaim"], json!({"claimName": "weights", "readOnly": true}));
+    assert_eq!(container["volumeMounts"][0]["readOnly"], true);
+    assert_eq!(spec["restartPolicy"], "OnFailure");
+    assert!(container.get("ports").is_none() && container.get("env").is_none());
+    let server = &deployment(&plan())["spec"]["template"]["spec"];
+    for same in ["securityContext", "automountServiceAccountToken", "enableServiceLinks"] {
+        assert_eq!(spec[same], server[same], "{same}");
+    }
+    assert_eq!(container["securityContext"], server["containers"][0]["securityContext"]);
+    assert_eq!(container["resources"]["limits"], json!({"cpu": "1", "memory": "512Mi"}), "quotas may ask for limits");
+}
+
+#[test]
+fn a_private_repository_is_looked_at_with_its_token() {
+    let pod = looking(&hub_plan());
+    let container = &pod["spec"]["containers"][0];
+    let expected =
+        ["inspect", "--uri", "hf://org/tiny", "--revision", "c0ffee", "--termination-log", "/dev/termination-log"];
+    assert_eq!(container["args"], json!(expected));
+    let fetch = &deployment(&hub_plan())["spec"]["template"]["spec"]["initContainers"][0];
+    assert_eq!(container["env"], fetch["env"], "as the container that fetches");
+    assert!(pod["spec"].get("volumes").is_none() && pod["spec"].get("affinity").is_none());
+}
+
+#[test]
+fn the_name_of_a_looking_pod_tells_its_content() {
+    let name = |plan: &Plan| looking(plan)["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(name(&plan()), name(&Plan { replicas: 7, max_tokens: None, ..plan() }));
+    assert_ne!(name(&plan()), name(&Plan { source: source("pvc://weights/other"), ..plan() }));
+    assert!(name(&plan()).starts_with("tiny-inspect-"));
+    let pod = PodSettings { priority_class_name: Some("high".to_owned()), ..PodSettings::default() };
+    assert_ne!(name(&plan()), name(&Plan { pod, ..plan() }));
 }

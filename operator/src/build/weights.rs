@@ -77,7 +77,7 @@ pub(super) fn init_containers(plan: &Plan) -> Option<Vec<Container>> {
 
 /// The variables of the person, and what they do not set of ours. The token comes as a variable: a Secret that is
 /// missing is then told by the kubelet, and no file of it lies in the pod.
-fn environment(given: &[EnvVar], endpoint: Option<&str>, token: Option<&SecretKey>) -> Option<Vec<EnvVar>> {
+pub(super) fn environment(given: &[EnvVar], endpoint: Option<&str>, token: Option<&SecretKey>) -> Option<Vec<EnvVar>> {
     let named = |name: &str| EnvVar { name: name.to_owned(), ..EnvVar::default() };
     let endpoint = endpoint.map(|url| EnvVar { value: Some(url.to_owned()), ..named(flags::HUB_ENDPOINT_VARIABLE) });
     let token = token.map(|SecretKey { name, key }| EnvVar {

@@ -87,7 +87,7 @@ where
     let events = reflector::reflector(writer, watcher::watcher(api::<K>(client, namespace), config).modify(slim));
     let triggers = triggers.clone();
     let work = forward(events, triggers, |object: &K| {
-        let model = object.labels().get(labels::MODEL)?;
+        let model = object.labels().get(labels::MODEL).or_else(|| object.labels().get(labels::INSPECTS))?;
         Some(Trigger::Model(object.namespace()?, model.clone()))
     });
     (reader, work)

@@ -18,8 +18,8 @@ fn model(spec: &Value) -> VisionModel {
 }
 
 fn published() -> Published {
-    let files = [("config.json".to_owned(), "{}".into())].into();
-    Published { name: "org/tiny".to_owned(), files, ..Published::default() }
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tiny-llava/model");
+    Published::of_folder("org/tiny", std::path::Path::new(model))
 }
 
 struct Scene {
@@ -37,7 +37,7 @@ impl Scene {
     }
 
     fn look(&self, model: &VisionModel, seconds: u64) -> Revision {
-        self.revisions.look(model, &self.status, Duration::from_secs(seconds))
+        self.revisions.look(model, &self.status, false, Duration::from_secs(seconds))
     }
 
     /// Lets the hub answer one question.
@@ -64,7 +64,7 @@ async fn a_branch_is_asked_for_once_and_then_kept_in_the_status() {
     assert_eq!(scene.status.resolved.as_ref().unwrap().source.as_deref(), Some("hf://org/tiny@main"));
     // As after a restart: nothing is remembered but the status.
     let again = Revisions::new(scene.revisions.hub.clone());
-    assert_eq!(again.look(&tiny, &scene.status, Duration::ZERO), revision);
+    assert_eq!(again.look(&tiny, &scene.status, false, Duration::ZERO), revision);
     assert_eq!(scene.server.asked().len(), 1);
 }
 
@@ -117,4 +117,67 @@ async fn a_failure_stands_while_it_is_asked_again_and_goes_with_the_answer() {
     assert_eq!(scene.look(&tiny, RETRY.as_secs()), failed, "no moment without a reason");
     scene.answered(RETRY.as_secs()).await;
     assert!(scene.look(&tiny, RETRY.as_secs()).commit().is_some());
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_is_made_of_is_asked_with_its_commit_and_kept_in_the_status() {
+    let mut scene = Scene::new().await;
+    let tiny = model(&json!({"uri": "hf://org/tiny"}));
+    let look = |scene: &Scene| scene.revisions.look(&tiny, &scene.status, true, Duration::ZERO);
+    assert_eq!(look(&scene), Revision::Asked);
+    scene.answered(0).await;
+    let known = look(&scene);
+    let inspection = known.inspection().unwrap();
+    assert!(inspection.is_exact() && inspection.revision() == known.commit(), "{inspection:?}");
+    let asked = scene.server.asked();
+    assert!(asked.iter().filter(|asked| asked.storage).all(|asked| asked.range.is_some()), "no weights: {asked:#?}");
+    // As after a restart, with what the status has.
+    known.note(&mut scene.status);
+    scene.status.checkpoint = inspect::note(&tiny, &scene.status, &inspection);
+    let again = Revisions::new(scene.revisions.hub.clone());
+    assert_eq!(again.look(&tiny, &scene.status, true, Duration::ZERO), known);
+    assert_eq!(scene.server.asked().len(), asked.len());
+    // A limit that came later asks for what is missing, at the commit that is known.
+    scene.status.checkpoint = None;
+    assert_eq!(again.look(&tiny, &scene.status, false, Duration::ZERO).commit(), known.commit());
+    assert_eq!(again.look(&tiny, &scene.status, true, Duration::ZERO), Revision::Asked);
+    assert!(lock(&again.waiting).iter().all(|question| Some(question.revision.as_str()) == known.commit()));
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_a_kind_that_is_not_served_is_told_before_any_pod_is_made() {
+    let mut other = published();
+    other.files.insert("config.json".to_owned(), r#"{"architectures": ["LlamaForCausalLM"]}"#.into());
+    let mut scene = Scene::new().await;
+    scene.server = TestHub::start(vec![other]).await;
+    let settings = Settings { endpoint: scene.server.endpoint.clone(), token: None, patience: Patience::LOOK };
+    scene.revisions = Revisions::new(Hub::new(&settings).unwrap());
+    let tiny = model(&json!({"uri": "hf://org/tiny"}));
+    scene.revisions.look(&tiny, &scene.status, true, Duration::ZERO);
+    scene.answered(0).await;
+    let failed = scene.revisions.look(&tiny, &scene.status, true, Duration::ZERO);
+    let Revision::Failed(problem) = failed else { panic!("{failed:?}") };
+    assert_eq!(problem.trouble, Trouble::UnsupportedArchitecture);
+    assert!(
+        problem.message.contains("org/tiny") && problem.message.contains("LlamaForCausalLM"),
+        "{}",
+        problem.message
+    );
+}
+
+#[tokio::test]
+async fn failures_are_asked_again_ever_more_seldom() {
+    let scene = Scene::new().await;
+    scene.server.fail("/revision/", vec![Fault::Status(404, None); 99]);
+    let tiny = model(&json!({"uri": "hf://org/tiny"}));
+    let mut now = 0;
+    scene.look(&tiny, now);
+    for pause in [20, 40, 80, 80] {
+        scene.answered(now).await;
+        scene.look(&tiny, now + pause - 1);
+        assert!(lock(&scene.revisions.waiting).is_empty(), "not before {pause} s have passed");
+        now += pause;
+        scene.look(&tiny, now);
+        assert_eq!(lock(&scene.revisions.waiting).len(), 1);
+    }
 }

@@ -12,10 +12,13 @@ use vlm_contract::{
     diagnosis::{Cause, Diagnosis},
     uri::ModelUri,
 };
-use vlm_crds::status::{Failure, reasons::Trouble};
+use vlm_crds::{
+    VisionModel,
+    status::{Failure, reasons::Trouble},
+};
 
-use super::{Counts, Facts, conditions::shorten};
-use crate::build::labels;
+use super::{Counts, Facts, conditions::shorten, placement};
+use crate::{build::labels, observe::Observed};
 
 /// Longest text of a problem; the definition admits twice as much.
 const MESSAGE_MAX: usize = 1000;
@@ -77,11 +80,11 @@ impl Problem {
 pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     let (deployment, template) = match facts.applied {
         Ok(applied) => applied,
-        Err(problem) => return vec![problem.clone()],
+        Err(problem) => return problem.cloned().into_iter().collect(),
     };
     let mut problems = Vec::new();
-    if !facts.observed.claim_exists && facts.scale.desired > 0 {
-        problems.extend(missing_claim(facts));
+    if facts.scale.desired > 0 {
+        problems.extend(missing_claim(facts.model, facts.observed));
     }
     // Records of what went wrong stay: of pods that ended, of ReplicaSets that could not create any.
     // Once all replicas answer, they are only that.
@@ -100,15 +103,21 @@ pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     if !complete {
         problems.extend(refused_pods(deployment, current.len(), counts));
     }
-    problems.extend(current.into_iter().filter_map(|pod| of_pod(pod)));
+    let nodes = facts.observed.nodes.as_deref();
+    let explained = |problem| match facts.gpu {
+        Some(gpu) => placement::explain(problem, gpu, nodes),
+        None => problem,
+    };
+    problems.extend(current.into_iter().filter_map(|pod| of_pod(pod)).map(explained));
     problems.sort_by(|a, b| (a.trouble, &a.pod).cmp(&(b.trouble, &b.pod)));
     problems
 }
 
-fn missing_claim(facts: &Facts<'_>) -> Option<Problem> {
-    let uri = ModelUri::from_str(&facts.model.spec.model.uri).ok()?;
-    let claim = uri.claim()?;
-    let namespace = facts.model.namespace().unwrap_or_default();
+/// The claim of the weights, where there is none.
+pub(crate) fn missing_claim(model: &VisionModel, observed: &Observed) -> Option<Problem> {
+    let uri = ModelUri::from_str(&model.spec.model.uri).ok()?;
+    let claim = uri.claim().filter(|_| !observed.claim_exists)?;
+    let namespace = model.namespace().unwrap_or_default();
     Some(Problem::new(
         Trouble::VolumeNotFound,
         format!(
@@ -132,8 +141,12 @@ fn refused_pods(deployment: &Deployment, pods: usize, counts: &Counts) -> Option
     if older || i32::try_from(pods).is_ok_and(|pods| pods >= counts.desired) {
         return None;
     }
+    Some(refused(failure.message.as_deref().unwrap_or_default()))
+}
+
+/// A pod that the API server does not take, with what it says.
+pub(crate) fn refused(message: &str) -> Problem {
     // Before it stands the made-up name of a pod that never was, another one at each attempt.
-    let message = failure.message.as_deref().unwrap_or_default();
     let message = message.split_once("is forbidden: ").map_or(message, |(_, rest)| rest);
     let trouble = if message.contains("exceeded quota") {
         Trouble::QuotaExceeded
@@ -142,12 +155,22 @@ fn refused_pods(deployment: &Deployment, pods: usize, counts: &Counts) -> Option
     } else {
         Trouble::PodRefused
     };
-    Some(Problem::new(trouble, shorten(message, MESSAGE_MAX)))
+    Problem::new(trouble, shorten(message, MESSAGE_MAX))
 }
 
 /// The pod has ended for good: a node evicted or refused it.
-fn is_over(pod: &Pod) -> bool {
+pub(crate) fn is_over(pod: &Pod) -> bool {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed")
+}
+
+/// What ails a pod that looks at a checkpoint. Between two attempts it is what ailed the last: such a container counts
+/// as ready as soon as it runs.
+pub(crate) fn of_inspection(pod: &Pod) -> Option<Problem> {
+    let mut pod = pod.clone();
+    for container in pod.status.iter_mut().flat_map(|status| status.container_statuses.iter_mut().flatten()) {
+        container.ready = false;
+    }
+    of_pod(&pod)
 }
 
 fn of_pod(pod: &Pod) -> Option<Problem> {

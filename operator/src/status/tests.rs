@@ -13,6 +13,8 @@ use crate::autoscaler::table::{AutoView, Seen};
 
 mod deadline;
 mod failing;
+mod fitting;
+mod on_gpus;
 mod probes;
 mod transitions;
 
@@ -25,6 +27,10 @@ struct Scene {
     deployment: Deployment,
     template: String,
     refused: Option<Problem>,
+    /// The checkpoint is still being looked at.
+    looking: bool,
+    fitted: Option<Fitted>,
+    gpu: Option<Gpu>,
     scale: View,
     status: VisionModelStatus,
     remembered: Remembered,
@@ -45,6 +51,9 @@ impl Scene {
             deployment: Deployment::default(),
             template: TEMPLATE.to_owned(),
             refused: None,
+            looking: false,
+            fitted: None,
+            gpu: None,
             scale: View { desired, reason: "Initial".to_owned(), history: Vec::new(), auto: None },
             status: VisionModelStatus::default(),
             remembered: Remembered::default(),
@@ -96,12 +105,17 @@ impl Scene {
                 previous: &self.status,
                 observed: &self.observed,
                 applied: match &self.refused {
-                    Some(problem) => Err(problem),
+                    Some(problem) => Err(Some(problem)),
+                    None if self.looking => Err(None),
                     None => Ok((&self.deployment, &self.template)),
                 },
+                inspection: None,
+                fitted: self.fitted.as_ref(),
+                gpu: self.gpu.as_ref(),
                 scale: &self.scale,
                 settings: &Settings {
                     runtime_image: "i".to_owned(),
+                    runtime_cuda_image: "cuda".to_owned(),
                     image_pull_policy: "Always".to_owned(),
                     hub_endpoint: None,
                 },

@@ -54,7 +54,7 @@ pub(super) fn judge(
     }
     let (stalled, look_again) = stalls(facts, counts, worst);
     let deadline = facts.model.spec.progress_deadline_seconds();
-    (missing(counts, worst, was_ready, stalled.then_some(deadline)), look_again)
+    (missing(facts, counts, worst, was_ready, stalled.then_some(deadline)), look_again)
 }
 
 /// This template was ready before; after a restart of the operator, as far as the status tells.
@@ -117,10 +117,20 @@ fn working(counts: &Counts, worst: Option<&Problem>) -> Verdict {
 }
 
 /// Not ready; `stalled` has the deadline when only a person can go on.
-fn missing(counts: &Counts, worst: Option<&Problem>, was_ready: bool, stalled: Option<i32>) -> Verdict {
+fn missing(
+    facts: &Facts<'_>,
+    counts: &Counts,
+    worst: Option<&Problem>,
+    was_ready: bool,
+    stalled: Option<i32>,
+) -> Verdict {
     let progress = format!("{} of {} replicas answer", counts.ready, counts.desired);
     let (reason, message) = match worst {
         Some(problem) => (problem.trouble.reason(), problem.describe()),
+        None if facts.applied.is_err() => (
+            reasons::INSPECTING,
+            "the checkpoint is looked at, to tell whether it fits before pods are made".to_owned(),
+        ),
         None => match stalled {
             Some(deadline) => (
                 Trouble::RolloutStuck.reason(),
@@ -149,7 +159,11 @@ fn stalls(facts: &Facts<'_>, counts: &Counts, worst: Option<&Problem>) -> (bool,
         Some(Stalls::AfterDeadline) => true,
         None => false,
     };
-    let Ok((deployment, _)) = facts.applied else { return (false, None) };
+    let Ok((deployment, _)) = facts.applied else {
+        // There is no rollout whose time Kubernetes would keep.
+        let left = deadline_left(facts, facts.now).filter(|_| overdue);
+        return (overdue && left.is_none(), left);
+    };
     if !counts.seen {
         // What the Deployment says is about its former self: a new spec starts with the full deadline.
         return (false, None);

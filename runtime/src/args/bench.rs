@@ -1,4 +1,4 @@
-//! Flags of `bench`: what is measured, with which requests.
+//! Flags of `bench`: what is measured, with which requests; and which of them contradict each other.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,9 @@ use super::ModelArgs;
 /// Flags of `bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// Directory of the checkpoint. The bandwidth alone is measured without one.
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the checkpoint; with --dummy-weights also a file like config.json. The bandwidth alone is measured
+    /// without one.
+    #[arg(long, value_name = "DIR|FILE")]
     pub model: Option<PathBuf>,
     /// Draw the weights at random where they are computed with: the checkpoint's directory needs config.json alone.
     #[arg(long)]
@@ -18,9 +19,10 @@ pub struct BenchArgs {
     /// What is measured.
     #[arg(long, value_name = "MODE", default_value = "latency")]
     pub mode: BenchMode,
-    /// Sequences computed at the same time.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub batch: u32,
+    /// Sequences computed at the same time; several, such as 1,8,32, are measured one after another.
+    #[arg(long, value_name = "N", default_value = "1", value_delimiter = ',', num_args = 1,
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Vec<u32>,
     /// Tokens of text in each prompt; those of pictures come on top.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub prompt_tokens: u32,
@@ -31,12 +33,12 @@ pub struct BenchArgs {
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "672x672", value_parser = size)]
     pub image_size: (u32, u32),
     /// Show all requests the same pictures, so that they are found again; every picture is another unless said.
-    #[arg(long)]
+    #[arg(long, alias = "same-image")]
     pub same_images: bool,
     /// Tokens of each answer.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..))]
     pub output_tokens: u32,
-    /// Requests in all. Default: five batches, or eight where they are not sent as batches.
+    /// Requests in all, for each batch. Default: five batches, or eight where they are not sent as batches.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests: Option<u32>,
     /// Requests a second, at random moments (Poisson), for serving. Default: the next when one is answered.
@@ -45,7 +47,7 @@ pub struct BenchArgs {
     /// Of prompts and moments: same seed, same ones.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Most bytes of the KV cache. Default: room for the whole batch.
+    /// Most bytes of the KV cache. Default: room for the largest batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub kv_bytes: Option<u64>,
     /// File that receives the results as JSON, beside the table on standard output.
@@ -63,7 +65,7 @@ pub enum BenchMode {
     Bandwidth,
     /// One batch after another, each sent at once: the first token, then the tokens of the whole batch.
     Latency,
-    /// All requests at once, as many computed together as the batch has.
+    /// As many sequences as the batch has, all the time, prompts and pictures included.
     Throughput,
     /// As many clients as the batch has, each waiting for its answer; or random moments.
     Serving,
@@ -82,10 +84,57 @@ impl BenchMode {
 }
 
 impl BenchArgs {
-    /// Requests in all.
-    pub fn requests(&self) -> usize {
+    /// Requests of a measurement of `batch`.
+    pub fn requests(&self, batch: usize) -> usize {
         let batches = if self.mode == BenchMode::Latency { 5 } else { 8 };
-        self.requests.unwrap_or(batches * self.batch) as usize
+        self.requests.map_or(batches * batch, |requests| requests as usize)
+    }
+
+    /// The largest batch.
+    pub fn largest_batch(&self) -> usize {
+        self.batch.iter().max().map_or(1, |batch| *batch as usize)
+    }
+
+    /// What is wrong with flags that are right each for itself.
+    ///
+    /// # Errors
+    /// A sentence without full stop that names the flags and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        let mode = self.mode.name();
+        if self.mode == BenchMode::Bandwidth {
+            return Ok(());
+        }
+        if self.model.is_none() {
+            return Err(format!("--model is missing, and --mode {mode} measures a model; name one or bandwidth"));
+        }
+        if self.request_rate.is_some() && self.mode != BenchMode::Serving {
+            return Err(format!("--request-rate is for --mode serving, not for {mode}; leave one of them out"));
+        }
+        if self.request_rate.is_some() && self.batch.len() != 1 {
+            return Err(format!(
+                "--request-rate takes one --batch, not {}; measure one after another",
+                self.batch.len()
+            ));
+        }
+        if self.same_images && self.images == 0 {
+            return Err("--same-images shows pictures, but --images is 0; leave one of them out".to_owned());
+        }
+        if self.dummy_weights && self.how.vision_tower.is_some() {
+            return Err(
+                "--vision-tower names weights, but --dummy-weights reads none; leave one of them out".to_owned()
+            );
+        }
+        let broken = |batch: &&u32| !self.requests.unwrap_or(**batch).is_multiple_of(**batch);
+        if self.mode == BenchMode::Latency
+            && let Some(batch) = self.batch.iter().find(broken)
+        {
+            let requests = self.requests.unwrap_or_default();
+            return Err(format!(
+                "--requests {requests} is no multiple of --batch {batch}, and --mode latency sends whole batches; \
+                 make it one"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -98,4 +147,81 @@ fn size(text: &str) -> Result<(u32, u32), String> {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| (1e-3..=1e6).contains(rate));
     rate.ok_or_else(|| "a rate is a number of requests a second from 0.001 to 1000000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args::{Command, NoCommand, parse};
+
+    fn line(words: &[&str]) -> Vec<OsString> {
+        ["vlm-runtime", "bench"].iter().chain(words).map(OsString::from).collect()
+    }
+
+    fn bench(words: &[&str]) -> BenchArgs {
+        match parse(&line(words)).unwrap().command {
+            Command::Bench(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wrong(words: &[&str]) -> String {
+        match parse(&line(words)) {
+            Err(NoCommand::Wrong(sentence)) => sentence,
+            Err(NoCommand::Text(text)) => panic!("{text}"),
+            Ok(_) => bench(words).check().unwrap_err(),
+        }
+    }
+
+    #[test]
+    fn a_measurement_has_as_many_requests_as_its_mode_needs() {
+        let model = ["--model", "x"];
+        assert_eq!(bench(&[&model[..], &["--batch", "4"]].concat()).requests(4), 20);
+        assert_eq!(bench(&[&model[..], &["--mode", "serving"]].concat()).requests(4), 32);
+        let several = bench(&["--model", "x", "--batch", "1,8,2", "--requests", "16", "--image-size", "896x448"]);
+        assert_eq!((&several.batch[..], several.largest_batch()), (&[1, 8, 2][..], 8));
+        assert_eq!((several.requests(8), several.image_size, several.check()), (16, (896, 448), Ok(())));
+    }
+
+    #[test]
+    fn each_wrong_flag_is_named_with_its_limit() {
+        let cases: [(&[&str], &[&str]); 10] = [
+            (&["--batch", "0"], &["--batch", "1..=4096"]),
+            (&["--batch", "1,5000"], &["--batch", "5000", "1..=4096"]),
+            (&["--batch", "1,,2"], &["--batch"]),
+            (&["--images", "65"], &["--images", "0..=64"]),
+            (&["--image-size", "896"], &["--image-size", "WIDTHxHEIGHT", "8192"]),
+            (&["--image-size", "0x9"], &["--image-size", "from 1 to 8192"]),
+            (&["--output-tokens", "1"], &["--output-tokens", "2.."]),
+            (&["--request-rate", "nan"], &["--request-rate", "0.001"]),
+            (&["--requests", "0"], &["--requests", "1..=1000000"]),
+            (&["--mode", "speed"], &["--mode", "bandwidth, latency, throughput, serving"]),
+        ];
+        for (words, says) in cases {
+            let sentence = wrong(words);
+            assert!(says.iter().all(|word| sentence.contains(word)), "{words:?}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_named() {
+        let cases: [(&[&str], &[&str]); 6] = [
+            (&[], &["--model", "latency"]),
+            (&["--model", "x", "--request-rate", "2"], &["--request-rate", "--mode serving", "latency"]),
+            (
+                &["--model", "x", "--mode", "serving", "--request-rate", "2", "--batch", "1,2"],
+                &["--request-rate", "--batch"],
+            ),
+            (&["--model", "x", "--same-images", "--images", "0"], &["--same-images", "--images"]),
+            (&["--model", "x", "--dummy-weights", "--vision-tower", "y"], &["--vision-tower", "--dummy-weights"]),
+            (&["--model", "x", "--requests", "12", "--batch", "4,8"], &["--requests 12", "--batch 8"]),
+        ];
+        for (words, says) in cases {
+            let sentence = wrong(words);
+            assert!(says.iter().all(|word| sentence.contains(word)), "{words:?}: {sentence}");
+        }
+        assert_eq!(bench(&["--mode", "bandwidth"]).check(), Ok(()));
+    }
 }

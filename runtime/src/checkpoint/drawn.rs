@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Result, Tensor};
 use vlm_catalog::architecture::{ModelConfig, Tower};
 
-use super::{Checkpoint, CheckpointError, Layout, Weights};
+use super::{CONFIG, Checkpoint, CheckpointError, Layout, Weights};
 
 /// Standard deviation of linear layers' weights, as those of decoders are set before training.
 const SPREAD: f64 = 0.02;
@@ -30,13 +30,15 @@ impl Drawn {
 }
 
 impl Checkpoint {
-    /// A model of the description in `dir`, which holds `config.json` and need hold nothing else, with weights that
-    /// are drawn in the memory of `device`.
+    /// A model of the description at `path`, a file or the `config.json` of a directory that need hold nothing else, with
+    /// weights that are drawn in the memory of `device`.
     ///
     /// # Errors
     /// A description that is missing, malformed or of a model that is not served.
-    pub fn drawn(dir: &Path, device: &Device) -> std::result::Result<Self, CheckpointError> {
-        let (_, config) = Self::describe(dir)?;
+    pub fn drawn(path: &Path, device: &Device) -> std::result::Result<Self, CheckpointError> {
+        let file = if path.is_dir() { path.join(CONFIG) } else { path.to_owned() };
+        let (_, config) = Self::describe(&file)?;
+        let dir = file.parent().unwrap_or(path).to_owned();
         let dtype = match config.stored_dtype.as_deref() {
             Some("float32") => DType::F32,
             Some("float16") => DType::F16,
@@ -44,7 +46,7 @@ impl Checkpoint {
         };
         let layout = Layout::probe(|name| is_there(name, &config)).ok_or(CheckpointError::UnknownLayout)?;
         let weights = Weights::drawn(Drawn { device: device.clone(), dtype });
-        Ok(Self { dir: dir.to_owned(), config, weights, layout })
+        Ok(Self { dir, config, weights, layout })
     }
 }
 
@@ -60,6 +62,7 @@ fn is_there(name: &str, config: &ModelConfig) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Preprocessing;
     use crate::models::VisionLanguage;
     use crate::precision::Precision;
     use vlm_catalog::checkpoint::{CheckpointSize, Head};
@@ -83,6 +86,21 @@ mod tests {
                 // The catalogue counts what of the tower does not run.
                 assert!(model.weights().bytes <= predicted && model.weights().bytes > predicted / 2, "{case}");
             }
+        }
+    }
+
+    #[test]
+    fn every_description_of_the_registry_is_taken_as_the_file_that_it_is() {
+        let registry = Path::new(env!("CARGO_MANIFEST_DIR")).join("../catalog/tests/models");
+        let files: Vec<_> = std::fs::read_dir(registry).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 40, "{}", files.len());
+        for file in files {
+            let checkpoint =
+                Checkpoint::drawn(&file, &Device::Cpu).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            Preprocessing::open(&checkpoint).unwrap();
+            let last = checkpoint.config().text.layers - 1;
+            let norm = checkpoint.decoder().layer(last).input_norm().unwrap();
+            assert_eq!(norm.dims(), [checkpoint.config().text.hidden_size], "{}", file.display());
         }
     }
 

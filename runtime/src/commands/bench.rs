@@ -1,16 +1,22 @@
 //! `bench`: how fast this machine runs a model, and how near that is to what its memory allows. Reads as that list;
-//! `bandwidth` measures memory, `prompts` makes requests, `load` sends them, `report` is what a person and a program read.
+//! `bandwidth` measures memory, `prompts` makes requests, `load` sends them, `figures` and `report` say what that gave,
+//! `table` shows it to people.
 
 mod bandwidth;
+mod figures;
 mod load;
 mod prompts;
 mod report;
+mod table;
 
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
 use candle_core::Device;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use super::CommandError;
 use crate::args::{BenchArgs, BenchMode};
@@ -19,102 +25,151 @@ use crate::device::{self, Demand};
 use crate::diagnose::StartError;
 use crate::engine::{ENCODER_CACHE_BYTES, Engine, EngineOptions};
 use crate::models::VisionLanguage;
+use crate::ops::{BLOCK_TOKENS, room_for};
 use crate::precision::Precision;
-use load::{Arrivals, Load};
+use load::{Arrivals, Load, Timings};
 use prompts::Prompts;
-use report::{Memory, Model, Report, Work};
+use report::{Measured, Memory, Model, Report, Run, Settings, step_bytes};
 
-/// Measures, prints a table, and writes JSON if a file was named.
+/// Measures, prints tables, and writes JSON if a file was named.
 ///
 /// # Errors
 /// A device, a checkpoint or flags that cannot be used, a request that fails, a file that cannot be written.
 pub fn run(args: &BenchArgs) -> Result<(), CommandError> {
+    args.check().map_err(StartError::Arguments)?;
+    // Nobody wants to hear of a wrong name after the measurement.
+    let file = args.json.as_deref().map(|path| create(path).map(|file| (path, file))).transpose()?;
     let device = device::open(args.how.device)?;
     progress(&format!("reading the memory of {}", device::name(&device)));
-    let mut report = Report::new(args.mode.name(), device::name(&device), bandwidth::measure(&device)?);
-    match (&args.model, args.mode) {
-        (_, BenchMode::Bandwidth) => {}
-        (Some(model), _) => measure(args, model, &device, &mut report)?,
-        (None, mode) => {
-            let sentence = format!("--model is missing; --mode {} measures a model", mode.name());
-            return Err(StartError::Arguments(sentence).into());
-        }
+    let mut report = Report::new(args.mode, device::name(&device), bandwidth::measure(&device)?);
+    if let (Some(model), false) = (&args.model, args.mode == BenchMode::Bandwidth) {
+        report.model = Some(measure(args, model, &device, report.read_bytes_per_second)?);
     }
     print!("{report}");
-    let Some(path) = &args.json else { return Ok(()) };
-    let json = serde_json::to_string_pretty(&report).map_err(|error| CommandError::write(path, &error))?;
-    std::fs::write(path, json + "\n").map_err(|error| CommandError::write(path, &error))
+    let Some((path, mut file)) = file else { return Ok(()) };
+    let json = serde_json::to_string_pretty(&report).map_err(|error| unwritten(path, &error))?;
+    writeln!(file, "{json}").map_err(|error| unwritten(path, &error))
 }
 
-fn measure(args: &BenchArgs, dir: &Path, device: &Device, report: &mut Report) -> Result<(), CommandError> {
+fn create(path: &Path) -> Result<File, CommandError> {
+    File::create(path).map_err(|error| unwritten(path, &error))
+}
+
+fn unwritten(path: &Path, reason: &impl ToString) -> CommandError {
+    let mend = "name a file that can be written with --json";
+    CommandError::Write { path: path.to_owned(), reason: reason.to_string(), mend }
+}
+
+fn measure(args: &BenchArgs, path: &Path, device: &Device, read: f64) -> Result<Measured, CommandError> {
     let checkpoint = if args.dummy_weights {
-        Checkpoint::drawn(dir, device)?
+        Checkpoint::drawn(path, device)?
     } else {
-        Checkpoint::open_with(dir, &OpenOptions { vision_tower: args.how.vision_tower.clone() })?
+        Checkpoint::open_with(path, &OpenOptions { vision_tower: args.how.vision_tower.clone() })?
     };
     let prompts = Prompts::new(&checkpoint, args)?;
+    let settings = Settings::of(args, &prompts);
     let precision = args.how.precision.on(device, checkpoint.stored());
-    let max_tokens = prompts.tokens() + args.output_tokens as usize;
-    let demand = Demand::of(&checkpoint, precision, max_tokens, args.batch as usize);
-    let kv = args.kv_bytes.unwrap_or(demand.kv);
-    device::check_memory(device, Demand { kv, ..demand })?;
-    // Those of what was measured before do not count.
+    let longest = settings.prompt_tokens + settings.output_tokens;
+    let demand = room(args, &checkpoint, precision, device, longest)?;
+    // What was taken before does not count.
     device::peak_bytes(device)?;
-    progress(&format!("loading {}", dir.display()));
+    progress(&format!("loading {}", path.display()));
     let begun = Instant::now();
-    let model = VisionLanguage::load_on(&checkpoint, max_tokens, precision, device)?;
+    let model = VisionLanguage::load_on(&checkpoint, longest, precision, device)?;
     let weights_bytes = model.weights().bytes;
-    let engine = Engine::over(model, options(args, precision, max_tokens))?;
-    let load_seconds = begun.elapsed().as_secs_f64();
-    let load = Load { engine: &engine, prompts: &prompts, output_tokens: args.output_tokens as usize };
-    let timings = send(args, &load)?;
-    let work = Work {
-        batch: args.batch as usize,
-        prompt_tokens: prompts.tokens(),
-        image_tokens: prompts.image_tokens(),
-        images: args.images as usize,
-        tiles: prompts.tiles(),
-        output_tokens: args.output_tokens as usize,
-        request_rate: args.request_rate,
-    };
+    let engine = Engine::over(model, options(args, precision, longest))?;
+    let model = Model::new(path, args.dummy_weights, precision, begun.elapsed().as_secs_f64());
+    let load = Load { engine: &engine, prompts: &prompts, output_tokens: settings.output_tokens };
+    let (mut runs, mut sent) = (Vec::new(), 0);
+    for batch in args.batch.iter().map(|batch| *batch as usize) {
+        let count = args.requests(batch);
+        let timings = send(args, &load, batch, sent..sent + batch + count)?;
+        sent += batch + count;
+        let run = Run::of(batch, &settings, &timings);
+        let run = if args.mode == BenchMode::Latency { run.with_decode(&timings) } else { run };
+        let context = settings.prompt_tokens + settings.output_tokens / 2;
+        let bytes = step_bytes(checkpoint.config(), precision, batch, context);
+        // At random moments nobody knows how many are computed together.
+        runs.push(if args.request_rate.is_none() { run.with_limit(bytes, read) } else { run });
+    }
     let peak_bytes = device::peak_bytes(device)?;
-    let memory = Memory { weights_bytes, predicted_weights_bytes: demand.weights, kv_bytes: kv, peak_bytes };
-    let model = Model { config: checkpoint.config(), dir, precision, dummy_weights: args.dummy_weights };
-    report.add(&model, load_seconds, memory, work, &timings);
-    Ok(())
+    let Demand { weights: predicted_weights_bytes, kv: kv_bytes, .. } = demand;
+    let memory = Memory { weights_bytes, predicted_weights_bytes, kv_bytes, peak_bytes };
+    Ok(Measured { model, memory, settings, runs })
+}
+
+/// What the model will take, if the model can be so long and there is so much.
+fn room(
+    args: &BenchArgs,
+    checkpoint: &Checkpoint,
+    precision: Precision,
+    device: &Device,
+    longest: usize,
+) -> Result<Demand, StartError> {
+    let (text, output, batch) = (&checkpoint.config().text, args.output_tokens as usize, args.largest_batch());
+    if longest > text.max_positions {
+        return Err(StartError::Arguments(format!(
+            "{} tokens of a prompt with its pictures (--prompt-tokens, --images, --image-size) and {output} of an answer \
+             (--output-tokens) are more than the model's {} positions; lower one of them",
+            longest - output,
+            text.max_positions
+        )));
+    }
+    let block = text.kv_bytes_per_token(precision.dtype.size_in_bytes()).saturating_mul(BLOCK_TOKENS as u64);
+    let needed = block.saturating_mul(room_for(batch, longest) as u64);
+    let kv = args.kv_bytes.unwrap_or(needed);
+    // Serving goes on with less: sequences wait, or are read again.
+    if kv < needed && args.mode != BenchMode::Serving {
+        return Err(StartError::Arguments(format!(
+            "--kv-bytes {kv} does not hold --batch {batch} sequences of {longest} tokens, which take {needed}; raise the \
+             one or lower the other"
+        )));
+    }
+    let demand = Demand { kv, ..Demand::of(checkpoint, precision, longest, batch) };
+    device::check_memory(device, demand)?;
+    if device.is_cpu() {
+        device::check_host_memory(demand)?;
+    }
+    Ok(demand)
 }
 
 fn options(args: &BenchArgs, precision: Precision, max_tokens: usize) -> EngineOptions {
+    let batch = args.largest_batch();
     EngineOptions {
         max_tokens,
-        max_concurrency: args.batch as usize,
-        max_queue: args.requests() + args.batch as usize,
+        max_concurrency: batch,
+        // As a server has it.
+        max_queue: (8 * batch).max(64),
         kv_bytes: args.kv_bytes,
         encoder_cache_bytes: ENCODER_CACHE_BYTES,
         precision,
     }
 }
 
-/// Sends the requests twice, the first time a few for kernels and buffers that are made on their first use.
-fn send(args: &BenchArgs, load: &Load<'_>) -> Result<load::Timings, CommandError> {
-    let runtime = Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|source| StartError::System { what: "the async runtime", source })?;
-    let (batch, requests) = (args.batch as usize, args.requests());
+/// Sends the requests of some numbers, the first `batch` of them for kernels and buffers that are made on their first
+/// use: they do not count.
+fn send(args: &BenchArgs, load: &Load<'_>, batch: usize, requests: Range<usize>) -> Result<Timings, CommandError> {
+    let runtime = async_runtime()?;
+    let (first, count) = (requests.start + batch, requests.len() - batch);
     let arrivals = match (args.mode, args.request_rate) {
         (BenchMode::Latency | BenchMode::Bandwidth, _) => Arrivals::Batches(batch),
-        (BenchMode::Throughput, _) => Arrivals::AtOnce,
-        (BenchMode::Serving, None) => Arrivals::Clients(batch),
+        (BenchMode::Throughput, _) | (BenchMode::Serving, None) => Arrivals::Clients(batch),
         (BenchMode::Serving, Some(rate)) => Arrivals::Random { rate, seed: args.seed },
     };
-    progress("warming up");
-    runtime.block_on(load.run(requests..requests + batch, Arrivals::AtOnce, &|_| {}))?;
-    let step = requests.div_ceil(10).max(1);
+    progress(&format!("batch {batch}: warming up"));
+    load.run(&runtime, requests.start..first, Arrivals::Batches(batch), &|_| {})?;
+    let step = count.div_ceil(10).max(1);
     let shown = |done: usize| {
-        if done.is_multiple_of(step) || done == requests {
-            progress(&format!("{done} of {requests} requests answered"));
+        if done.is_multiple_of(step) || done == count {
+            progress(&format!("batch {batch}: {done} of {count} requests answered"));
         }
     };
-    runtime.block_on(load.run(0..requests, arrivals, &shown))
+    load.run(&runtime, first..requests.end, arrivals, &shown)
+}
+
+fn async_runtime() -> Result<Runtime, StartError> {
+    let runtime = Builder::new_current_thread().enable_time().build();
+    runtime.map_err(|source| StartError::System { what: "the async runtime", source })
 }
 
 /// What a person who waits sees, beside the results.

@@ -75,12 +75,14 @@ pub enum CommandError {
     #[error("stopped by a signal; the next call goes on from here")]
     Stopped,
     /// A result cannot be written.
-    #[error("cannot write {}: {reason}; name a directory that can be written with --out", path.display())]
+    #[error("cannot write {}: {reason}; {mend}", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
         reason: String,
+        /// What to do.
+        mend: &'static str,
     },
 }
 
@@ -107,7 +109,8 @@ impl CommandError {
     }
 
     pub(super) fn write(path: &Path, reason: &impl ToString) -> Self {
-        Self::Write { path: path.to_owned(), reason: reason.to_string() }
+        let mend = "name a directory that can be written with --out";
+        Self::Write { path: path.to_owned(), reason: reason.to_string(), mend }
     }
 }
 

@@ -1,22 +1,16 @@
 //! `inspect`: what has to be known of a checkpoint to tell whether it fits, as one line that a termination message
 //! can hold. Reads `config.json` and headers; no weights.
 
-use std::path::Path;
-
 use tokio::runtime::Builder;
-use vlm_catalog::architecture::describe;
 use vlm_catalog::architecture::raw::RawConfig;
-use vlm_catalog::inspection::{Inspection, StoredTensor};
+use vlm_catalog::inspection::{Found, Inspection, InspectionError, MAX_BYTES};
 use vlm_hub::facts::{self, Facts};
-use vlm_hub::{HubError, volume};
+use vlm_hub::{HubError, needed, volume};
 
 use super::{CommandError, hub};
 use crate::args::InspectArgs;
 use crate::checkpoint::CheckpointError;
 use crate::diagnose::StartError;
-
-/// Bytes that Kubernetes keeps of a termination message.
-const MAX_BYTES: usize = 4096;
 
 /// Writes the inspection to standard output and, if named, to the termination log.
 ///
@@ -40,9 +34,9 @@ pub fn run(args: &InspectArgs) -> Result<(), CommandError> {
         }
         (None, None) => return Err(StartError::Arguments("either --uri or --model is needed".to_owned()).into()),
     };
-    let line = serde_json::to_string(&inspect(&facts)?).map_err(|e| too_much(&e))?;
+    let line = serde_json::to_string(&inspect(&facts)?).map_err(|e| malformed(&e))?;
     if line.len() > MAX_BYTES {
-        return Err(too_much(&format!("its description has {} bytes, more than {MAX_BYTES}", line.len())));
+        return Err(malformed(&format!("its description has {} bytes, more than {MAX_BYTES}", line.len())));
     }
     println!("{line}");
     if let Some(path) = &args.termination_log {
@@ -52,17 +46,16 @@ pub fn run(args: &InspectArgs) -> Result<(), CommandError> {
 }
 
 fn inspect(facts: &Facts) -> Result<Inspection, CommandError> {
-    let malformed = |e: &dyn std::fmt::Display| CheckpointError::json(Path::new("config.json"), &e);
-    let mut json = serde_json::Deserializer::from_slice(&facts.config);
-    let raw: RawConfig = serde_path_to_error::deserialize(&mut json).map_err(|e| malformed(&e))?;
-    let config = describe(&raw).map_err(CheckpointError::from)?;
-    let tensors = facts.tensors.as_ref().map(|tensors| {
-        tensors.iter().map(|t| StoredTensor { name: &t.name, axes: t.shape.len(), bytes: t.bytes.len() as u64 })
-    });
-    Ok(Inspection::new(config, facts.revision.clone(), facts.weight_bytes, tensors))
+    let raw: RawConfig = facts::parse_config(&facts.config, needed::CONFIG).map_err(StartError::from)?;
+    let found =
+        Found { revision: facts.revision.clone(), weight_bytes: Some(facts.weight_bytes), tensors: facts.shapes() };
+    Inspection::new(&raw, found).map_err(|error| match error {
+        InspectionError::Architecture(error) => CheckpointError::from(error).into(),
+        error => malformed(&error),
+    })
 }
 
-fn too_much(reason: &impl ToString) -> CommandError {
+fn malformed(reason: &impl ToString) -> CommandError {
     let file = "config.json".to_owned();
     StartError::from(HubError::Malformed { file, reason: reason.to_string() }).into()
 }

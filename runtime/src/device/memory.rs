@@ -1,12 +1,16 @@
-//! Whether a model fits into a GPU's memory, from its description: asked before the first tensor is read.
+//! Whether a model fits into a GPU's memory, or the machine's, from its description: asked before the first tensor is
+//! read.
 
 use candle_core::Device;
 use vlm_catalog::checkpoint::{CheckpointSize, Head};
 use vlm_catalog::quantization::Quantization;
 
-use super::DeviceError;
+use super::{DeviceError, host};
 use crate::checkpoint::Checkpoint;
 use crate::precision::Precision;
+
+const GPU: &str = "the GPU's memory";
+const HOST: &str = "this machine's memory";
 
 /// What a model will ask of a device's memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +43,10 @@ impl Demand {
         Self { weights, sequence, tokens, kv: sequence.saturating_mul(sequences as u64) }
     }
 
-    fn refusal(self, free: u64) -> Option<DeviceError> {
+    fn refusal(self, free: u64, place: &'static str) -> Option<DeviceError> {
         let Self { weights, sequence, tokens, kv } = self;
         let fits = weights.saturating_add(kv) <= free;
-        (!fits).then_some(DeviceError::Memory { weights, kv, sequence, tokens, free })
+        (!fits).then_some(DeviceError::Memory { weights, kv, sequence, tokens, free, place })
     }
 }
 
@@ -51,7 +55,16 @@ impl Demand {
 /// # Errors
 /// [`DeviceError::Memory`].
 pub fn check_memory(device: &Device, demand: Demand) -> Result<(), DeviceError> {
-    free_bytes(device)?.and_then(|free| demand.refusal(free)).map_or(Ok(()), Err)
+    free_bytes(device)?.and_then(|free| demand.refusal(free, GPU)).map_or(Ok(()), Err)
+}
+
+/// Refuses a model for which this machine has no room now, where the kernel says so. A server asks for none: a container
+/// has its limit.
+///
+/// # Errors
+/// [`DeviceError::Memory`].
+pub fn check_host_memory(demand: Demand) -> Result<(), DeviceError> {
+    host::available_bytes().and_then(|free| demand.refusal(free, HOST)).map_or(Ok(()), Err)
 }
 
 /// Most bytes of `device` that were taken at a time since the last call; `None` on a CPU.
@@ -71,7 +84,6 @@ pub fn peak_bytes(device: &Device) -> Result<Option<u64>, DeviceError> {
 /// # Errors
 /// None without CUDA.
 #[cfg(not(feature = "cuda"))]
-#[expect(clippy::unnecessary_wraps, reason = "a build with CUDA asks the driver")]
 pub fn peak_bytes(_: &Device) -> Result<Option<u64>, DeviceError> {
     Ok(None)
 }
@@ -98,9 +110,13 @@ mod tests {
 
     #[test]
     fn a_model_that_fits_to_the_byte_is_taken() {
-        assert_eq!(DEMAND.refusal(100), None);
-        let refused = DEMAND.refusal(99).unwrap();
-        assert_eq!(refused, DeviceError::Memory { weights: 70, kv: 30, sequence: 10, tokens: 5, free: 99 });
-        assert!(check_memory(&Device::Cpu, Demand { weights: u64::MAX, ..DEMAND }).is_ok());
+        assert_eq!(DEMAND.refusal(100, GPU), None);
+        let refused = DEMAND.refusal(99, GPU).unwrap();
+        assert_eq!(refused, DeviceError::Memory { weights: 70, kv: 30, sequence: 10, tokens: 5, free: 99, place: GPU });
+        let endless = Demand { weights: u64::MAX, ..DEMAND };
+        assert!(check_memory(&Device::Cpu, endless).is_ok());
+        let sentence = check_host_memory(endless).unwrap_err().to_string();
+        assert!(sentence.contains(HOST), "{sentence}");
+        assert!(check_host_memory(DEMAND).is_ok());
     }
 }

@@ -83,7 +83,7 @@ fn an_old_driver_is_named_with_what_is_needed() {
 #[test]
 fn an_old_gpu_is_named_with_what_is_needed() {
     let driver = driver(13_000, 0, (7, 5));
-    let error = fails(driver.path(), Cause::GpuNotSupported);
+    let error = fails(driver.path(), Cause::UnsupportedGpu);
     assert!(["Made Up", "7.5", "8.0"].iter().all(|part| error.contains(part)), "{error}");
 }
 

@@ -136,5 +136,5 @@ fn a_model_without_room_is_refused_before_it_is_read() {
     assert!(demand(1).weights > 0 && demand(1).kv == demand(1).sequence);
     check_memory(&gpu, demand(8)).unwrap();
     let error = check_memory(&gpu, demand(1 << 40)).unwrap_err();
-    assert_eq!(error.cause(), Cause::NotEnoughMemory);
+    assert_eq!(error.cause(), Cause::GpuOutOfMemory);
 }

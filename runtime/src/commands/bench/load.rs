@@ -1,22 +1,29 @@
-//! Sends requests to the engine in one of several orders, and notes when each of their tokens came.
+//! Sends requests to the engine in one of several orders, and notes when each of their tokens came. Prompts are made
+//! ahead on a thread of their own, so that the engine waits for none, and no more of them than are to be sent together.
 
 use std::ops::Range;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep_until;
 
 use super::prompts::Prompts;
 use crate::commands::CommandError;
-use crate::engine::{Engine, Event, Request, Sampling, uniform};
+use crate::engine::{Engine, Event, Request, Sampling, SubmitError, uniform};
+use crate::prompt::Prompt;
+
+/// Prompts that are ready where they are sent at random moments.
+const AHEAD: usize = 16;
 
 /// When requests are sent.
 #[derive(Clone, Copy, Debug)]
 pub enum Arrivals {
     /// So many at once, and the next when all of them are answered.
     Batches(usize),
-    /// All at once.
-    AtOnce,
     /// By so many clients, each of which sends its next request when it has its answer.
     Clients(usize),
     /// At random moments, a process of Poisson's, whether others are answered or not.
@@ -41,17 +48,20 @@ pub struct Load<'a> {
 /// When one request was sent and when its tokens came.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// When it was sent.
+    /// When it was sent; at random moments, when it was to be sent.
     pub sent: Instant,
     /// When each token came.
     pub tokens: Vec<Instant>,
 }
 
 /// Those of all requests, batch by batch where they were sent so.
+#[derive(Debug, Default)]
 pub struct Timings {
     /// Of each batch.
     pub batches: Vec<Vec<Timing>>,
-    /// From the first request to the last token.
+    /// Requests for which the queue had no room.
+    pub refused: usize,
+    /// In which requests were sent or answered.
     pub seconds: f64,
 }
 
@@ -60,59 +70,127 @@ impl Load<'_> {
     ///
     /// # Errors
     /// The first request that fails.
-    pub async fn run(
+    pub fn run(
         &self,
+        runtime: &Runtime,
         requests: Range<usize>,
         arrivals: Arrivals,
         answered: &dyn Fn(usize),
     ) -> Result<Timings, CommandError> {
-        let begun = Instant::now();
-        let count = requests.len();
-        let (size, together) = match arrivals {
-            Arrivals::Batches(size) => (size, size),
-            Arrivals::Clients(clients) => (count, clients),
-            Arrivals::AtOnce | Arrivals::Random { .. } => (count, count),
+        let ahead = match arrivals {
+            Arrivals::Batches(together) | Arrivals::Clients(together) => together.max(1),
+            Arrivals::Random { .. } => AHEAD,
         };
-        let moments = moments(arrivals, count);
-        let (mut batches, mut done) = (Vec::new(), 0);
-        for first in (0..count).step_by(size.max(1)) {
-            let ask = |n: usize| self.ask(requests.start + n, moments.get(n).map(|after| begun + *after));
-            let numbers = first..count.min(first + size);
-            let mut asked = stream::iter(numbers).map(ask).buffer_unordered(together.max(1));
-            let mut batch = Vec::with_capacity(size);
-            while let Some(timing) = asked.try_next().await? {
-                batch.push(timing);
-                done += 1;
-                answered(done);
-            }
-            batches.push(batch);
-        }
-        Ok(Timings { batches, seconds: begun.elapsed().as_secs_f64() })
+        let (prompts, ready) = channel(ahead);
+        thread::scope(|scope| {
+            let moments = moments(arrivals, requests.len());
+            // It ends when nobody takes prompts any more.
+            scope.spawn(move || requests.map(|n| self.prompts.nth(n)).try_for_each(|p| prompts.blocking_send(p)));
+            runtime.block_on(async {
+                match arrivals {
+                    Arrivals::Batches(size) => self.batches(size, ready, answered).await,
+                    Arrivals::Clients(clients) => self.clients(clients, ready, answered).await,
+                    Arrivals::Random { .. } => self.at(moments, ready, answered).await,
+                }
+            })
+        })
     }
 
-    async fn ask(&self, n: usize, moment: Option<Instant>) -> Result<Timing, CommandError> {
-        if let Some(moment) = moment {
-            sleep_until(moment.into()).await;
+    async fn batches(
+        &self,
+        size: usize,
+        mut ready: Receiver<Prompt>,
+        answered: &dyn Fn(usize),
+    ) -> Result<Timings, CommandError> {
+        let (mut timings, mut done) = (Timings::default(), 0);
+        loop {
+            let mut prompts = Vec::with_capacity(size);
+            while prompts.len() < size
+                && let Some(prompt) = ready.recv().await
+            {
+                prompts.push(prompt);
+            }
+            if prompts.is_empty() {
+                return Ok(timings);
+            }
+            let begun = Instant::now();
+            let batch = try_join_all(prompts.into_iter().map(|prompt| self.ask(prompt, begun))).await?;
+            timings.seconds += begun.elapsed().as_secs_f64();
+            done += batch.len();
+            timings.refused += batch.iter().filter(|timing| timing.is_none()).count();
+            timings.batches.push(batch.into_iter().flatten().collect());
+            answered(done);
         }
-        let request = Request {
-            prompt: self.prompts.nth(n),
-            sampling: Sampling::default(),
-            max_new_tokens: self.output_tokens,
-            stop_ids: Vec::new(),
-        };
-        let sent = Instant::now();
+    }
+
+    async fn clients(
+        &self,
+        clients: usize,
+        mut ready: Receiver<Prompt>,
+        answered: &dyn Fn(usize),
+    ) -> Result<Timings, CommandError> {
+        let Some(first) = ready.recv().await else { return Ok(Timings::default()) };
+        let begun = Instant::now();
+        let next = stream::unfold(ready, |mut ready| async move { Some((ready.recv().await?, ready)) });
+        let prompts = stream::iter([first]).chain(next);
+        let answers = prompts.map(|prompt| self.ask(prompt, Instant::now())).buffer_unordered(clients.max(1));
+        gather(answers, begun, answered).await
+    }
+
+    async fn at(
+        &self,
+        moments: Vec<Duration>,
+        ready: Receiver<Prompt>,
+        answered: &dyn Fn(usize),
+    ) -> Result<Timings, CommandError> {
+        let begun = Instant::now();
+        let due = stream::unfold((ready, moments.into_iter()), |(mut ready, mut moments)| async move {
+            let moment = begun + moments.next()?;
+            sleep_until(moment.into()).await;
+            Some(((ready.recv().await?, moment), (ready, moments)))
+        });
+        let answers = due.map(|(prompt, moment)| self.ask(prompt, moment)).buffer_unordered(usize::MAX);
+        gather(answers, begun, answered).await
+    }
+
+    /// One answer; `None` where the queue has no room.
+    async fn ask(&self, prompt: Prompt, sent: Instant) -> Result<Option<Timing>, CommandError> {
+        let sampling = Sampling::default();
+        let request = Request { prompt, sampling, max_new_tokens: self.output_tokens, stop_ids: Vec::new() };
         let failed = |why: &dyn ToString| CommandError::Compute(why.to_string());
-        let mut answer = self.engine.submit(request).map_err(|error| failed(&error))?;
+        let mut answer = match self.engine.submit(request) {
+            Ok(answer) => answer,
+            Err(SubmitError::QueueFull { .. }) => return Ok(None),
+            Err(error) => return Err(failed(&error)),
+        };
         let mut tokens = Vec::with_capacity(self.output_tokens);
         loop {
             match answer.next().await {
                 Some(Event::Token { .. }) => tokens.push(Instant::now()),
-                Some(Event::Finished(_)) => return Ok(Timing { sent, tokens }),
+                Some(Event::Finished(_)) => return Ok(Some(Timing { sent, tokens })),
                 Some(Event::Failed(why)) => return Err(failed(&why)),
                 None => return Err(failed(&"the engine gave no end of an answer")),
             }
         }
     }
+}
+
+/// All answers as they come.
+async fn gather(
+    answers: impl futures::Stream<Item = Result<Option<Timing>, CommandError>>,
+    begun: Instant,
+    answered: &dyn Fn(usize),
+) -> Result<Timings, CommandError> {
+    let (mut all, mut refused) = (Vec::new(), 0);
+    let mut answers = std::pin::pin!(answers);
+    while let Some(answer) = answers.try_next().await? {
+        match answer {
+            Some(timing) => all.push(timing),
+            None => refused += 1,
+        }
+        answered(all.len() + refused);
+    }
+    Ok(Timings { batches: vec![all], refused, seconds: begun.elapsed().as_secs_f64() })
 }
 
 /// When each request is sent, where that does not depend on answers.
@@ -137,9 +215,10 @@ mod tests {
         assert!(moments.is_sorted());
         assert!((moments[9_999].as_secs_f64() - 500.0).abs() < 25.0, "{:?}", moments[9_999]);
         assert_eq!(moments, of(7));
-        assert_ne!(moments, of(8));
+        assert!(moments != of(8), "another seed gives the same moments");
         // Intervals of a process of Poisson's vary as much as they are long.
-        let gaps: Vec<f64> = moments.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
+        let at: Vec<f64> = moments.iter().map(Duration::as_secs_f64).collect();
+        let gaps: Vec<f64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let variance = gaps.iter().map(|gap| (gap - 0.05).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((variance.sqrt() - 0.05).abs() < 0.005, "{variance}");
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use image::RgbImage;
 
 use crate::args::BenchArgs;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
+use crate::diagnose::StartError;
 use crate::engine::uniform;
 use crate::image::{ImageKey, PreparedImage, Preprocessing, TileBudget};
 use crate::prompt::Prompt;
@@ -28,12 +29,12 @@ impl Prompts {
     /// For the model of `checkpoint`.
     ///
     /// # Errors
-    /// Preprocessing that is not served.
-    pub fn new(checkpoint: &Checkpoint, args: &BenchArgs) -> Result<Self, CheckpointError> {
+    /// Preprocessing that is not served, or for another model.
+    pub fn new(checkpoint: &Checkpoint, args: &BenchArgs) -> Result<Self, StartError> {
         let config = checkpoint.config();
         let mut preprocessing = Preprocessing::open(checkpoint)?;
         if let Some(aspect) = args.how.image_aspect {
-            preprocessing = preprocessing.clone().with_aspect(aspect).unwrap_or(preprocessing);
+            preprocessing = preprocessing.with_aspect(aspect).ok_or_else(crate::commands::no_aspect)?;
         }
         let (width, height) = args.image_size;
         let noise = (0..u64::from(width) * u64::from(height) * 3).map(|n| (uniform(args.seed, n) * 256.0) as u8);
@@ -83,5 +84,50 @@ impl Prompts {
             Arc::new(PreparedImage { key, ..self.picture.clone() })
         };
         Prompt { ids, image_token: self.image_token, images: (0..self.images).map(picture).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::args::{Command, parse};
+
+    fn prompts(case: &str, words: &[&str]) -> Prompts {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(case).join("config.json");
+        let line = ["vlm-runtime", "bench", "--model", "x"].iter().chain(words).map(OsString::from);
+        let Command::Bench(args) = parse(&line.collect::<Vec<_>>()).unwrap().command else { panic!() };
+        Prompts::new(&Checkpoint::drawn(&config, &Device::Cpu).unwrap(), &args).unwrap()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_prompts_and_no_two_of_them_are_alike() {
+        let of = |seed: &str| prompts("llava15_llama_hub", &["--seed", seed, "--images", "2", "--prompt-tokens", "40"]);
+        let (one, again, other) = (of("1"), of("1"), of("2"));
+        let ids = |prompts: &Prompts| (0..50).map(|n| prompts.nth(n).ids).collect::<Vec<_>>();
+        assert_eq!(ids(&one), ids(&again));
+        assert_eq!(ids(&one).iter().zip(ids(&other)).filter(|(one, other)| *one == other).count(), 0);
+        assert_eq!(ids(&one).into_iter().collect::<HashSet<_>>().len(), 50);
+        let keys: HashSet<_> = (0..50).flat_map(|n| one.nth(n).images).map(|image| image.key).collect();
+        assert_eq!(keys.len(), 100);
+        assert_eq!(one.picture.pixels, again.picture.pixels);
+        assert_ne!(one.picture.pixels, other.picture.pixels);
+    }
+
+    #[test]
+    fn the_same_pictures_come_behind_the_same_token_and_before_other_text() {
+        let prompts = prompts("internvl3_qwen2_chat", &["--same-images", "--prompt-tokens", "20"]);
+        let (a, b) = (prompts.nth(0), prompts.nth(1));
+        let begin = 1 + prompts.image_tokens();
+        assert!(a.ids[..begin] == b.ids[..begin] && a.ids[begin..] != b.ids[begin..]);
+        assert_eq!(a.images[0].key, b.images[0].key);
+        assert_eq!((a.ids.len(), a.image_tokens()), (prompts.tokens(), prompts.image_tokens()));
+        assert!(prompts.tiles() > 1);
+        assert_eq!(a.ids.iter().filter(|id| **id == a.image_token).count(), prompts.image_tokens());
     }
 }

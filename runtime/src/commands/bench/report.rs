@@ -1,51 +1,77 @@
-//! What was measured: as JSON for programs, as a table for people; and how near it is to what memory allows.
+//! What was measured, as JSON for programs: with all that is needed to measure it again, and how near it is to what
+//! memory allows.
 
-use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 use vlm_catalog::architecture::ModelConfig;
 use vlm_catalog::checkpoint::{CheckpointSize, Head, Part};
 
+use super::figures::{Decode, Quantiles, first_tokens, next_tokens};
 use super::load::{Timing, Timings};
+use super::prompts::Prompts;
+use crate::args::{BenchArgs, BenchMode};
 use crate::precision::Precision;
 
 /// All results.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    mode: &'static str,
-    device: String,
+    /// What measured.
+    pub program: Program,
+    /// In which mode.
+    pub mode: &'static str,
+    /// On what.
+    pub device: String,
+    /// Threads that compute, where a processor does.
+    pub threads: usize,
     /// What the memory was read at, in bytes a second.
-    read_bytes_per_second: f64,
+    pub read_bytes_per_second: f64,
+    /// What was measured, if not the memory alone.
     #[serde(flatten)]
-    model: Option<Measured>,
+    pub model: Option<Measured>,
+}
+
+/// The binary.
+#[derive(Debug, Serialize)]
+pub struct Program {
+    name: &'static str,
+    version: &'static str,
+    /// Commit of its source, where the build said it.
+    commit: Option<&'static str>,
+    /// Whether it can compute on GPUs.
+    cuda: bool,
 }
 
 /// What was measured of a model.
 #[derive(Debug, Serialize)]
-struct Measured {
-    model: String,
-    dummy_weights: bool,
-    dtype: &'static str,
-    quantization: &'static str,
+pub struct Measured {
+    /// The model as it is held.
+    pub model: Model,
+    /// What it takes.
+    pub memory: Memory,
+    /// What was asked of it.
+    pub settings: Settings,
+    /// The figures, one set for each batch.
+    pub runs: Vec<Run>,
+}
+
+/// The model as it is held.
+#[derive(Debug, Serialize)]
+pub struct Model {
+    /// Where it is.
+    pub path: String,
+    /// Whether its weights were drawn.
+    pub dummy_weights: bool,
+    /// Of numbers that are not quantised.
+    pub dtype: &'static str,
+    /// Of the decoder's linear layers and its head.
+    pub quantization: &'static str,
     /// From the first tensor to a warm engine.
-    load_seconds: f64,
-    memory: Memory,
-    work: Work,
-    requests: usize,
-    seconds: f64,
-    output_tokens_per_second: f64,
-    prompt_tokens_per_second: f64,
-    images_per_second: f64,
-    first_token_ms: Quantiles,
-    inter_token_ms: Quantiles,
-    /// While whole batches decoded, where they were sent so.
-    decode: Option<Decode>,
+    pub load_seconds: f64,
 }
 
 /// Bytes on the device.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "they are the keys of the JSON, which say their unit")]
 pub struct Memory {
     /// Of the weights, as they are held.
@@ -60,206 +86,158 @@ pub struct Memory {
 
 /// What was asked for.
 #[derive(Debug, Serialize)]
-pub struct Work {
-    /// Sequences at the same time.
-    pub batch: usize,
+pub struct Settings {
+    /// Of prompts and moments.
+    pub seed: u64,
     /// Tokens of a prompt, those of pictures included.
     pub prompt_tokens: usize,
     /// Those of pictures.
     pub image_tokens: usize,
     /// Pictures of a prompt.
     pub images: usize,
-    /// Their tiles.
+    /// Size of each in pixels.
+    pub image_size: String,
+    /// Tiles of all pictures of a prompt.
     pub tiles: usize,
+    /// Whether all requests have the same pictures.
+    pub same_images: bool,
     /// Tokens of an answer.
     pub output_tokens: usize,
     /// Requests a second, where they came at random moments.
     pub request_rate: Option<f64>,
+    /// The most of the KV cache, where it was said.
+    pub kv_bytes: Option<u64>,
 }
 
-/// The speed of whole batches.
-#[derive(Debug, Serialize)]
-struct Decode {
-    /// Middle of the batches.
-    tokens_per_second: f64,
-    /// What reading weights, keys and values once a step allows.
-    limit_tokens_per_second: f64,
-    percent_of_limit: f64,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Quantiles {
-    p50: f64,
-    p95: f64,
-    p99: f64,
-}
-
-/// What was measured.
-pub struct Model<'a> {
-    /// What it is.
-    pub config: &'a ModelConfig,
-    /// Where it is.
-    pub dir: &'a Path,
-    /// How it is held.
-    pub precision: Precision,
-    /// Whether its weights were drawn.
-    pub dummy_weights: bool,
-}
-
-impl Model<'_> {
-    /// Bytes that a step reads to decode `batch` sequences of `context` tokens: the decoder, its head, all keys and
-    /// values.
-    fn step_bytes(&self, batch: usize, context: usize) -> u64 {
-        let (size, number) = (CheckpointSize::of(self.config, Head::Stored), self.precision.dtype.size_in_bytes());
-        let held = |part| size.held_bytes(part, self.precision.quantization, number as u64);
-        let kv = self.config.text.kv_bytes_per_token(number) * (batch * context) as u64;
-        held(Part::DecoderLinear) + held(Part::Head) + kv
+impl Settings {
+    /// Of `args`, with what they come to for this model.
+    pub fn of(args: &BenchArgs, prompts: &Prompts) -> Self {
+        Self {
+            seed: args.seed,
+            prompt_tokens: prompts.tokens(),
+            image_tokens: prompts.image_tokens(),
+            images: args.images as usize,
+            image_size: format!("{}x{}", args.image_size.0, args.image_size.1),
+            tiles: prompts.tiles(),
+            same_images: args.same_images,
+            output_tokens: args.output_tokens as usize,
+            request_rate: args.request_rate,
+            kv_bytes: args.kv_bytes,
+        }
     }
+}
+
+/// The figures of one batch.
+#[derive(Debug, Serialize)]
+pub struct Run {
+    /// Sequences at the same time.
+    pub batch: usize,
+    /// Requests that were answered.
+    pub requests: usize,
+    /// Requests for which the queue had no room.
+    pub refused: usize,
+    /// From the first request to the last token.
+    pub seconds: f64,
+    /// Tokens of all answers.
+    pub generated_tokens: usize,
+    /// Those, by the seconds.
+    pub output_tokens_per_second: f64,
+    /// Tokens of all prompts, by the seconds.
+    pub prompt_tokens_per_second: f64,
+    /// Requests, by the seconds.
+    pub requests_per_second: f64,
+    /// Pictures, by the seconds.
+    pub images_per_second: f64,
+    /// From a request to its first token.
+    pub first_token_ms: Quantiles,
+    /// From a token to the next of its answer.
+    pub inter_token_ms: Quantiles,
+    /// While whole batches decoded, where they were sent so.
+    pub decode: Option<Decode>,
+    /// What memory allows, where as many sequences as the batch has were computed.
+    pub limit: Option<Limit>,
+}
+
+/// What reading weights, keys and values once a step allows.
+#[derive(Debug, Serialize)]
+pub struct Limit {
+    /// Bytes that a step reads in the middle of the answers.
+    pub bytes_per_step: u64,
+    /// Tokens of the whole batch in a second, if reading them were all.
+    pub tokens_per_second: f64,
+    /// What was measured of it: decoding alone where that is known, else all tokens by all seconds.
+    pub percent: f64,
 }
 
 impl Report {
     /// Of a device whose memory was read at so many bytes a second.
-    pub fn new(mode: &'static str, device: String, read_bytes_per_second: f64) -> Self {
-        Self { mode, device, read_bytes_per_second, model: None }
-    }
-
-    /// Takes in what was measured of a model.
-    pub fn add(&mut self, model: &Model<'_>, load_seconds: f64, memory: Memory, work: Work, timings: &Timings) {
-        let all: Vec<&Timing> = timings.batches.iter().flatten().collect();
-        let each = |count: usize| (all.len() * count) as f64 / timings.seconds;
-        let first = all.iter().filter_map(|timing| Some(*timing.tokens.first()? - timing.sent));
-        let between = all.iter().flat_map(|timing| timing.tokens.windows(2).map(|pair| pair[1] - pair[0]));
-        let middle = work.prompt_tokens + work.output_tokens / 2;
-        let limit = work.batch as f64 * self.read_bytes_per_second / model.step_bytes(work.batch, middle) as f64;
-        let full = timings.batches.iter().filter(|batch| batch.len() == work.batch);
-        let rates: Vec<f64> =
-            if self.mode == "latency" { full.filter_map(|b| together(b)).collect() } else { Vec::new() };
-        let decode = middle_of(rates).map(|rate| Decode {
-            tokens_per_second: rate,
-            limit_tokens_per_second: limit,
-            percent_of_limit: 100.0 * rate / limit,
-        });
-        self.model = Some(Measured {
-            model: model.dir.display().to_string(),
-            dummy_weights: model.dummy_weights,
-            dtype: model.precision.dtype.as_str(),
-            quantization: model.precision.quantization.name(),
-            load_seconds,
-            memory,
-            requests: all.len(),
-            seconds: timings.seconds,
-            output_tokens_per_second: all.iter().map(|timing| timing.tokens.len()).sum::<usize>() as f64
-                / timings.seconds,
-            prompt_tokens_per_second: each(work.prompt_tokens),
-            images_per_second: each(work.images),
-            first_token_ms: Quantiles::of(first),
-            inter_token_ms: Quantiles::of(between),
-            decode,
-            work,
-        });
-    }
-}
-
-/// Tokens a second while all sequences of a batch decode: from the last first token to the first last token. `None`
-/// where there is no such time.
-fn together(batch: &[Timing]) -> Option<f64> {
-    let begin = batch.iter().filter_map(|timing| timing.tokens.first()).max()?;
-    let end = batch.iter().filter_map(|timing| timing.tokens.last()).min()?;
-    let seconds = end.checked_duration_since(*begin)?.as_secs_f64();
-    let within = |timing: &Timing| timing.tokens.iter().filter(|token| *token > begin && *token <= end).count();
-    let tokens: usize = batch.iter().map(within).sum();
-    (seconds > 0.0).then(|| tokens as f64 / seconds)
-}
-
-fn middle_of(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
-impl Quantiles {
-    /// In milliseconds; the nearest rank each.
-    fn of(times: impl Iterator<Item = Duration>) -> Self {
-        let mut times: Vec<Duration> = times.collect();
-        times.sort_unstable();
-        let rank = |share: f64| ((times.len() as f64 * share).ceil() as usize).saturating_sub(1);
-        let [p50, p95, p99] =
-            [0.50, 0.95, 0.99].map(|share| times.get(rank(share)).copied().unwrap_or_default().as_secs_f64() * 1e3);
-        Self { p50, p95, p99 }
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut row = |what: &str, value: String| writeln!(f, "| {what:<26} | {value} |");
-        row(self.mode, self.device.clone())?;
-        row("---", "---".to_owned())?;
-        row("memory read", format!("{:.1} GB/s", self.read_bytes_per_second / 1e9))?;
-        let Some(model) = &self.model else { return Ok(()) };
-        let drawn = if model.dummy_weights { ", random weights" } else { "" };
-        row("model", format!("{} ({}, {}{drawn})", model.model, model.dtype, model.quantization))?;
-        let Memory { weights_bytes, predicted_weights_bytes, kv_bytes, peak_bytes } = model.memory;
-        row(
-            "weights, and as predicted",
-            format!("{:.2} GB, {:.2} GB", giga(weights_bytes), giga(predicted_weights_bytes)),
-        )?;
-        row("KV cache", format!("{:.2} GB", giga(kv_bytes)))?;
-        if let Some(peak) = peak_bytes {
-            row("most memory taken", format!("{:.2} GB", giga(peak)))?;
-        }
-        row("load", format!("{:.2} s", model.load_seconds))?;
-        let Work { batch, prompt_tokens, image_tokens, images, tiles, output_tokens, request_rate } = &model.work;
-        let rate = request_rate.map(|rate| format!(", {rate} a second")).unwrap_or_default();
-        row("requests", format!("{} of batch {batch}{rate}, in {:.2} s", model.requests, model.seconds))?;
-        row(
-            "each",
-            format!("{prompt_tokens} tokens ({image_tokens} of {images} pictures, {tiles} tiles) + {output_tokens}"),
-        )?;
-        row("first token p50, p95, p99", model.first_token_ms.to_string())?;
-        row("next tokens p50, p95, p99", model.inter_token_ms.to_string())?;
-        row("tokens generated", format!("{:.1} a second", model.output_tokens_per_second))?;
-        row("tokens read", format!("{:.1} a second", model.prompt_tokens_per_second))?;
-        row("pictures", format!("{:.2} a second", model.images_per_second))?;
-        let Some(Decode { tokens_per_second, limit_tokens_per_second, percent_of_limit }) = model.decode else {
-            return Ok(());
+    pub fn new(mode: BenchMode, device: String, read_bytes_per_second: f64) -> Self {
+        let program = Program {
+            name: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
+            commit: option_env!("VLM_COMMIT").filter(|commit| !commit.is_empty()),
+            cuda: cfg!(feature = "cuda"),
         };
-        let limit = format!("{percent_of_limit:.1} % of the {limit_tokens_per_second:.1} that memory allows");
-        row("decoding as a whole batch", format!("{tokens_per_second:.1} tokens a second, {limit}"))
+        let threads = rayon::current_num_threads();
+        Self { program, mode: mode.name(), device, threads, read_bytes_per_second, model: None }
     }
 }
 
-impl fmt::Display for Quantiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2}, {:.2}, {:.2} ms", self.p50, self.p95, self.p99)
+impl Model {
+    /// Of the model in `path`.
+    pub fn new(path: &Path, dummy_weights: bool, precision: Precision, load_seconds: f64) -> Self {
+        Self {
+            path: path.display().to_string(),
+            dummy_weights,
+            dtype: precision.dtype.as_str(),
+            quantization: precision.quantization.name(),
+            load_seconds,
+        }
     }
 }
 
-fn giga(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
+impl Run {
+    /// The figures of what a batch gave.
+    pub fn of(batch: usize, settings: &Settings, timings: &Timings) -> Self {
+        let all = || timings.batches.iter().flatten();
+        let (requests, seconds) = (all().count(), timings.seconds);
+        let generated_tokens = all().map(|timing: &Timing| timing.tokens.len()).sum();
+        let each = |count: usize| count as f64 / seconds;
+        Self {
+            batch,
+            requests,
+            refused: timings.refused,
+            seconds,
+            generated_tokens,
+            output_tokens_per_second: each(generated_tokens),
+            prompt_tokens_per_second: each(requests * settings.prompt_tokens),
+            requests_per_second: each(requests),
+            images_per_second: each(requests * settings.images),
+            first_token_ms: first_tokens(all()),
+            inter_token_ms: next_tokens(all()),
+            decode: None,
+            limit: None,
+        }
+    }
+
+    /// With the speed of whole batches.
+    pub fn with_decode(self, timings: &Timings) -> Self {
+        Self { decode: Decode::of(&timings.batches, self.batch), ..self }
+    }
+
+    /// With what reading `bytes_per_step` at `read_bytes_per_second` allows.
+    pub fn with_limit(self, bytes_per_step: u64, read_bytes_per_second: f64) -> Self {
+        let tokens_per_second = self.batch as f64 * read_bytes_per_second / bytes_per_step as f64;
+        let measured = self.decode.map_or(self.output_tokens_per_second, |decode| decode.tokens_per_second);
+        let percent = 100.0 * measured / tokens_per_second;
+        Self { limit: Some(Limit { bytes_per_step, tokens_per_second, percent }), ..self }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    fn timing(start: Instant, tokens: &[u64]) -> Timing {
-        Timing { sent: start, tokens: tokens.iter().map(|ms| start + Duration::from_millis(*ms)).collect() }
-    }
-
-    #[test]
-    fn only_the_time_in_which_all_decode_counts() {
-        let start = Instant::now();
-        // The second begins at 30 ms, the first ends at 70: tokens at 40 to 70 of both.
-        let batch = [timing(start, &[10, 20, 30, 40, 50, 60, 70]), timing(start, &[30, 40, 50, 60, 70, 80, 90])];
-        assert!((together(&batch).unwrap() - 8.0 / 0.04).abs() < 1e-6);
-        assert_eq!(together(&[timing(start, &[1, 2]), timing(start, &[3, 4])]), None);
-    }
-
-    #[test]
-    fn quantiles_are_values_that_were_measured() {
-        let quantiles = Quantiles::of((1..=100).map(Duration::from_millis));
-        assert_eq!([quantiles.p50, quantiles.p95, quantiles.p99].map(|ms| ms.round() as u32), [50, 95, 99]);
-        assert_eq!(Quantiles::of(std::iter::empty()).p99.to_bits(), 0f64.to_bits());
-    }
+/// Bytes that a step reads to decode `batch` sequences of `context` tokens: the decoder, its head, all keys and values.
+pub fn step_bytes(config: &ModelConfig, precision: Precision, batch: usize, context: usize) -> u64 {
+    let (size, number) = (CheckpointSize::of(config, Head::Stored), precision.dtype.size_in_bytes());
+    let held = |part| size.held_bytes(part, precision.quantization, number as u64);
+    let kv = config.text.kv_bytes_per_token(number) * (batch * context) as u64;
+    held(Part::DecoderLinear) + held(Part::Head) + kv
 }
