@@ -136,8 +136,9 @@ campaign: ## a long test: NAME=geometries|scheduler, or NAME=idle|many|latency|e
 	case '$(NAME)' in
 	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
 	esac
+	make --no-print-directory test-hub
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
-	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES)' KWOK=$(KWOK) $(CLUSTER_SH) run \
+	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES) $(TEST_HUB)' KWOK=$(KWOK) $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
 
 bench: ## the speed of the runtime's core on one processor core
