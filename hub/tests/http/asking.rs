@@ -114,13 +114,17 @@ async fn the_token_goes_to_the_hub_and_to_nobody_else() {
 
 #[tokio::test]
 async fn the_address_of_a_redirect_is_in_no_error() {
-    let server = TestHub::start(vec![tiny()]).await;
-    server.fail("/blobs/", vec![Fault::Cut(4); 9]);
-    let commit = tiny().commit();
-    let place = Place { repository: &name(), commit: &commit, path: "model-2.safetensors" };
-    let error = client(&server).read(place, 100_000).await.unwrap_err();
-    assert!(error.to_string().contains("model-2.safetensors"), "{error}");
-    assert!(!format!("{error} {error:?}").contains("s3cret"), "a signed address opens the file: {error}");
+    // An answer that breaks off, and a storage where nobody listens.
+    let nowhere = Fault::Redirect("http://127.0.0.1:9/blobs/x?signature=s3cret".to_owned());
+    for (path, fault) in [("/blobs/", Fault::Cut(4)), ("/resolve/", nowhere)] {
+        let server = TestHub::start(vec![tiny()]).await;
+        server.fail(path, vec![fault; 9]);
+        let commit = tiny().commit();
+        let place = Place { repository: &name(), commit: &commit, path: "model-2.safetensors" };
+        let error = client(&server).read(place, 100_000).await.unwrap_err();
+        assert!(error.to_string().contains("model-2.safetensors"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "a signed address opens the file: {error}");
+    }
 }
 
 #[tokio::test]
