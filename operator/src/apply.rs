@@ -152,9 +152,12 @@ fn is_ours(meta: &kube::core::ObjectMeta, name: &str) -> bool {
     meta.owner_references.iter().flatten().any(|owner| owner.kind == "VisionModel" && owner.name == name)
 }
 
-/// Asking again would be answered the same.
+/// Asking again would be answered the same. What a former model of the name has left is about to go: it is being
+/// terminated, or its owner cannot be changed without the right to delete it.
 fn is_refusal(status: &Status) -> bool {
-    matches!(status.code, 400 | 403 | 422) && !status.message.contains("because it is being terminated")
+    const PASSES: [&str; 2] =
+        ["because it is being terminated", "cannot set an ownerRef on a resource you can't delete"];
+    matches!(status.code, 400 | 403 | 422) && !PASSES.iter().any(|words| status.message.contains(words))
 }
 
 #[cfg(test)]
@@ -175,6 +178,17 @@ mod tests {
         assert_eq!(content(&object), before);
         object.spec.get_or_insert_default().replicas = Some(2);
         assert_ne!(content(&object), before);
+    }
+
+    #[test]
+    fn what_a_former_model_has_left_is_no_refusal() {
+        let refused = |message: &str| {
+            let message = format!("services \"tiny\" is forbidden: {message}");
+            is_refusal(&Status { code: 403, message, ..Status::default() })
+        };
+        assert!(refused("exceeded quota: none"));
+        assert!(!refused("cannot set an ownerRef on a resource you can't delete: , <nil>"));
+        assert!(!refused("unable to create new content in namespace a because it is being terminated"));
     }
 
     #[test]
