@@ -33,14 +33,14 @@ enum Campaign {
         #[arg(long, default_value_t = 300)]
         seconds: u64,
     },
-    /// From a pod's failure to the reason on its model, and from the creation of a model that is valid and impossible
-    /// to its condition, at least 100 times for each reason.
+    /// From a pod's failure to the reason on its model, at least 100 times for each reason; and from the creation of a
+    /// model that is valid and impossible to its condition, as often as a model fails for a reason.
     Latency {
         /// Models that fail at the same time.
-        #[arg(long, default_value_t = 4)]
+        #[arg(long, default_value_t = 8)]
         lanes: usize,
         /// Failures of each reason on each model.
-        #[arg(long, default_value_t = 27)]
+        #[arg(long, default_value_t = 13)]
         rounds: usize,
     },
     /// Random valid edits in sequence, the state after each held against that of a fresh object.
@@ -112,7 +112,7 @@ async fn latency(lanes: usize, rounds: usize) -> serde_json::Value {
     let samples = vlm_tests::latency::measure(&space, lanes, rounds).await;
     let failures = vlm_tests::latency::summary(&samples);
     println!("{failures:#}");
-    let samples = vlm_tests::latency::of_creation("campaign", lanes * rounds).await;
+    let samples = vlm_tests::latency::of_creation("campaign", rounds).await;
     let creations = vlm_tests::latency::summary(&samples);
     let below = |of: &serde_json::Value, what: &str, limit: f64| {
         of.as_object().unwrap().values().all(|r| r[what].as_f64().unwrap() < limit)
