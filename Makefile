@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: images-cuda clients test-hub help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
+.PHONY: images-cuda clients test-images help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -23,7 +23,8 @@ CLUSTER_SH := tests/cluster/cluster.sh
 CRD := charts/vlm-operator/templates/crd.yaml
 IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
 KWOK := $(CACHE)/tools/bin/kwok
-TEST_HUB := $(CACHE)/images/test-hub.tar
+# What the tests bring: a hub of models, and a stand-in for the model server for GPUs.
+TEST_IMAGES := $(CACHE)/images/test-hub.tar $(CACHE)/images/stand-in.tar
 PYTHON := python3
 # The runtime for GPUs: another target folder, because its binaries open libraries when they run and cannot be static.
 CUDA := $(CACHE)/cuda
@@ -122,13 +123,13 @@ clients: ## a Python environment with the official client that the tests use
 		echo "$$stamp" >$(CACHE)/python/stamp
 	fi
 
-test-hub:
-	$(CARGO) build $(ALL) --bin test-hub
-	images/build.sh test-hub
+test-images:
+	$(CARGO) build $(WITH_CLUSTER) --bin test-hub --bin stand-in
+	images/build.sh test-hub stand-in
 
-cluster-test: clients test-hub ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
+cluster-test: clients test-images ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
 	$(CARGO) test $(WITH_CLUSTER) --test e2e --test alone --no-run
-	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES) $(TEST_HUB)' KWOK=$(KWOK)
+	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES) $(TEST_IMAGES)' KWOK=$(KWOK)
 	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
 		$(CARGO) test $(WITH_CLUSTER) --offline
 
@@ -136,9 +137,9 @@ campaign: ## a long test: NAME=geometries|scheduler, or NAME=idle|many|latency|e
 	case '$(NAME)' in
 	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
 	esac
-	make --no-print-directory test-hub
+	make --no-print-directory test-images
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign
-	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES) $(TEST_HUB)' KWOK=$(KWOK) $(CLUSTER_SH) run \
+	CLUSTER_DIR=$(CACHE)/campaign-cluster IMAGES='$(IMAGES) $(TEST_IMAGES)' KWOK=$(KWOK) $(CLUSTER_SH) run \
 		$(OURS)/campaign --seed $(or $(SEED),1) $(NAME)
 
 bench: ## the speed of the runtime's core on one processor core

@@ -1,11 +1,13 @@
 #!/bin/bash
 # Builds container images with buildah, no registry and no daemon:
 #   images/build.sh [NAME...]      operator runtime tiny-llava tiny-internvl prometheus, all by default; pause, test-hub,
-#                                  runtime-cuda (after make cuda)
+#                                  stand-in (as runtime-cuda), runtime-cuda (after make cuda)
 # Each becomes an archive in the cache, images/NAME.tar, that `cluster.sh load` or
 # `docker load` takes. One whose files did not change is left as it is.
 #   PUSH=1 IMAGE_PREFIX=REGISTRY/PATH images/build.sh
 # pushes them instead (after `buildah login REGISTRY`; PUSH_FLAGS=--tls-verify=false for plain http).
+#   BASE=REGISTRY/IMAGE images/build.sh operator runtime runtime-cuda
+# lays them on an image of yours instead of nothing, such as one that your scanner knows.
 #   ARCHITECTURES="amd64 arm64" PUSH=1 IMAGE_PREFIX=... images/build.sh operator runtime
 # pushes one name for several architectures, whose binaries have been built (stage.sh).
 set -euo pipefail
@@ -25,13 +27,20 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 store=(--root "$work/store" --runroot "$work/run" --storage-driver vfs)
 
-reference() { if [ "$1" = pause ]; then echo "$prefix/pause:1"; else echo "$prefix/vlm-$1:$version"; fi; }
+reference() {
+    case $1 in
+    pause) echo "$prefix/pause:1" ;;
+    stand-in) echo "$prefix/vlm-runtime-cuda:$version" ;;
+    *) echo "$prefix/vlm-$1:$version" ;;
+    esac
+}
 dockerfile() { case $1 in tiny-*) echo "$here/Dockerfile.weights" ;; *) echo "$here/Dockerfile.$1" ;; esac; }
 fingerprint() { # of an image's name and every file that goes into it
     echo "$1"
     cd "$work/$2"
     find . -type f -exec sha256sum {} + | LC_ALL=C sort
     sha256sum <"$(dockerfile "$2")"
+    echo "${BASE:-scratch}"
 }
 build() { # NAME
     local name=$1 image stamp
@@ -44,7 +53,8 @@ build() { # NAME
     fi
     "$here/../tests/cluster/packages.sh" buildah
     for architecture in $architectures; do
-        buildah "${store[@]}" bud --quiet --isolation chroot --timestamp 0 --platform "linux/$architecture" \
+        # shellcheck disable=SC2086 # absent, or two words
+        buildah "${store[@]}" bud ${BASE:+--build-arg BASE=$BASE} --quiet --isolation chroot --timestamp 0 --platform "linux/$architecture" \
             --file "$(dockerfile "$name")" --tag "$image" --manifest "$image-all" "$work/$name" >/dev/null
     done
     if [ -n "${PUSH:-}" ]; then

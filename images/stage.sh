@@ -61,6 +61,7 @@ runtime-cuda) # make cuda builds the binary; it opens the libraries of CUDA when
     cp -r "$cache/cuda-libraries/lib" "$to/root/usr/local/cuda/lib64"
     mkdir -p "$to/root/etc/ssl/certs"
     authorities "$to/root/etc/ssl/certs/ca-certificates.crt" ;;
+stand-in) static stand-in ;;
 test-hub) # with the tiny models, one of them for those with its token alone
     static test-hub
     mkdir -p "$to/repositories/tiny"

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{SYSTEM, await_that, condition, get, helm_install, kubectl, list};
+use vlm_tests::cluster::{SYSTEM, await_that, condition, get, helm_install, list};
+use vlm_tests::provoked::Provoked;
 use vlm_tests::space::Space;
 use vlm_tests::tools::run;
 use vlm_tests::watch::Watch;
@@ -55,20 +56,15 @@ async fn upgrading_the_operator_restarts_no_model_pod() {
     helm_install(&[]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_that_does_not_exist_is_told_and_stalls_after_the_deadline() {
-    let (space, served) = (Space::with_model("a-image").await, Space::with_model("a-image-served").await);
+    let (case, served) = (Provoked::with_model("a-image").await, Space::with_model("a-image-served").await);
     served.apply(&json!({})).unwrap();
     served.await_ready().await;
     helm_install(&["image.runtimeTag=missing"]);
-    let watch = Watch::start(&space.name, "tiny-llava").await;
-    space.apply(&json!({"rollout": {"progressDeadlineSeconds": 15}})).unwrap();
-    let seen = watch.until_ready_is("False", "ImagePullError", 0, 60).await;
-    let message = condition(&seen.object, "Ready")["message"].as_str().unwrap().to_owned();
-    for word in ["localhost/vlm-runtime:missing", "spec.pod.imagePullSecrets", "container inspect", "pod tiny-llava-"] {
-        assert!(message.contains(word), "{word:?} is missing from: {message}");
-    }
-    assert_eq!(condition(&seen.object, "Reconciling")["status"], "True");
+    let watch = &case.watch;
+    let words = ["localhost/vlm-runtime:missing", "spec.pod.imagePullSecrets", "container inspect", "pod tiny-llava-"];
+    case.fails(&json!({"rollout": {"progressDeadlineSeconds": 15}}), "ImagePullError", false, &words).await;
     let stalled = |seen: &vlm_tests::watch::Seen| condition(&seen.object, "Stalled")["status"] == "True";
     let seen = watch.until("stalled after the deadline", 0, 60, stalled).await;
     assert_eq!(condition(&seen.object, "Stalled")["reason"], "ImagePullError");
@@ -77,14 +73,6 @@ async fn an_image_that_does_not_exist_is_told_and_stalls_after_the_deadline() {
     assert_eq!(condition(&model, "Available")["status"], "True", "{model}");
     let from = watch.len();
     helm_install(&[]);
-    let seen = watch.until_ready_is("True", "", from, 90).await;
-    assert_ne!(condition(&seen.object, "Stalled")["status"], "True");
-    let events = kubectl(&["get", "events.events.k8s.io", "-n", &space.name, "-o", "json"]).unwrap();
-    let events: Value = serde_json::from_str(&events).unwrap();
-    let of_model = events["items"].as_array().unwrap().iter();
-    let told: Vec<_> =
-        of_model.filter(|e| e["reason"] == "ImagePullError" && e["regarding"]["kind"] == "VisionModel").collect();
-    assert!(told.len() == 1 && told[0]["series"].is_null(), "one Event per transition: {told:?}");
-    space.close();
+    case.recovers(from, "ImagePullError").await;
     served.close();
 }

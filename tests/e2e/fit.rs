@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use vlm_tests::cluster::{OPERATOR, SYSTEM, await_that, condition, get, kubectl, list};
 use vlm_tests::hub::{self, PUBLIC};
 use vlm_tests::idle::{Window, writes};
+use vlm_tests::provoked::Provoked;
 use vlm_tests::space::Space;
 use vlm_tests::watch::{Seen, Watch};
 
@@ -65,8 +66,8 @@ async fn none_looks(space: &Space) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_starts_no_pod_and_the_mend_serves_with_what_fits() {
-    let space = Space::with_model("t-fit-claim").await;
-    let watch = Watch::start(&space.name, "tiny-llava").await;
+    let case = Provoked::with_model("t-fit-claim").await;
+    let (space, watch) = (&case.space, &case.watch);
     space.apply(&limited("256Mi", &json!({}))).unwrap();
     let inspecting = watch.until_ready_is("False", "Inspecting", 0, 60).await;
     assert_eq!(condition(&inspecting.object, "Reconciling")["status"], "True");
@@ -74,11 +75,11 @@ async fn what_does_not_fit_starts_no_pod_and_the_mend_serves_with_what_fits() {
     println!("looked at and judged within {:?}", seen.at.duration_since(inspecting.at));
     check_unfit(&seen);
     assert!(get("deployment", "tiny-llava", &space.name).is_none() && space.pods().is_empty());
-    none_looks(&space).await;
+    none_looks(space).await;
 
     let from = watch.len();
     space.apply(&limited("1Gi", &json!({}))).unwrap();
-    let seen = watch.until_ready_is("True", "", from, 90).await;
+    let seen = case.recovered(from, "DoesNotFit").await;
     let status = &seen.object["status"];
     assert_eq!(condition(&seen.object, "FitsGPU")["reason"], "Fits");
     let resolved = &status["resolved"];
@@ -90,33 +91,33 @@ async fn what_does_not_fit_starts_no_pod_and_the_mend_serves_with_what_fits() {
     let bytes = |field: &str| status["fit"]["breakdown"][field].as_i64().unwrap();
     let left = status["fit"]["availableBytes"].as_i64().unwrap() - status["fit"]["requiredBytes"].as_i64().unwrap();
     let kv = left + bytes("kvBytes") + bytes("kvBytes") / 1024 * 32;
-    assert_eq!(flag(&space, "--kv-bytes"), Some(kv.to_string()));
-    assert_eq!(flag(&space, "--max-tokens").as_deref(), Some("1024"));
-    answers(&space).await;
-    none_looks(&space).await;
+    assert_eq!(flag(space, "--kv-bytes"), Some(kv.to_string()));
+    assert_eq!(flag(space, "--max-tokens").as_deref(), Some("1024"));
+    answers(space).await;
+    none_looks(space).await;
 
     // What serves goes on serving when the next spec does not fit.
     let from = watch.len();
     space.apply(&limited("256Mi", &json!({}))).unwrap();
     let seen = watch.until_ready_is("False", "DoesNotFit", from, 60).await;
     assert_eq!(condition(&seen.object, "Available")["status"], "True");
-    assert!(flag(&space, "--kv-bytes").is_some());
-    answers(&space).await;
-    space.close();
+    assert!(flag(space, "--kv-bytes").is_some());
+    answers(space).await;
+    case.space.close();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_of_the_hub_is_judged_at_once_and_auto_takes_what_fits() {
     hub::start().await;
-    let space = Space::empty("t-fit-hub").await;
-    let watch = Watch::start(&space.name, "tiny-llava").await;
+    let case = Provoked::within(Space::empty("t-fit-hub").await).await;
+    let (space, watch) = (&case.space, &case.watch);
     let begun = Instant::now();
     space.apply(&limited("300Mi", &json!({"model": {"uri": PUBLIC}}))).unwrap();
     let seen = watch.until_ready_is("False", "DoesNotFit", 0, 60).await;
     println!("judged {:?} after the apply", seen.at.duration_since(begun));
     assert!(seen.at.duration_since(begun) < SOON);
     check_unfit(&seen);
-    assert!(looking(&space).is_empty() && space.pods().is_empty(), "nobody has to look from inside");
+    assert!(looking(space).is_empty() && space.pods().is_empty(), "nobody has to look from inside");
 
     // A limit between what int8 and what 32 bits need.
     let limit = between(&seen.object["status"]["fit"]);
@@ -125,14 +126,15 @@ async fn a_model_of_the_hub_is_judged_at_once_and_auto_takes_what_fits() {
     check_unfit(&watch.until_ready_is("False", "DoesNotFit", from, 30).await);
     let from = watch.len();
     space.apply(&limited(&limit, &json!({"model": {"uri": PUBLIC}, "quantization": "auto"}))).unwrap();
-    let seen = watch.until_ready_is("True", "", from, 90).await;
+    // Still the same reason after an edit that mends nothing: one Event.
+    let seen = case.recovered(from, "DoesNotFit").await;
     let said = message(&seen, "FitsGPU");
     assert!(said.contains("quantization int8 was chosen") && said.contains("not with none"), "{said}");
     assert_eq!(seen.object["status"]["resolved"]["quantization"], "int8");
-    assert_eq!(flag(&space, "--quantization").as_deref(), Some("int8"));
-    answers(&space).await;
+    assert_eq!(flag(space, "--quantization").as_deref(), Some("int8"));
+    answers(space).await;
     assert!(kubectl(&["get", "vlm", "-n", &space.name]).unwrap().contains("int8"));
-    space.close();
+    case.space.close();
 }
 
 /// A memory limit a little below what the unquantised model needs.

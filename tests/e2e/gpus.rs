@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use vlm_tests::cluster::{SYSTEM, await_that, condition, get, kubectl, service_ip};
 use vlm_tests::made_up::{gpu_node, remove};
+use vlm_tests::provoked::Provoked;
 use vlm_tests::space::Space;
 use vlm_tests::watch::{Seen, Watch};
 
@@ -14,10 +15,6 @@ const SOON: Duration = Duration::from_secs(5);
 
 fn on(gpu: &str) -> Value {
     json!({"replicas": 1, "gpu": {"type": gpu}, "rollout": {"progressDeadlineSeconds": 20}})
-}
-
-fn message(seen: &Seen) -> String {
-    condition(&seen.object, "Ready")["message"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Names, uids and nodes of the model's pods.
@@ -69,44 +66,36 @@ async fn a_pod_lands_on_a_node_of_its_type_however_the_cluster_labels_it() {
 async fn an_unknown_type_is_told_at_once_and_touches_nothing() {
     gpu_node("g-4090", &json!({"nvidia.com/gpu.product": "NVIDIA-GeForce-RTX-4090"}), &json!({"nvidia.com/gpu": "4"}))
         .await;
-    let space = Space::with_model("t-gpu-unknown").await;
-    let watch = Watch::start(&space.name, "tiny-llava").await;
-    space.apply(&on("nvidia-rtx-409")).unwrap();
-    let seen = watch.until_ready_is("False", "GPUTypeUnknown", 0, 30).await;
-    let said = message(&seen);
-    assert!(said.contains("did you mean nvidia-rtx-4090") && said.contains("gpuTypes"), "{said}");
-    assert_eq!(condition(&seen.object, "Stalled")["status"], "True");
+    let case = Provoked::with_model("t-gpu-unknown").await;
+    let (space, watch) = (&case.space, &case.watch);
+    let words = ["did you mean nvidia-rtx-4090", "gpuTypes"];
+    let seen = case.fails(&on("nvidia-rtx-409"), "GPUTypeUnknown", true, &words).await;
     assert_eq!(seen.object["status"]["cost"], Value::Null);
     assert!(get("deployment", "tiny-llava", &space.name).is_none() && space.pods().is_empty());
     let from = watch.len();
     space.apply(&on("nvidia-rtx-4090")).unwrap();
-    let seen = watch.until_ready_is("True", "", from, 60).await;
-    assert_eq!(condition(&seen.object, "Stalled")["status"], "False");
-    let (before, from) = (pods(&space), watch.len());
+    case.recovered(from, "GPUTypeUnknown").await;
+    let (before, from) = (pods(space), watch.len());
     space.apply(&on("nvidia-rtx-4o90")).unwrap();
     let seen = watch.until_ready_is("False", "GPUTypeUnknown", from, 30).await;
     assert_eq!(condition(&seen.object, "Available")["status"], "True", "what ran before goes on answering");
-    assert_eq!(pods(&space), before);
-    space.close();
+    assert_eq!(pods(space), before);
+    case.space.close();
     remove("g-4090");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_type_that_no_node_has_stalls_after_the_deadline_and_a_node_mends_it() {
     gpu_node("g-h100", &json!({"nvidia.com/gpu.product": "NVIDIA-H100-PCIe"}), &json!({"nvidia.com/gpu": "3"})).await;
-    let space = Space::with_model("t-gpu-nowhere").await;
-    let watch = Watch::start(&space.name, "tiny-llava").await;
-    space.apply(&on("nvidia-h100-nvl")).unwrap();
-    let seen = watch.until_ready_is("False", "NoMatchingNode", 0, 30).await;
-    let said = message(&seen);
-    for words in [
+    let case = Provoked::with_model("t-gpu-nowhere").await;
+    let watch = &case.watch;
+    let words = [
         "no node has a GPU of the type nvidia-h100-nvl",
         "NVIDIA-H100-PCIe (3 nvidia.com/gpu on 1 node)",
         "pod tiny-llava-",
-    ] {
-        assert!(said.contains(words), "{words} is missing from: {said}");
-    }
-    assert_eq!(condition(&seen.object, "Stalled")["status"], "False", "a node autoscaler may be at work");
+    ];
+    // Not stalled: a node autoscaler may be at work.
+    case.fails(&on("nvidia-h100-nvl"), "NoMatchingNode", false, &words).await;
     let stalled = |seen: &Seen| condition(&seen.object, "Stalled")["status"] == "True";
     let seen = watch.until("stalled after the deadline", 0, 60, stalled).await;
     assert_eq!(condition(&seen.object, "Stalled")["reason"], "NoMatchingNode");
@@ -120,8 +109,7 @@ async fn a_type_that_no_node_has_stalls_after_the_deadline_and_a_node_mends_it()
     let seen = watch.until("the reason is gone", from, 30, cleared).await;
     println!("cleared {:?} after the node was asked for", seen.at.duration_since(begun));
     assert!(seen.at.duration_since(begun) < SOON);
-    watch.until_ready_is("True", "", from, 60).await;
-    space.close();
+    case.recovers(from, "NoMatchingNode").await;
     remove("g-h100");
     remove("g-h100-nvl");
 }
@@ -130,17 +118,12 @@ async fn a_type_that_no_node_has_stalls_after_the_deadline_and_a_node_mends_it()
 async fn a_full_node_is_waited_for_without_stalling() {
     let label = json!({"nvidia.com/gpu.product": "NVIDIA-A10"});
     gpu_node("g-a10", &label, &json!({"nvidia.com/gpu": "1"})).await;
-    let space = Space::with_model("t-gpu-full").await;
-    let watch = Watch::start(&space.name, "tiny-llava").await;
+    let case = Provoked::with_model("t-gpu-full").await;
+    let space = &case.space;
     let mut spec = on("nvidia-a10");
     (spec["replicas"], spec["rollout"]["progressDeadlineSeconds"]) = (json!(2), json!(10));
-    space.apply(&spec).unwrap();
-    let seen = watch.until_ready_is("False", "WaitingForGPU", 0, 30).await;
-    let said = message(&seen);
-    assert!(
-        said.contains("every GPU of the type nvidia-a10 is in use") && said.contains("Insufficient nvidia.com/gpu"),
-        "{said}"
-    );
+    let words = ["every GPU of the type nvidia-a10 is in use", "Insufficient nvidia.com/gpu"];
+    let seen = case.fails(&spec, "WaitingForGPU", false, &words).await;
     let price = seen.object["status"]["cost"]["perHour"].clone();
     assert_eq!(price, "6.40", "of both replicas");
     // Past the deadline, by the Deployment's own word.
@@ -153,10 +136,9 @@ async fn a_full_node_is_waited_for_without_stalling() {
     let model = space.model();
     assert_eq!(condition(&model, "Stalled")["status"], "False", "{model}");
     assert_eq!(condition(&model, "Available")["status"], "True", "one answers");
-    let from = watch.len();
+    let from = case.watch.len();
     gpu_node("g-a10", &label, &json!({"nvidia.com/gpu": "2"})).await;
-    watch.until_ready_is("True", "", from, 60).await;
-    space.close();
+    case.recovers(from, "WaitingForGPU").await;
     remove("g-a10");
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use vlm_tests::cluster::kubectl;
 use vlm_tests::kstatus::{Health, health, path, violations};
 use vlm_tests::made_up::{manifest, node, pod_of};
+use vlm_tests::provoked::Provoked;
 use vlm_tests::space::Space;
 use vlm_tests::tools::{root, tool};
 use vlm_tests::watch::Watch;
@@ -100,25 +101,24 @@ async fn tools_see_the_truth_from_creation_to_deletion() {
     space.close();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_without_progress_fails_at_its_deadline_and_not_before() {
-    let space = Space::with_model("t-deadline").await;
+    let case = Provoked::with_model("t-deadline").await;
     node().await;
-    let watch = Watch::start(&space.name, "slow").await;
+    let (space, watch) = (&case.space, &case.watch);
     let spec = json!({"replicas": 1, "rollout": {"progressDeadlineSeconds": 10}});
     let begun = std::time::Instant::now();
-    vlm_tests::cluster::apply(&manifest(&space, "slow", &spec, true).to_string()).unwrap();
-    let stuck = watch.until_ready_is("False", "RolloutStuck", 0, 60).await;
+    vlm_tests::cluster::apply(&manifest(space, "tiny-llava", &spec, true).to_string()).unwrap();
+    let words = ["10 seconds of rollout.progressDeadlineSeconds"];
+    let stuck = case.told(0, "RolloutStuck", true, &words).await;
     assert!(stuck.at.duration_since(begun).as_secs() >= 9, "{:?}", stuck.at.duration_since(begun));
-    let message = vlm_tests::cluster::condition(&stuck.object, "Ready")["message"].clone();
-    assert!(message.as_str().unwrap().contains("10 seconds of rollout.progressDeadlineSeconds"), "{message}");
     assert_eq!(health(&stuck.object), Health::Failed);
 
     // The operator goes on trying: when the pod comes up after all, everything is well.
     let from = watch.len();
-    let pod = pod_of(&space, "slow").await.metadata.name.unwrap();
+    let pod = pod_of(space, "tiny-llava").await.metadata.name.unwrap();
     kubectl(&["annotate", "pod", &pod, "-n", &space.name, "hold-"]).unwrap();
-    watch.until_ready_is("True", "", from, 30).await;
-    assert_eq!(check(&watch), [Health::InProgress, Health::Failed, Health::Current]);
-    space.close();
+    case.recovered(from, "RolloutStuck").await;
+    assert_eq!(check(watch), [Health::InProgress, Health::Failed, Health::Current]);
+    case.space.close();
 }

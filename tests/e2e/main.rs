@@ -14,6 +14,7 @@ mod health;
 mod idle;
 mod lifecycle;
 mod load;
+mod no_gpu;
 mod provocations;
 mod recovery;
 mod scaling;

@@ -1,15 +1,16 @@
-//! Specs that the API server takes and nothing can be made of: what each is told as, and what a namespace needs
-//! first for it to be so.
+//! Specs that the API server takes and nothing can be made of: what each is told as, what a namespace needs first for
+//! it to be so, and what mends it.
 
 use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{apply, condition, kubectl};
+use crate::cluster::{apply, kubectl};
 use crate::hub::{self, PUBLIC};
+use crate::provoked::Provoked;
 use crate::space::Space;
-use crate::watch::{Seen, Watch, models};
+use crate::watch::models;
 
 /// One such spec.
 #[derive(Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Impossible {
     pub spec: fn() -> Value,
     /// Words that the message must have.
     pub words: &'static [&'static str],
+    /// Takes the cause away.
+    pub mend: fn(&Space),
 }
 
 /// All of them.
@@ -37,6 +40,7 @@ pub const ALL: [Impossible; 8] = [
         setup: nothing,
         spec: || json!({"pod": {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}}),
         words: &["cpu", "limit"],
+        mend: usual,
     },
     Impossible {
         name: "taken",
@@ -45,6 +49,7 @@ pub const ALL: [Impossible; 8] = [
         setup: service,
         spec: || limit(&json!({})),
         words: &["Service named tiny-llava"],
+        mend: |space| drop(kubectl(&["delete", "service", "tiny-llava", "-n", &space.name]).expect("deleted")),
     },
     Impossible {
         name: "volume",
@@ -53,6 +58,7 @@ pub const ALL: [Impossible; 8] = [
         setup: nothing,
         spec: || json!({"model": {"uri": "pvc://nope/x"}}),
         words: &["PersistentVolumeClaim nope"],
+        mend: usual,
     },
     Impossible {
         name: "quota",
@@ -61,6 +67,7 @@ pub const ALL: [Impossible; 8] = [
         setup: quota,
         spec: || json!({}),
         words: &["exceeded quota: none"],
+        mend: |space| drop(kubectl(&["delete", "resourcequota", "none", "-n", &space.name]).expect("deleted")),
     },
     Impossible {
         name: "priority",
@@ -69,6 +76,7 @@ pub const ALL: [Impossible; 8] = [
         setup: nothing,
         spec: || json!({"pod": {"priorityClassName": "nope"}}),
         words: &["nope"],
+        mend: usual,
     },
     Impossible {
         name: "security",
@@ -77,6 +85,7 @@ pub const ALL: [Impossible; 8] = [
         setup: nothing,
         spec: || json!({"pod": {"annotations": {"container.apparmor.security.beta.kubernetes.io/server": "unconfined"}}}),
         words: &["restricted", "AppArmor"],
+        mend: usual,
     },
     Impossible {
         name: "gpu",
@@ -85,6 +94,7 @@ pub const ALL: [Impossible; 8] = [
         setup: nothing,
         spec: || json!({"gpu": {"type": "nvidia-l44"}}),
         words: &["nvidia-l44", "nvidia-l4"],
+        mend: usual,
     },
     Impossible {
         name: "fit",
@@ -97,6 +107,7 @@ pub const ALL: [Impossible; 8] = [
             spec
         },
         words: &["it does not fit", "a memory limit of "],
+        mend: usual,
     },
 ];
 
@@ -107,6 +118,10 @@ fn limit(limits: &Value) -> Value {
 
 fn nothing(_: &str) -> String {
     String::new()
+}
+
+fn usual(space: &Space) {
+    space.replace(&json!({}));
 }
 
 fn service(space: &str) -> String {
@@ -123,38 +138,29 @@ fn quota(space: &str) -> String {
 
 impl Impossible {
     /// A namespace with what the spec needs first.
-    pub async fn space(&self, prefix: &str) -> Space {
+    pub async fn case(&self, prefix: &str) -> Provoked {
         hub::start().await;
-        let space = Space::with_model(&format!("{prefix}-{}", self.name)).await;
-        // A pod that comes before the volume is bound is unschedulable for a moment.
-        let bound = ["wait", "pvc/tiny-llava", "-n", &space.name, "--for=jsonpath={.status.phase}=Bound"];
-        kubectl(&bound).expect("a bound claim");
-        let before = (self.setup)(&space.name);
+        let case = Provoked::with_model(&format!("{prefix}-{}", self.name)).await;
+        let before = (self.setup)(&case.space.name);
         if !before.is_empty() {
             apply(&before).expect("what it needs first");
         }
-        space
+        case
     }
 
-    /// Creates the model; the state that tells the reason, and how long it took from before the request was sent
-    /// until the watch showed it.
-    pub async fn told(&self, space: &Space, watch: &Watch) -> (Seen, Duration) {
-        let manifest = serde_json::from_value(space.manifest(&(self.spec)())).expect("an object");
-        let (from, begun) = (watch.len(), Instant::now());
-        models(&space.name).await.create(&PostParams::default(), &manifest).await.expect("created");
-        let seen = watch.until_ready_is("False", self.reason, from, 90).await;
-        let took = seen.at.duration_since(begun);
-        let message = condition(&seen.object, "Ready")["message"].as_str().unwrap_or_default().to_owned();
-        for word in self.words {
-            assert!(message.contains(word), "{}: {word:?} is missing from: {message}", self.reason);
-        }
-        (seen, took)
+    /// Creates the model and waits until its reason is told; how long that took from before the request was sent.
+    pub async fn told(&self, case: &Provoked) -> Duration {
+        let manifest = serde_json::from_value(case.space.manifest(&(self.spec)())).expect("an object");
+        let (from, begun) = (case.watch.len(), Instant::now());
+        models(&case.space.name).await.create(&PostParams::default(), &manifest).await.expect("created");
+        let seen = case.told(from, self.reason, self.stalls, self.words).await;
+        seen.at.duration_since(begun)
     }
 
     /// Deletes the model, and waits until it and its Deployment are gone.
-    pub async fn clear(&self, space: &Space, watch: &Watch) {
-        let from = watch.len();
-        models(&space.name).await.delete("tiny-llava", &DeleteParams::foreground()).await.expect("deleted");
-        watch.until("the deletion", from, 60, |seen| seen.deleted).await;
+    pub async fn clear(&self, case: &Provoked) {
+        let from = case.watch.len();
+        models(&case.space.name).await.delete("tiny-llava", &DeleteParams::foreground()).await.expect("deleted");
+        case.watch.until("the deletion", from, 60, |seen| seen.deleted).await;
     }
 }

@@ -115,15 +115,13 @@ async fn one_lane(space: &Space, name: &str, lane: usize, rounds: usize) -> Vec<
 /// for each such spec; one of each at the same time.
 pub async fn of_creation(prefix: &str, rounds: usize) -> BTreeMap<&'static str, Vec<Duration>> {
     let all = impossible::ALL.map(|impossible| async move {
-        let space = impossible.space(prefix).await;
-        let watch = Watch::start(&space.name, "tiny-llava").await;
+        let case = impossible.case(prefix).await;
         let mut samples = Vec::new();
         for _ in 0..rounds {
-            let (_, took) = impossible.told(&space, &watch).await;
-            samples.push(took);
-            impossible.clear(&space, &watch).await;
+            samples.push(impossible.told(&case).await);
+            impossible.clear(&case).await;
         }
-        space.close();
+        case.space.close();
         (impossible.reason, samples)
     });
     futures::future::join_all(all).await.into_iter().collect()

@@ -19,6 +19,8 @@ pub mod latency;
 #[cfg(feature = "cluster")]
 pub mod made_up;
 #[cfg(feature = "cluster")]
+pub mod provoked;
+#[cfg(feature = "cluster")]
 pub mod space;
 pub mod tools;
 #[cfg(feature = "cluster")]

@@ -1,5 +1,6 @@
 //! A namespace of a test's own, with a volume of weights, and a `VisionModel` in it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -80,6 +81,13 @@ spec:
     /// `kubectl apply` of [`Self::manifest`].
     pub fn apply(&self, spec: &Value) -> Result<String, String> {
         apply(&self.manifest(spec).to_string())
+    }
+
+    /// `kubectl replace` of [`Self::manifest`]: whatever it does not name is gone, whoever has made the object.
+    pub fn replace(&self, spec: &Value) {
+        let mut file = tempfile::NamedTempFile::new().expect("temporary file");
+        file.write_all(self.manifest(spec).to_string().as_bytes()).expect("temporary file");
+        kubectl(&["replace", "-f", file.path().to_str().expect("UTF-8 path")]).expect("replaced");
     }
 
     /// The `VisionModel`.
