@@ -1,0 +1,121 @@
+//! The autoscaler beside models of others, on traces of arrivals and a clock of its own.
+//!
+//! `cargo bench -p vlm-operator --bench scaling` writes the table and the picture that `results/` keeps.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+mod picture;
+mod scalers;
+mod world;
+
+use scalers::{Keda, Knative, KubeAi, Ours, Scaler};
+use world::{Arrivals, LOAD_SECONDS, Outcome, RATE, STEP_SECONDS, TARGET_SECONDS, Trace, World};
+
+const NAMES: [&str; 4] = ["ours", "KubeAI", "Knative", "KEDA + HPA"];
+const SEEDS: u64 = 5;
+const NEVER: (f64, f64) = (f64::INFINITY, f64::INFINITY);
+
+fn traces() -> Vec<Trace> {
+    let plain = |name, seconds, rate| Trace { name, seconds, rate, blind: NEVER, restart: None };
+    let step = |t: f64| if (300.0..1500.0).contains(&t) { 6.0 } else { 0.4 };
+    let sawtooth = |t: f64| 0.4 + 5.6 * (t % 600.0) / 600.0;
+    let ramp = |t: f64| 0.4 + 7.6 * (1.0 - (t - 1200.0).abs() / 1200.0).max(0.0);
+    let diurnal = |t: f64| 4.2 - 3.8 * (t / 7200.0 * std::f64::consts::TAU).cos();
+    vec![
+        plain("step", 2400.0, step),
+        plain("ramp", 2400.0, ramp),
+        plain("spike", 1200.0, |t| if (300.0..360.0).contains(&t) { 8.0 } else { 0.4 }),
+        plain("sawtooth", 3000.0, sawtooth),
+        plain("day in two hours", 7200.0, diurnal),
+        Trace { name: "metrics out for 5 min", blind: (500.0, 800.0), ..plain("", 2400.0, step) },
+        Trace { name: "restart under load", restart: Some(600.0), ..plain("", 2400.0, step) },
+    ]
+}
+
+fn scaler(which: usize) -> Box<dyn Scaler> {
+    match which {
+        0 => Box::new(Ours::new()),
+        1 => Box::new(KubeAi::default()),
+        2 => Box::new(Knative::default()),
+        _ => Box::new(Keda::default()),
+    }
+}
+
+fn run(trace: &Trace, which: usize, seed: u64) -> Outcome {
+    let (mut world, mut arrivals, mut scaler) = (World::new(), Arrivals::new(seed), scaler(which));
+    let (mut now, mut next, mut restart) = (0.0, 0.0, trace.restart);
+    while now < trace.seconds {
+        let rate = (trace.rate)(now);
+        world.step(arrivals.within(rate), rate, now);
+        if restart.is_some_and(|at| now >= at) {
+            scaler.restart(now);
+            restart = None;
+        }
+        if now >= next {
+            let seen = world.seen(now);
+            let readable = !(trace.blind.0..trace.blind.1).contains(&now);
+            let wanted = scaler.decide(readable.then_some(seen), seen.ordered, seen.ready, now);
+            world.order(wanted, now);
+            next += scaler.interval();
+        }
+        now += STEP_SECONDS;
+    }
+    world.outcome
+}
+
+/// Means over the seeds: seconds short of capacity, replica hours, late requests and refused ones in percent.
+struct Row {
+    short: f64,
+    cost: f64,
+    late: f64,
+    refused: f64,
+}
+
+fn mean(outcomes: &[Outcome]) -> Row {
+    let of = |f: fn(&Outcome) -> f64| outcomes.iter().map(f).sum::<f64>() / outcomes.len() as f64;
+    Row {
+        short: of(|o| o.short_seconds),
+        cost: of(|o| o.replica_seconds / 3600.0),
+        late: of(|o| 100.0 * o.late as f64 / o.requests as f64),
+        refused: of(|o| 100.0 * o.refused as f64 / o.requests as f64),
+    }
+}
+
+fn main() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+    let mut text = format!(
+        "Replicas complete {RATE} requests a second each and load for {LOAD_SECONDS} s; a request that waits longer than \
+         {TARGET_SECONDS} s or is refused is late. Means of {SEEDS} sequences of arrivals. Short: seconds in which what \
+         serves completes less than arrives. The others are models by their documentation, with their defaults.\n\n\
+         | trace | autoscaler | short s | replica hours | late % | refused % |\n|---|---|---|---|---|---|\n"
+    );
+    let (mut behind, mut pictures) = (String::new(), Vec::new());
+    for trace in traces() {
+        let all: Vec<Vec<_>> = (0..NAMES.len()).map(|w| (1..=SEEDS).map(|s| run(&trace, w, s)).collect()).collect();
+        let rows: Vec<_> = all.iter().map(|outcomes| mean(outcomes)).collect();
+        for (name, row) in NAMES.iter().zip(&rows) {
+            let Row { short, cost, late, refused } = row;
+            let _ = writeln!(text, "| {} | {name} | {short:.0} | {cost:.2} | {late:.1} | {refused:.1} |", trace.name);
+        }
+        for (name, row) in NAMES.iter().zip(&rows).skip(1) {
+            let ours = &rows[0];
+            let worse = [
+                (ours.short > row.short).then(|| format!("{:.0} s short against {:.0}", ours.short, row.short)),
+                (ours.cost > row.cost).then(|| format!("{:.2} replica hours against {:.2}", ours.cost, row.cost)),
+                (ours.late > row.late).then(|| format!("{:.1} % late against {:.1}", ours.late, row.late)),
+            ];
+            let worse: Vec<_> = worse.into_iter().flatten().collect();
+            if !worse.is_empty() {
+                let _ = writeln!(behind, "- {}, {name}: {}", trace.name, worse.join(", "));
+            }
+        }
+        pictures.push((trace, all.into_iter().map(|mut outcomes| outcomes.swap_remove(0).history).collect()));
+    }
+    let _ = writeln!(text, "\nWhere ours is behind:\n{behind}");
+    std::fs::write(folder.join("scaling.md"), &text).unwrap();
+    std::fs::write(folder.join("scaling.svg"), picture::draw(&NAMES, &pictures)).unwrap();
+    println!("{text}");
+}
