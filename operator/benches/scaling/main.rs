@@ -55,9 +55,9 @@ fn run(trace: &Trace, which: usize, seed: u64) -> Outcome {
             restart = None;
         }
         if now >= next {
-            let seen = world.seen(now);
+            let state = world.seen(now);
             let readable = !(trace.blind.0..trace.blind.1).contains(&now);
-            let wanted = scaler.decide(readable.then_some(seen), seen.ordered, seen.ready, now);
+            let wanted = scaler.decide(readable.then_some(state), state.ordered, state.ready, now);
             world.order(wanted, now);
             next += scaler.interval();
         }

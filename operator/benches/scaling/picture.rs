@@ -58,10 +58,10 @@ fn panel(svg: &mut String, trace: &Trace, histories: &[History], top: f64) {
             y(mark) + 3.0
         );
     }
-    let needed: String = (0..=400)
-        .map(|i| f64::from(i) * trace.seconds / 400.0)
-        .map(|t| format!("{:.1},{:.1} ", x(t), y((trace.rate)(t) / RATE)))
-        .collect();
+    let mut needed = String::new();
+    for t in (0..=400).map(|i| f64::from(i) * trace.seconds / 400.0) {
+        let _ = write!(needed, "{:.1},{:.1} ", x(t), y((trace.rate)(t) / RATE));
+    }
     let _ = writeln!(
         svg,
         "<polygon fill=\"#dddddd\" points=\"{:.1},{2:.1} {needed}{:.1},{2:.1}\"/>",

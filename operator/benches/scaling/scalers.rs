@@ -41,7 +41,7 @@ impl Ours {
             max_replicas: Some(LIMITS.1),
             ..vlm_crds::scaling::Scaling::default()
         };
-        let policy = Policy::new(&scaling, SLOTS as i32);
+        let policy = Policy::new(&scaling, SLOTS);
         Self { policy, memory: Memory::new(Duration::ZERO), last: None }
     }
 }
@@ -52,11 +52,10 @@ impl Scaler for Ours {
     }
 
     fn decide(&mut self, seen: Option<Seen>, ordered: i32, ready: i32, now: f64) -> i32 {
-        let mut sample =
-            Sample { elapsed: Duration::from_secs(2), ready, silent: seen.is_none(), ..Sample::default() };
+        let mut sample = Sample { elapsed: Duration::from_secs(2), ready, silent: seen.is_none(), ..Sample::default() };
         if let Some(seen) = seen {
             let last = self.last.filter(|(then, _)| now - then < 2.5);
-            (sample.load, sample.capacity) = (Some(seen.load()), Some(SLOTS as f64));
+            (sample.load, sample.capacity) = (Some(seen.load()), Some(f64::from(SLOTS)));
             let gained = |of: fn(&Seen) -> u64| last.map(|(_, last)| (of(&seen) - of(&last)) as f64);
             (sample.arrived, sample.refused) = (gained(|s| s.arrived), gained(|s| s.refused));
             if let Some((then, last)) = last.filter(|(_, last)| last.waiting > 0 && seen.waiting > 0) {
@@ -92,7 +91,7 @@ impl Scaler for KubeAi {
             self.window.pop_front();
         }
         // What came before the first round counts as nothing, as in its moving average of a fixed length.
-        let wanted = clamp(self.window.iter().sum::<f64>() / 60.0 / SLOTS as f64);
+        let wanted = clamp(self.window.iter().sum::<f64>() / 60.0 / f64::from(SLOTS));
         if wanted >= ordered {
             self.calm_rounds = 0;
             return wanted;
@@ -131,7 +130,7 @@ impl Scaler for Knative {
         let Some(seen) = seen else { return ordered };
         self.loads.push_back((now, seen.load()));
         self.loads.retain(|(t, _)| *t > now - 60.0);
-        let target = 0.7 * SLOTS as f64;
+        let target = 0.7 * f64::from(SLOTS);
         let ready = f64::from(ready.max(1));
         let least = (ready / 2.0).floor();
         let calm = (self.mean(60.0, now) / target).ceil().max(least);
@@ -171,8 +170,8 @@ impl Scaler for Keda {
         }
         self.rounds += 1;
         let Some(load) = self.metric else { return ordered };
-        let ratio = load / SLOTS as f64 / f64::from(ordered);
-        let wanted = if (ratio - 1.0).abs() <= 0.1 { ordered } else { clamp(load / SLOTS as f64) };
+        let ratio = load / f64::from(SLOTS) / f64::from(ordered);
+        let wanted = if (ratio - 1.0).abs() <= 0.1 { ordered } else { clamp(load / f64::from(SLOTS)) };
         self.wishes.push_back((now, wanted));
         self.wishes.retain(|(t, _)| *t > now - 300.0);
         let stable = self.wishes.iter().map(|(_, wish)| *wish).max().unwrap_or(wanted);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 /// Requests that a replica computes at the same time.
-pub const SLOTS: usize = 8;
+pub const SLOTS: i32 = 8;
 /// Seconds that a request takes once a replica has it.
 pub const SERVICE_SECONDS: f64 = 8.0;
 /// Requests a second that a replica completes when all its slots are taken.
@@ -154,7 +154,7 @@ impl World {
 
     fn dispatch(&mut self, now: f64) {
         while !self.queue.is_empty() {
-            let open = |r: &&mut Replica| !r.draining && r.ready_at <= now && r.ends.len() < SLOTS;
+            let open = |r: &&mut Replica| !r.draining && r.ready_at <= now && r.ends.len() < SLOTS as usize;
             let Some(replica) = self.replicas.iter_mut().filter(open).min_by_key(|r| r.ends.len()) else { return };
             replica.ends.push(now + SERVICE_SECONDS);
             let came = self.queue.pop_front().unwrap_or(now);
