@@ -7,23 +7,27 @@ pub mod encoder_cache;
 mod executor;
 #[cfg(feature = "cuda")]
 mod graphs;
+mod logprobs;
 pub mod prefix;
 mod rate;
 mod request;
 mod sampling;
 pub mod scheduler;
 mod shared;
+mod steering;
 mod steps;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+pub use logprobs::Logprobs;
 pub use request::{
     ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
     TokenStream,
 };
 pub use sampling::{NotFinite, choose, uniform};
+pub use steering::Steering;
 pub use steps::{CHUNK, Steps};
 
 use candle_core::Device;
@@ -135,6 +139,20 @@ impl Engine {
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        let (first, _) = self.submit_several(request, 1)?;
+        Ok(first)
+    }
+
+    /// Like [`Engine::submit`], for several answers to one prompt, which is read once: the others begin where the first
+    /// has its first token. Their seeds follow from the request's. Gives the first answer and the others.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit_several(
+        &self,
+        request: Request,
+        answers: usize,
+    ) -> Result<(TokenStream, Vec<TokenStream>), SubmitError> {
         let prompt_tokens = request.prompt.ids.len();
         if prompt_tokens == 0 {
             return Err(SubmitError::Empty);
@@ -149,11 +167,26 @@ impl Engine {
                 limit: self.sizes.max_tokens,
             });
         }
-        let (events, stream) = TokenStream::new();
         let long = tokens > self.sizes.short_tokens;
         let content = Content::new(&mut request.prompt, self.sizes.vocabulary, long);
-        self.shared.accept(|| self.submissions.send(Submission { request, content, events }).is_ok())?;
-        Ok(stream)
+        let (events, first) = TokenStream::new();
+        let (more, others): (Vec<_>, Vec<_>) = (1..answers as u64)
+            .map(|number| {
+                let (events, stream) = TokenStream::new();
+                let mut request = request.clone();
+                request.sampling.seed = request.sampling.seed.map(|seed| derived(seed, number));
+                ((request, events), stream)
+            })
+            .unzip();
+        let answers = 1 + more.len();
+        let submission = Submission { request, content, events, more };
+        self.shared.accept(answers, || self.submissions.send(submission).is_ok())?;
+        Ok((first, others))
+    }
+
+    /// Most answers that can be accepted together.
+    pub fn most_answers(&self) -> usize {
+        self.shared.most_accepted()
     }
 
     /// What runs and waits now.
@@ -170,6 +203,11 @@ impl Engine {
     pub async fn idle(&self) {
         self.shared.idle().await;
     }
+}
+
+/// The seed of another answer to the same request.
+fn derived(seed: u64, number: u64) -> u64 {
+    seed.wrapping_add(number.wrapping_mul(0xD1B5_4A32_D192_ED03))
 }
 
 /// Blocks of the KV cache, the dummy block among them: as many as the given bytes hold.

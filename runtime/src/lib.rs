@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! [`args`] → [`commands`] → [`server`] (HTTP) → [`processor`] ([`image`], [`prompt`],
-//! [`tokenizer`]) → [`engine`] → [`models`] over [`ops`] on a [`device`], over one opened [`checkpoint`]; [`metrics`],
+//! [`tokenizer`]) → [`engine`] ([`guide`]) → [`models`] over [`ops`] on a [`device`], over one opened [`checkpoint`]; [`metrics`],
 //! [`telemetry`] and [`diagnose`] say what happens; [`tolerance`] says how near the reference is near enough.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -13,6 +13,7 @@ pub mod commands;
 pub mod device;
 pub mod diagnose;
 pub mod engine;
+pub mod guide;
 pub mod image;
 pub mod metrics;
 pub mod models;

@@ -1,17 +1,18 @@
 //! Everything between the parts of a chat message and the input of the engine: pictures, chat
 //! template, token ids, and text out of generated ids. Immutable; used from blocking threads.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use vlm_catalog::architecture::raw::OneOrMany;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::guide::{Forms, GuideError};
 use crate::image::{ImageAspect, ImageError, ImageLimits, PreparedImage, Preprocessing, TileBudget};
 use crate::prompt::{self, Places, Template};
 pub use crate::prompt::{Prompt, PromptError, PromptMessage, PromptPart, PromptRole};
-pub use crate::tokenizer::Detokenizer;
 use crate::tokenizer::Tokenizer;
+pub use crate::tokenizer::{Detokenizer, Shown};
 
 /// Prepares requests for one checkpoint.
 pub struct Processor {
@@ -21,6 +22,8 @@ pub struct Processor {
     places: Places,
     stop_ids: Vec<u32>,
     max_model_len: usize,
+    vocabulary: usize,
+    forms: OnceLock<Result<Forms, GuideError>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -56,6 +59,8 @@ impl Processor {
             tokenizer,
             places,
             max_model_len: config.text.max_positions,
+            vocabulary: config.text.vocab_size,
+            forms: OnceLock::new(),
         })
     }
 
@@ -109,6 +114,49 @@ impl Processor {
     /// When the text is empty, or marks another number of pictures than there are.
     pub fn raw_prompt(&self, text: &str, images: &[Arc<PreparedImage>]) -> Result<Prompt, PromptError> {
         prompt::raw(&self.tokenizer, &self.places, text, images)
+    }
+
+    /// A prompt of token ids, without pictures.
+    ///
+    /// # Errors
+    /// When there are none, or one is beyond the vocabulary or stands for pictures.
+    pub fn prompt_of_ids(&self, ids: Vec<u32>) -> Result<Prompt, PromptError> {
+        let image_token = self.places.id();
+        match ids.iter().find(|id| **id as usize >= self.vocabulary || **id == image_token) {
+            Some(id) => Err(PromptError::Id { id: *id, vocabulary: self.vocabulary }),
+            None if ids.is_empty() => Err(PromptError::EmptyText),
+            None => Ok(Prompt { ids, image_token, images: Vec::new() }),
+        }
+    }
+
+    /// Token ids of a text, in which special tokens are special tokens; `begins` says whether what stands before every
+    /// text is added.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn tokenize(&self, text: &str, begins: bool) -> Result<Vec<u32>, PromptError> {
+        let nothing = self.tokenizer.protect();
+        let ids =
+            if begins { self.tokenizer.encode(text, &nothing) } else { self.tokenizer.encode_next(text, &nothing) };
+        ids.map_err(|e| PromptError::Tokenize { reason: e.to_string() })
+    }
+
+    /// The string of a token as the vocabulary has it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.token(id)
+    }
+
+    /// What a token stands for.
+    pub fn shown(&self, id: u32) -> Option<Shown> {
+        self.tokenizer.shown(id)
+    }
+
+    /// Forms that answers can be held to. Takes a moment the first time.
+    ///
+    /// # Errors
+    /// When the vocabulary allows none.
+    pub fn forms(&self) -> Result<&Forms, GuideError> {
+        self.forms.get_or_init(|| Forms::new(&self.tokenizer, &self.stop_ids)).as_ref().map_err(Clone::clone)
     }
 
     /// A detokenizer for one answer.

@@ -100,6 +100,14 @@ pub enum PromptError {
         /// Marks in the text.
         places: usize,
     },
+    /// A token id that no text has.
+    #[error("the token {id} is none of the {vocabulary} of the vocabulary that a text has")]
+    Id {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
     /// The tokenizer failed.
     #[error("the text cannot be tokenised: {reason}")]
     Tokenize {

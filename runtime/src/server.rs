@@ -3,28 +3,37 @@
 //! # Layout
 //! - [`router`]: routes and what surrounds every request; [`listen`]: connections;
 //!   [`lifecycle`]: loading, ready, draining.
-//! - [`chat`]: the way of one generation request: [`admission`] → [`body`] ([`form`]) →
-//!   [`parse`] → [`media`] → engine → [`answer`] ([`stop`]) → [`stream`] or one body.
+//! - [`chat`], [`completions`], [`responses`]: requests for answers, which go the way of [`generate`]: [`admission`] →
+//!   [`body`] ([`form`]) → [`parse`] → [`call`] → [`media`] → engine → [`answers`], each an [`answer`] ([`stop`],
+//!   [`calls`], [`said_tokens`]) → [`stream`] or one body.
 //! - [`error`]: the only map from error to HTTP status and body.
-//! - [`models`], [`health`]: the small endpoints.
+//! - [`models`], [`health`], [`tokenize`], [`openapi`]: the small endpoints.
 
 pub mod admission;
 pub mod answer;
+pub mod answers;
 pub mod app;
 pub mod body;
 pub mod call;
+pub mod calls;
 pub mod chat;
+pub mod completions;
 pub mod data_url;
 pub mod defaults;
 pub mod error;
 pub mod form;
+pub mod generate;
 pub mod health;
 pub mod lifecycle;
 pub mod listen;
 pub mod media;
 pub mod models;
+pub mod openapi;
 pub mod parse;
 pub mod request_id;
+pub mod responses;
 pub mod router;
+pub mod said_tokens;
 pub mod stop;
 pub mod stream;
+pub mod tokenize;

@@ -9,6 +9,7 @@ mod json;
 mod pieces;
 mod protect;
 mod sentencepiece;
+mod shown;
 mod symbols;
 mod utf8;
 mod window;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 pub use detokenizer::Detokenizer;
 pub use protect::Protected;
+pub use shown::Shown;
 
 use self::files::TokenizerConfig;
 use self::json::Json;

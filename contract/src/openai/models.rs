@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The list of models.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ModelList {
     /// Always `list`.
     pub object: String,
@@ -13,6 +14,7 @@ pub struct ModelList {
 
 /// One model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Model {
     /// Name to put into a request's `model`.
     pub id: String,

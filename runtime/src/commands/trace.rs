@@ -105,12 +105,18 @@ pub(super) fn answer(
     let options = EngineOptions { max_tokens, max_concurrency, max_queue, kv_bytes, encoder_cache_bytes, precision };
     let engine = Engine::over(model, options)?;
     let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-    let request = Request { prompt: prompt.clone(), sampling, max_new_tokens: tokens, stop_ids: Vec::new() };
+    let request = Request {
+        prompt: prompt.clone(),
+        sampling,
+        max_new_tokens: tokens,
+        stop_ids: Vec::new(),
+        ..Request::default()
+    };
     let mut stream = engine.submit(request).map_err(|error| CommandError::Compute(error.to_string()))?;
     let mut ids = Vec::with_capacity(tokens);
     loop {
         match block_on(stream.next()) {
-            Some(Event::Token { id }) => ids.push(id),
+            Some(Event::Token { id, .. }) => ids.push(id),
             Some(Event::Finished(_)) => return Ok(ids),
             Some(Event::Failed(failure)) => return Err(CommandError::Compute(failure.to_string())),
             None => return Err(CommandError::Compute("the engine gave no end of the answer".to_owned())),

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::logprobs::Logprobs;
 use super::scheduler::Counts;
+use super::steering::Steering;
 
 use crate::precision::Precision;
 use crate::prompt::Prompt;
@@ -38,23 +40,31 @@ pub struct Sampling {
     pub temperature: f32,
     /// Smallest set of tokens whose probability reaches this; 1 is all.
     pub top_p: f32,
+    /// So many of the likeliest tokens; 0 is all.
+    pub top_k: u32,
+    /// Tokens with at least this share of the likeliest one's probability; 0 is all.
+    pub min_p: f32,
     /// Same seed, same answer; random when absent.
     pub seed: Option<u64>,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, seed: None }
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: None }
     }
 }
 
 /// One sequence to generate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Ids and pictures.
     pub prompt: Prompt,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What changes the logits before; nothing in most requests.
+    pub steering: Steering,
+    /// Tell the probabilities of the tokens, and of so many of the likeliest in their places.
+    pub logprobs: Option<usize>,
     /// Most tokens to generate; at least 1 is generated.
     pub max_new_tokens: usize,
     /// Ids that end the answer and are not part of it. Empty: never stop early.
@@ -71,12 +81,14 @@ pub enum FinishReason {
 }
 
 /// One step of an answer. `Finished` or `Failed` is the last.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The next token.
     Token {
         /// Its id.
         id: u32,
+        /// How likely it was, where the request asks.
+        logprobs: Option<Box<Logprobs>>,
     },
     /// The answer is complete.
     Finished(FinishReason),
@@ -93,6 +105,9 @@ pub enum Failure {
     /// A step could not be computed.
     #[error("{0}")]
     Step(String),
+    /// The form that the answer must have became too complex to follow.
+    #[error("the form of the answer cannot be followed: {0}; simplify the schema")]
+    Form(String),
     /// The engine thread is gone.
     #[error("the engine has stopped after a fault; the server will restart")]
     Stopped,

@@ -1,5 +1,5 @@
-//! From logits to a token: greedy, or temperature and nucleus (Holtzman et al. 2020) with a
-//! reproducible random number for each position.
+//! From logits to a token: greedy, or temperature with the likeliest k, nucleus (Holtzman et al. 2020) and
+//! minimal share (Nguyen et al. 2024), with a reproducible random number for each position.
 
 use super::Sampling;
 
@@ -22,10 +22,23 @@ pub fn choose(logits: &[f32], sampling: &Sampling, draw: f64) -> Result<u32, Not
     let temperature = f64::from(sampling.temperature);
     let mut weights: Vec<(u32, f64)> =
         (0..).zip(logits).map(|(id, logit)| (id, ((f64::from(*logit) - top) / temperature).exp())).collect();
-    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    narrow(&mut weights, sampling);
+    Ok(pick(&weights, draw))
+}
+
+/// Leaves the tokens from which one is drawn: first the likeliest `top_k`, of them the nucleus, of them those with
+/// `min_p` of the likeliest one's weight, which is 1. At least the likeliest is left.
+fn narrow(weights: &mut Vec<(u32, f64)>, sampling: &Sampling) {
     let top_p = f64::from(sampling.top_p).clamp(0.0, 1.0);
-    if top_p < 1.0 {
+    let top_k = sampling.top_k as usize;
+    if (top_k > 0 && top_k < weights.len()) || top_p < 1.0 {
         weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    }
+    if top_k > 0 {
+        weights.truncate(top_k);
+    }
+    if top_p < 1.0 {
+        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let mut sum = 0.0;
         let kept = weights.iter().take_while(|(_, weight)| {
             let wanted = sum < top_p * total;
@@ -35,7 +48,10 @@ pub fn choose(logits: &[f32], sampling: &Sampling, draw: f64) -> Result<u32, Not
         let kept = kept.count().max(1);
         weights.truncate(kept);
     }
-    Ok(pick(&weights, draw))
+    if sampling.min_p > 0.0 {
+        let least = f64::from(sampling.min_p).min(1.0);
+        weights.retain(|(_, weight)| *weight >= least);
+    }
 }
 
 /// The first of the highest.
@@ -80,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn with(temperature: f32, top_p: f32) -> Sampling {
-        Sampling { temperature, top_p, seed: None }
+        Sampling { temperature, top_p, ..Sampling::default() }
     }
 
     #[test]
@@ -131,15 +147,36 @@ mod tests {
         assert_eq!(reachable(0.95), [0, 1, 2]);
     }
 
+    #[test]
+    fn the_likeliest_k_and_the_minimal_share_leave_what_they_say() {
+        let logits = [0.1f64, 0.5, 0.25, 0.15].map(|p| p.ln() as f32);
+        let reachable = |sampling: Sampling| {
+            let mut ids: Vec<u32> = (0..2000).map(|i| choose(&logits, &sampling, uniform(5, i)).unwrap()).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let all = Sampling { temperature: 1.0, ..Sampling::default() };
+        assert_eq!(reachable(all), [0, 1, 2, 3]);
+        assert_eq!(reachable(Sampling { top_k: 1, ..all }), [1]);
+        assert_eq!(reachable(Sampling { top_k: 2, ..all }), [1, 2]);
+        assert_eq!(reachable(Sampling { top_k: 99, ..all }), [0, 1, 2, 3]);
+        assert_eq!(reachable(Sampling { min_p: 0.4, ..all }), [1, 2]);
+        assert_eq!(reachable(Sampling { min_p: 1.0, ..all }), [1]);
+        // Of the likeliest three the nucleus of 0.6 has two, and half of the likeliest is a quarter.
+        assert_eq!(reachable(Sampling { top_k: 3, top_p: 0.6, min_p: 0.45, ..all }), [1, 2]);
+    }
+
     proptest! {
         #[test]
         fn any_finite_logits_give_a_token_of_theirs(
             logits in proptest::collection::vec(-1e30f32..1e30, 1..50),
-            temperature in 0f32..3.0, top_p in 0f32..=1.0, seed: u64, index: u64,
+            temperature in 0f32..3.0, top_p in 0f32..=1.0, top_k in 0u32..60, min_p in 0f32..=1.0,
+            seed: u64, index: u64,
         ) {
             let draw = uniform(seed, index);
             prop_assert!((0.0..1.0).contains(&draw));
-            let id = choose(&logits, &with(temperature, top_p), draw).unwrap();
+            let id = choose(&logits, &Sampling { top_k, min_p, ..with(temperature, top_p) }, draw).unwrap();
             prop_assert!((id as usize) < logits.len());
         }
     }

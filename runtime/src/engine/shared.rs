@@ -50,9 +50,14 @@ impl Shared {
         self.start.elapsed()
     }
 
-    /// Counts a request in and hands it over by `send`, or says why not. `send` returns whether
+    /// Most answers that can be accepted together.
+    pub fn most_accepted(&self) -> usize {
+        self.max_accepted
+    }
+
+    /// Counts the `answers` of a request in and hands it over by `send`, or says why not. `send` returns whether
     /// the engine thread still listens.
-    pub fn accept(&self, send: impl FnOnce() -> bool) -> Result<(), SubmitError> {
+    pub fn accept(&self, answers: usize, send: impl FnOnce() -> bool) -> Result<(), SubmitError> {
         let mut state = self.lock();
         if state.stopped {
             return Err(SubmitError::Stopped);
@@ -60,14 +65,14 @@ impl Shared {
         if state.draining {
             return Err(SubmitError::Draining);
         }
-        if state.accepted >= self.max_accepted {
+        if state.accepted.saturating_add(answers) > self.max_accepted {
             let waiting = state.accepted - state.running;
             return Err(SubmitError::QueueFull { retry_after_seconds: state.rate.retry_after(waiting) });
         }
         if !send() {
             return Err(SubmitError::Stopped);
         }
-        state.accepted += 1;
+        state.accepted += answers;
         state.rate.started(self.now());
         self.accepted.send_replace(state.accepted);
         Ok(())

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::executor::{Executor, Feeding, Reading};
+use super::logprobs::Logprobs;
 use super::prefix::Content;
 use super::request::EventSink;
-use super::sampling::{choose, uniform};
+use super::sampling::{NotFinite, choose, uniform};
 use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
+use super::steering::Steered;
 use super::{Event, Failure, FinishReason, Request};
 use crate::ops::Segment;
 
@@ -24,6 +26,8 @@ pub struct Submission {
     pub content: Result<Content, Failure>,
     /// Where to.
     pub events: EventSink,
+    /// Further answers to the same prompt, which begin once it has been read.
+    pub more: Vec<(Request, EventSink)>,
 }
 
 /// State of the engine thread.
@@ -31,6 +35,8 @@ pub struct Worker<E> {
     executor: E,
     scheduler: Scheduler,
     streams: HashMap<SequenceId, Stream>,
+    /// Further answers to the prompts of sequences that have no token yet.
+    followers: HashMap<SequenceId, Vec<Submission>>,
     next_id: SequenceId,
     /// No step can succeed any more.
     lost: bool,
@@ -39,17 +45,55 @@ pub struct Worker<E> {
 
 struct Stream {
     request: Request,
+    /// Where the request changes logits.
+    steered: Option<Box<Steered>>,
     seed: u64,
     events: EventSink,
     generated: usize,
     last: u32,
 }
 
+impl Stream {
+    /// The next token and whether the answer's form is complete with it; `None` where the answer ends before.
+    fn choose(&mut self, logits: &[f32], draw: f64) -> Result<Result<Option<(u32, bool)>, Failure>, NotFinite> {
+        let sampling = &self.request.sampling;
+        let Some(steered) = &mut self.steered else {
+            let token = choose(logits, sampling, draw)?;
+            return Ok(Ok((!self.request.stop_ids.contains(&token)).then_some((token, false))));
+        };
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(NotFinite);
+        }
+        let changed = match steered.steer(logits) {
+            Ok(Some(changed)) => changed,
+            Ok(None) => return Ok(Ok(None)),
+            Err(why) => return Ok(Err(why)),
+        };
+        let token = choose(&changed, sampling, draw)?;
+        if self.request.stop_ids.contains(&token) {
+            return Ok(Ok(None));
+        }
+        Ok(steered.took(token).map(|ended| match ended {
+            None => Some((token, false)),
+            Some(true) => Some((token, true)),
+            Some(false) => None,
+        }))
+    }
+}
+
 impl<E: Executor> Worker<E> {
     /// A worker over `executor`, with a scheduler of `limits`.
     pub fn new(executor: E, limits: Limits, shared: Arc<Shared>) -> Self {
         let scheduler = Scheduler::new(limits);
-        Self { executor, scheduler, streams: HashMap::new(), next_id: 0, lost: false, shared }
+        Self {
+            executor,
+            scheduler,
+            streams: HashMap::new(),
+            followers: HashMap::new(),
+            next_id: 0,
+            lost: false,
+            shared,
+        }
     }
 
     /// Serves until every handle is gone and all accepted requests have ended, or until a fault or the loss of the
@@ -62,7 +106,11 @@ impl<E: Executor> Worker<E> {
         let shared = Arc::clone(&self.shared);
         shared.stop(|| {
             let accepted = self.streams.drain().map(|(_, stream)| stream.events);
-            for events in accepted.chain(submissions.try_iter().map(|submission| submission.events)) {
+            let waiting = self.followers.drain().flat_map(|(_, followers)| followers).chain(submissions.try_iter());
+            let waiting = waiting.flat_map(|waiting| {
+                waiting.more.into_iter().map(|(_, events)| events).chain(std::iter::once(waiting.events))
+            });
+            for events in accepted.chain(waiting) {
                 let _ = events.send(Event::Failed(Failure::Stopped));
             }
         });
@@ -107,23 +155,33 @@ impl<E: Executor> Worker<E> {
     }
 
     fn accept(&mut self, submission: Submission) {
-        let Submission { mut request, content, events } = submission;
+        let Submission { mut request, content, events, more } = submission;
         let content = match content {
             Ok(content) => content,
             Err(why) => {
                 tracing::error!(%why, "a prompt cannot be read");
-                self.shared.ended(false);
-                let _ = events.send(Event::Failed(why));
+                for events in more.into_iter().map(|(_, events)| events).chain(std::iter::once(events)) {
+                    self.shared.ended(false);
+                    let _ = events.send(Event::Failed(why.clone()));
+                }
                 return;
             }
         };
         let id = self.next_id;
         self.next_id += 1;
+        if !more.is_empty() {
+            let follower =
+                |(request, events)| Submission { request, content: Ok(content.clone()), events, more: vec![] };
+            self.followers.insert(id, more.into_iter().map(follower).collect());
+        }
+        let steering = std::mem::take(&mut request.steering);
+        let steered = (!steering.is_none())
+            .then(|| Box::new(Steered::new(steering, &request.stop_ids, content.ids(0..content.len()))));
         let max_tokens = content.len().saturating_add(request.max_new_tokens);
         self.scheduler.push(Sequence { id, content, max_tokens });
         self.executor.begin(id, std::mem::take(&mut request.prompt.images));
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        self.streams.insert(id, Stream { request, seed, events, generated: 0, last: 0 });
+        self.streams.insert(id, Stream { request, steered, seed, events, generated: 0, last: 0 });
     }
 
     fn forget_cancelled(&mut self) {
@@ -190,21 +248,30 @@ impl<E: Executor> Worker<E> {
     fn token(&mut self, id: SequenceId, logits: &[f32]) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let draw = uniform(stream.seed, stream.generated as u64);
-        let Ok(token) = choose(logits, &stream.request.sampling, draw) else {
-            return self.fail(id, Failure::NotFinite);
+        let Ok(chosen) = stream.choose(logits, draw) else { return self.fail(id, Failure::NotFinite) };
+        let (token, complete) = match chosen {
+            Ok(Some(chosen)) => chosen,
+            Ok(None) => return self.end(id, Some(Event::Finished(FinishReason::Stop))),
+            Err(why) => return self.fail(id, why),
         };
-        if stream.request.stop_ids.contains(&token) {
-            return self.end(id, Some(Event::Finished(FinishReason::Stop)));
-        }
+        let logprobs = stream.request.logprobs.map(|top| Box::new(Logprobs::of(logits, token, top)));
         stream.generated += 1;
         stream.last = token;
         self.scheduler.token(id, token);
-        let gone = stream.events.send(Event::Token { id: token }).is_none();
+        let gone = stream.events.send(Event::Token { id: token, logprobs }).is_none();
         if gone {
             self.end(id, None);
+        } else if complete {
+            self.end(id, Some(Event::Finished(FinishReason::Stop)));
         } else if stream.generated >= stream.request.max_new_tokens {
             self.end(id, Some(Event::Finished(FinishReason::Length)));
         }
+        self.release(id);
+    }
+
+    /// Begins the further answers to the prompt of `id`, which has been read or is given up.
+    fn release(&mut self, id: SequenceId) {
+        self.followers.remove(&id).into_iter().flatten().for_each(|follower| self.accept(follower));
     }
 
     fn fail(&mut self, id: SequenceId, why: Failure) {
@@ -218,6 +285,7 @@ impl<E: Executor> Worker<E> {
     fn end(&mut self, id: SequenceId, event: Option<Event>) {
         self.scheduler.finish(id);
         self.executor.end(id);
+        self.release(id);
         let Some(stream) = self.streams.remove(&id) else { return };
         self.shared.ended(matches!(event, Some(Event::Finished(_))));
         if let Some(event) = event {

@@ -1,27 +1,54 @@
-//! One answer in the making: tokens of the engine into text, stop strings, counts and times.
+//! One answer in the making: tokens of the engine into text, stop strings, calls of functions, counts and times.
 //! Dropping it, as happens when the client goes away, cancels the sequence.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vlm_contract::openai::chat::{PromptTokensDetails, Usage};
+use uuid::Uuid;
+use vlm_contract::openai::chat::TokenLogprob;
+use vlm_contract::openai::usage::{PromptTokensDetails, Usage};
 
 use super::admission::Place;
 use super::app::App;
+use super::calls::{CallParser, Said};
 use super::error::ApiError;
+use super::said_tokens::{SaidTokens, told};
 use super::stop::{Step, StopStrings};
 use crate::engine::{Event, Failure, FinishReason, TokenStream};
 use crate::metrics::Outcome;
-use crate::processor::Detokenizer;
+use crate::processor::{Detokenizer, Processor};
 
 /// What an answer brings next.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
-    /// Text that may be sent; never empty.
-    Text(String),
-    /// The answer is complete, for this reason.
-    End(&'static str),
+    /// Text that may be sent.
+    Text {
+        /// The text; empty only where there are tokens.
+        text: String,
+        /// The tokens whose text begins in it, where asked for.
+        tokens: Vec<TokenLogprob>,
+    },
+    /// A call of a function.
+    Call {
+        /// Names the call.
+        id: String,
+        /// The function.
+        name: String,
+        /// Its arguments as JSON text.
+        arguments: String,
+    },
+    /// The answer is complete.
+    End {
+        /// Why.
+        reason: &'static str,
+        /// Tokens used by this answer alone.
+        usage: Usage,
+    },
 }
+
+/// Why an answer that calls functions ends.
+const TOOL_CALLS: &str = "tool_calls";
 
 /// How far an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +65,20 @@ enum Progress {
 pub struct Begin {
     /// Events of the engine.
     pub tokens: TokenStream,
-    /// For this answer.
-    pub detokenizer: Detokenizer,
+    /// Of the model.
+    pub processor: Arc<Processor>,
     /// Strings that end the answer.
     pub stop: Vec<String>,
+    /// So many tokens come before a stop string has an effect.
+    pub min_tokens: usize,
+    /// Whether calls of functions are taken out of the text.
+    pub calls: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// When the request arrived.
     pub arrived: Instant,
-    /// Its place among the admitted requests.
-    pub place: Place,
+    /// Its request's place among the admitted ones.
+    pub place: Arc<Place>,
     /// Id under which the log speaks of it.
     pub id: String,
 }
@@ -55,9 +86,17 @@ pub struct Begin {
 /// An answer in the making.
 pub struct Answer {
     app: Arc<App>,
+    processor: Arc<Processor>,
     tokens: Option<TokenStream>,
     detokenizer: Detokenizer,
     stop: StopStrings,
+    min_tokens: usize,
+    calls: Option<CallParser>,
+    said: SaidTokens,
+    /// Bytes of text from the detokenizer, and of text sent.
+    made: usize,
+    sent: usize,
+    ready: VecDeque<Piece>,
     progress: Progress,
     prompt_tokens: usize,
     cached_tokens: usize,
@@ -65,18 +104,24 @@ pub struct Answer {
     arrived: Instant,
     last_token: Option<Instant>,
     id: String,
-    _place: Place,
+    _place: Arc<Place>,
 }
 
 impl Answer {
     /// Begins an answer that the engine has accepted.
     pub fn new(app: Arc<App>, begin: Begin) -> Self {
-        app.metrics.prompt(begin.prompt_tokens);
         Self {
             app,
             tokens: Some(begin.tokens),
-            detokenizer: begin.detokenizer,
+            detokenizer: begin.processor.detokenizer(),
+            processor: begin.processor,
             stop: StopStrings::new(begin.stop),
+            min_tokens: begin.min_tokens,
+            calls: begin.calls.then(CallParser::default),
+            said: SaidTokens::default(),
+            made: 0,
+            sent: 0,
+            ready: VecDeque::new(),
             progress: Progress::Running,
             prompt_tokens: begin.prompt_tokens,
             cached_tokens: 0,
@@ -91,6 +136,9 @@ impl Answer {
     /// The next piece. After [`Piece::End`] or an error there is none.
     pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
         loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(Ok(piece));
+            }
             let Some(tokens) = &mut self.tokens else {
                 return self.end();
             };
@@ -102,11 +150,14 @@ impl Answer {
                 event = tokens.next() => event,
             };
             self.cached_tokens = tokens.cached_tokens();
-            let step = match event {
-                Some(Event::Token { id }) => {
+            match event {
+                Some(Event::Token { id, logprobs }) => {
                     self.count_token();
+                    if let Some(logprobs) = logprobs {
+                        self.said.push(self.made, told(&self.processor, id, &logprobs));
+                    }
                     let text = self.detokenizer.push(id);
-                    self.stop.push(&text)
+                    self.add(&text);
                 }
                 Some(Event::Finished(reason)) => self.finish(reason),
                 Some(Event::Failed(why)) => return Some(Err(self.fail(ApiError::Engine(why)))),
@@ -114,43 +165,91 @@ impl Answer {
                     let why = Failure::Step("it ended unexpectedly".into());
                     return Some(Err(self.fail(ApiError::Engine(why))));
                 }
-            };
-            let text = match step {
-                Step::More(text) => text,
-                Step::Stopped(text) => {
-                    // The sequence is of no more use: its blocks are free at the next step.
-                    self.tokens = None;
-                    self.progress = Progress::Complete(Outcome::Stop);
-                    text
-                }
-            };
-            if !text.is_empty() {
-                return Some(Ok(Piece::Text(text)));
             }
         }
     }
 
-    /// Tokens used until now.
-    pub fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.prompt_tokens,
-            completion_tokens: self.completion_tokens,
-            total_tokens: self.prompt_tokens + self.completion_tokens,
-            prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens },
+    /// Takes text in; what may be sent of it is ready then.
+    fn add(&mut self, text: &str) {
+        self.made += text.len();
+        let step =
+            if self.completion_tokens <= self.min_tokens { Step::More(text.to_owned()) } else { self.stop.push(text) };
+        match step {
+            Step::More(text) => self.send(&text),
+            Step::Stopped(text) => {
+                // The sequence is of no more use: its blocks are free at the next step.
+                self.tokens = None;
+                self.progress = Progress::Complete(Outcome::Stop);
+                self.send(&text);
+                self.said.forget();
+                self.say_rest();
+            }
         }
     }
 
     /// The engine is done: what was held back by detokenizer and stop strings is sent now.
-    fn finish(&mut self, reason: FinishReason) -> Step {
+    fn finish(&mut self, reason: FinishReason) {
         self.tokens = None;
+        let tail = self.detokenizer.finish();
         self.progress = Progress::Complete(match reason {
             FinishReason::Stop => Outcome::Stop,
             FinishReason::Length => Outcome::Length,
         });
-        let tail = self.detokenizer.finish();
+        self.made += tail.len();
         match self.stop.push(&tail) {
-            Step::More(text) => Step::More(text + &self.stop.finish()),
-            stopped @ Step::Stopped(_) => stopped,
+            Step::More(text) => {
+                let held = self.stop.finish();
+                self.send(&(text + &held));
+            }
+            Step::Stopped(text) => {
+                self.progress = Progress::Complete(Outcome::Stop);
+                self.send(&text);
+                self.said.forget();
+            }
+        }
+        self.say_rest();
+    }
+
+    fn send(&mut self, text: &str) {
+        self.sent += text.len();
+        match &mut self.calls {
+            None if text.is_empty() => {}
+            None => {
+                let tokens = self.said.take(self.sent);
+                self.ready.push_back(Piece::Text { text: text.to_owned(), tokens });
+            }
+            Some(calls) => {
+                let said = calls.push(text);
+                self.say(said);
+            }
+        }
+    }
+
+    fn say(&mut self, said: Vec<Said>) {
+        for said in said {
+            let tokens = self.said.take(self.sent);
+            match said {
+                Said::Text(text) => self.ready.push_back(Piece::Text { text, tokens }),
+                Said::Call { name, arguments } => {
+                    if !tokens.is_empty() {
+                        self.ready.push_back(Piece::Text { text: String::new(), tokens });
+                    }
+                    let id = format!("call_{}", Uuid::new_v4().simple());
+                    self.ready.push_back(Piece::Call { id, name, arguments });
+                }
+            }
+        }
+    }
+
+    /// What is left when no more text comes.
+    fn say_rest(&mut self) {
+        if let Some(calls) = &mut self.calls {
+            let said = calls.finish();
+            self.say(said);
+        }
+        let tokens = self.said.finish();
+        if !tokens.is_empty() {
+            self.ready.push_back(Piece::Text { text: String::new(), tokens });
         }
     }
 
@@ -160,7 +259,15 @@ impl Answer {
             return None;
         };
         self.conclude(outcome);
-        Some(Ok(Piece::End(outcome.label())))
+        let called = self.calls.as_ref().is_some_and(CallParser::any);
+        let reason = if called && outcome == Outcome::Stop { TOOL_CALLS } else { outcome.label() };
+        let usage = Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            total_tokens: self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens },
+        };
+        Some(Ok(Piece::End { reason, usage }))
     }
 
     fn fail(&mut self, error: ApiError) -> ApiError {

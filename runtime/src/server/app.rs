@@ -1,7 +1,10 @@
 //! What every handler shares: the limits, the metrics, and, once loaded, the model.
 
 use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Semaphore;
 
 use super::admission::Admission;
 use super::defaults::SamplingDefaults;
@@ -50,6 +53,8 @@ pub struct App {
     pub admission: Admission,
     /// Decodes pictures.
     pub media: MediaPool,
+    /// Forms of answers that are made at once.
+    pub forms: Arc<Semaphore>,
     /// What a request may ask for.
     pub limits: Limits,
     /// Names of the model; at least one.
@@ -73,6 +78,7 @@ impl App {
             metrics,
             admission,
             media: MediaPool::new(),
+            forms: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
             limits,
             names,
             started: unix_seconds(),

@@ -26,18 +26,29 @@ pub enum Kind {
     Form,
 }
 
-/// What the headers say that the body is.
-pub fn kind(headers: &HeaderMap) -> Result<Kind, ApiError> {
+impl Kind {
+    /// As headers and messages spell it.
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Form => "multipart/form-data",
+        }
+    }
+}
+
+/// What the headers say that the body is, which must be one of `kinds`.
+pub fn kind(headers: &HeaderMap, kinds: &[Kind]) -> Result<Kind, ApiError> {
+    let refuse = |got: String| {
+        let served: Vec<String> = kinds.iter().map(|kind| format!("`{}`", kind.media_type())).collect();
+        ApiError::ContentType { got, served: served.join(" or ") }
+    };
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Err(ApiError::ContentType { got: "(none)".into() });
+        return Err(refuse("(none)".into()));
     };
     let text = String::from_utf8_lossy(value.as_bytes());
     let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match media.as_str() {
-        "application/json" => Ok(Kind::Json),
-        "multipart/form-data" => Ok(Kind::Form),
-        _ => Err(ApiError::ContentType { got: format!("`{}`", excerpt(&media)) }),
-    }
+    let found = kinds.iter().copied().find(|kind| kind.media_type() == media);
+    found.ok_or_else(|| refuse(format!("`{}`", excerpt(&media))))
 }
 
 /// The length that the headers announce.
@@ -140,7 +151,7 @@ mod tests {
         let of = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
-            kind(&headers)
+            kind(&headers, &[Kind::Json, Kind::Form])
         };
         assert!(matches!(of("application/json"), Ok(Kind::Json)));
         assert!(matches!(of("Application/JSON; charset=utf-8"), Ok(Kind::Json)));
@@ -148,6 +159,7 @@ mod tests {
         let error = of("text/plain").unwrap_err();
         assert_eq!(error.status().as_u16(), 415);
         assert!(error.to_string().contains("text/plain"));
-        assert!(kind(&HeaderMap::new()).is_err());
+        assert!(error.to_string().contains("`application/json` or `multipart/form-data`"));
+        assert!(kind(&HeaderMap::new(), &[Kind::Json]).is_err());
     }
 }

@@ -15,11 +15,13 @@ pub struct SamplingDefaults {
     pub temperature: f32,
     /// 1 is all.
     pub top_p: f32,
+    /// 0 is all.
+    pub top_k: u32,
 }
 
 impl Default for SamplingDefaults {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0 }
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0 }
     }
 }
 
@@ -28,6 +30,7 @@ struct GenerationConfig {
     do_sample: Option<bool>,
     temperature: Option<f32>,
     top_p: Option<f32>,
+    top_k: Option<u32>,
 }
 
 impl SamplingDefaults {
@@ -43,6 +46,7 @@ impl SamplingDefaults {
             Ok(config) if config.do_sample == Some(true) => Self {
                 temperature: config.temperature.filter(|t| (0.0..=2.0).contains(t)).unwrap_or(1.0),
                 top_p: config.top_p.filter(|p| *p > 0.0 && *p <= 1.0).unwrap_or(1.0),
+                top_k: config.top_k.unwrap_or(0),
             },
             _ => Self::default(),
         }
@@ -59,8 +63,8 @@ mod tests {
         assert_eq!(SamplingDefaults::parse(b"{\"temperature\": 0.7}"), greedy);
         assert_eq!(SamplingDefaults::parse(b"not json"), greedy);
         assert_eq!(SamplingDefaults::read(Path::new("/nonexistent")), greedy);
-        let sampled = SamplingDefaults::parse(b"{\"do_sample\": true, \"top_p\": 0.9}");
-        assert_eq!(sampled, SamplingDefaults { temperature: 1.0, top_p: 0.9 });
+        let sampled = SamplingDefaults::parse(b"{\"do_sample\": true, \"top_p\": 0.9, \"top_k\": 50}");
+        assert_eq!(sampled, SamplingDefaults { temperature: 1.0, top_p: 0.9, top_k: 50 });
         let absurd = SamplingDefaults::parse(b"{\"do_sample\": true, \"top_p\": 7}");
         assert!((absurd.top_p - 1.0).abs() < f32::EPSILON);
     }

@@ -67,13 +67,15 @@ pub enum ApiError {
         seconds: u64,
     },
     /// Neither JSON nor a form.
-    #[error("the content type {got} is not served; send `application/json` or `multipart/form-data`")]
+    #[error("the content type {got} is not served; send {served}")]
     ContentType {
         /// What the request says, quoted, or that it says nothing.
         got: String,
+        /// What would be right.
+        served: String,
     },
     /// No such route.
-    #[error("{path} does not exist; see /v1/models and /v1/chat/completions")]
+    #[error("{path} does not exist; see /openapi.json")]
     Route {
         /// The path asked for.
         path: String,
@@ -251,7 +253,7 @@ mod tests {
         assert_eq!(status(ApiError::Method { method: "PUT".into() }), 405);
         assert_eq!(status(ApiError::BodyTimeout { seconds: 1 }), 408);
         assert_eq!(status(ApiError::BodyTooLarge { limit: 1 }), 413);
-        assert_eq!(status(ApiError::ContentType { got: "x".into() }), 415);
+        assert_eq!(status(ApiError::ContentType { got: "x".into(), served: "y".into() }), 415);
         assert_eq!(status(SubmitError::QueueFull { retry_after_seconds: 1 }.into()), 429);
         assert_eq!(status(ApiError::Internal), 500);
         assert_eq!(status(SubmitError::Stopped.into()), 500);

@@ -20,6 +20,27 @@ const MOST_FIELDS: usize = 256;
 /// Longest text that could be a file name given in place of the file.
 const LONGEST_PATH: usize = 4096;
 
+/// Fields that are a number, true or false.
+const PLAIN: [&str; 17] = [
+    "stream",
+    "max_tokens",
+    "max_completion_tokens",
+    "min_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "n",
+    "ignore_eos",
+    "logprobs",
+    "top_logprobs",
+    "parallel_tool_calls",
+];
+
 /// Reads a form into the request that the same fields would make as JSON, and its files.
 pub async fn read(parts: Parts, body: Bytes) -> Result<(ChatRequest, Vec<Upload>), ApiError> {
     let request = Request::from_parts(parts, Body::from(body));
@@ -97,13 +118,14 @@ async fn text(field: Field<'_>, name: &str) -> Result<String, ApiError> {
 fn add(fields: &mut Map<String, Value>, name: &str, text: &str) -> Result<(), ApiError> {
     let value = match name {
         "prompt" | "model" => Value::from(text),
-        "messages" | "stream_options" => serde_json::from_str(text).map_err(|error| {
-            ApiError::field(name, format!("{name}: not valid JSON: {}", excerpt(&error.to_string())))
-        })?,
-        "stop" => serde_json::from_str(text).ok().filter(Value::is_array).unwrap_or_else(|| Value::from(text)),
-        "stream" | "max_tokens" | "max_completion_tokens" | "temperature" | "top_p" | "seed" | "n" | "ignore_eos" => {
-            serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text))
+        "messages" | "stream_options" | "stop_token_ids" | "logit_bias" | "response_format" | "tools" => {
+            serde_json::from_str(text).map_err(|error| {
+                ApiError::field(name, format!("{name}: not valid JSON: {}", excerpt(&error.to_string())))
+            })?
         }
+        "stop" => serde_json::from_str(text).ok().filter(Value::is_array).unwrap_or_else(|| Value::from(text)),
+        "tool_choice" => serde_json::from_str(text).ok().filter(Value::is_object).unwrap_or_else(|| Value::from(text)),
+        name if PLAIN.contains(&name) => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
         _ => return Ok(()),
     };
     if fields.insert(name.to_owned(), value).is_some() {

@@ -44,14 +44,7 @@ impl MediaPool {
 /// Decodes the pictures of a request and makes its prompt. `room` is given back when the bodies'
 /// bytes are gone.
 pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: BodyRoom) -> Result<Prompt, ApiError> {
-    let text = call.text_bytes();
-    if text / LONGEST_TOKEN > model.max_tokens {
-        let message = format!(
-            "the messages have {text} bytes of text, more than {} tokens can hold; shorten them",
-            model.max_tokens
-        );
-        return Err(ApiError::ContextLength { param: "messages", message });
-    }
+    fits(call.text_bytes(), model.max_tokens, "messages")?;
     let core = if call.has_images() {
         let core = Arc::clone(&app.media.cores).acquire_owned().await;
         Some(core.map_err(|_| ApiError::Internal)?)
@@ -72,6 +65,16 @@ pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: Body
         tracing::error!(%error, "preparing a request panicked");
         Err(ApiError::Internal)
     })
+}
+
+/// Refuses texts of so many bytes that no tokenizer could make as few as `most` tokens of them.
+pub fn fits(bytes: usize, most: usize, param: &'static str) -> Result<(), ApiError> {
+    if bytes / LONGEST_TOKEN <= most {
+        return Ok(());
+    }
+    let message =
+        format!("{param}: {bytes} bytes of text are more than {most} tokens can hold, the context; shorten the text");
+    Err(ApiError::ContextLength { param, message })
 }
 
 /// The blocking part.

@@ -1,15 +1,15 @@
 //! JSON into the contract's request type. A wrong field is named by its path, such as
 //! `messages[0].content[1].image_url`.
 
-use serde::de::Deserializer;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
-use vlm_contract::openai::chat::ChatRequest;
 
 use super::error::{ApiError, excerpt};
 
 /// Reads a JSON body.
-pub fn json(body: &[u8]) -> Result<ChatRequest, ApiError> {
+pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // serde would take a list for an object with its fields in order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(ApiError::Malformed(
@@ -23,12 +23,13 @@ pub fn json(body: &[u8]) -> Result<ChatRequest, ApiError> {
 }
 
 /// Reads the fields of a form, already turned into JSON values.
-pub fn fields(fields: Value) -> Result<ChatRequest, ApiError> {
+pub fn fields<T: DeserializeOwned>(fields: Value) -> Result<T, ApiError> {
     traced(fields)
 }
 
-fn traced<'de, D>(deserializer: D) -> Result<ChatRequest, ApiError>
+fn traced<'de, T, D>(deserializer: D) -> Result<T, ApiError>
 where
+    T: Deserialize<'de>,
     D: Deserializer<'de, Error = serde_json::Error>,
 {
     serde_path_to_error::deserialize(deserializer).map_err(|error| match error.inner().classify() {
@@ -49,7 +50,8 @@ fn wrong_field(path: &str, error: &serde_json::Error) -> ApiError {
         .replace("expected u32", "expected a whole number of at least 0")
         .replace("expected i64", "expected a whole number")
         .replace("expected f32", "expected a number")
-        .replace("struct ChatRequest", "an object");
+        .replace("expected i32", "expected a whole number");
+    let what = without_type(&what);
     let missing = what.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
     let param = match (path, missing) {
         (".", Some(field)) => field.to_owned(),
@@ -59,6 +61,13 @@ fn wrong_field(path: &str, error: &serde_json::Error) -> ApiError {
     };
     let message = format!("{param}: {what}");
     ApiError::Field { param, message }
+}
+
+/// A message that says of an object what it is to a client, not its type here.
+fn without_type(what: &str) -> String {
+    let Some((before, name)) = what.split_once("struct ") else { return what.to_owned() };
+    let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
+    format!("{before}an object{}", &name[end..])
 }
 
 /// A message without the middle of a long value that it repeats.
@@ -74,10 +83,12 @@ fn shortened(what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vlm_contract::openai::chat::ChatRequest;
+
     use super::*;
 
     fn wrong(body: &str) -> (Option<String>, String) {
-        let detail = json(body.as_bytes()).unwrap_err().body().error;
+        let detail = json::<ChatRequest>(body.as_bytes()).unwrap_err().body().error;
         (detail.param, detail.message)
     }
 

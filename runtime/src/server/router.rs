@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 
 use super::app::App;
 use super::error::{ApiError, excerpt};
-use super::{chat, health, models, request_id};
+use super::{chat, completions, health, models, openapi, request_id, responses, tokenize};
 
 /// All routes over one state.
 pub fn router(app: Arc<App>) -> Router {
@@ -19,6 +19,11 @@ pub fn router(app: Arc<App>) -> Router {
 fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/openapi.json", get(openapi::document))
         .route("/v1/models", get(models::list))
         // A name may hold slashes, as those of the hub do.
         .route("/v1/models/{*id}", get(models::one))

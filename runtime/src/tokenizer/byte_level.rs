@@ -36,8 +36,7 @@ impl ByteLevelDetokenizer {
         if let Some(token) = self.tokenizer.id_to_token(id)
             && !self.tokenizer.get_added_vocabulary().is_special_token(&token)
         {
-            let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
-            self.text.push(&bytes.unwrap_or_else(|| token.into_bytes()), &mut out);
+            self.text.push(&bytes(token), &mut out);
         }
         self.stripped(out)
     }
@@ -65,6 +64,12 @@ impl ByteLevelDetokenizer {
         }
         if rest.len() == text.len() { text } else { rest.to_owned() }
     }
+}
+
+/// The bytes of a token; those of its text where it is not written in the alphabet.
+pub fn bytes(token: String) -> Vec<u8> {
+    let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
+    bytes.unwrap_or_else(|| token.into_bytes())
 }
 
 /// The byte that `character` stands for: itself where it is printable, else those from U+0100 on in order.

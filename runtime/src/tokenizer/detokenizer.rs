@@ -53,7 +53,7 @@ impl Detokenizer {
 }
 
 /// What is stripped behind a byte-level decoder, where `decoder` is one.
-fn byte_level(decoder: &DecoderWrapper) -> Option<Strip> {
+pub(super) fn byte_level(decoder: &DecoderWrapper) -> Option<Strip> {
     let nothing = Strip { content: ' ', most: 0 };
     match decoder {
         DecoderWrapper::ByteLevel(_) => Some(nothing),

@@ -9,6 +9,7 @@ use super::Protected;
 use super::added::{Added, Part};
 use super::files::{self, AddedToken, TokenizerConfig};
 use super::sentencepiece::{PieceDetokenizer, Refusal, SentencePiece};
+use super::shown::{Shown, of_piece};
 use crate::checkpoint::CheckpointError;
 
 /// The file.
@@ -100,6 +101,22 @@ impl Pieces {
     pub fn token(&self, id: u32) -> Option<String> {
         let added = self.added.get(id).map(|token| token.content.as_str());
         added.or_else(|| self.model.piece(id)).map(str::to_owned)
+    }
+
+    /// Number of ids.
+    pub fn size(&self) -> usize {
+        let added = self.added.tokens().keys().max().map_or(0, |id| *id as usize + 1);
+        self.model.size().max(added)
+    }
+
+    /// What a token stands for.
+    pub fn shown(&self, id: u32) -> Option<Shown> {
+        if let Some(token) = self.added.get(id) {
+            let content = token.content.clone();
+            return Some(if token.special { Shown::Special(content) } else { Shown::Bytes(content.into_bytes()) });
+        }
+        let piece = self.model.piece(id)?;
+        Some(if self.model.shows(id) { Shown::Bytes(of_piece(piece)) } else { Shown::Special(piece.to_owned()) })
     }
 
     /// Ids of `rendered`, in which what `protected` holds stays text.

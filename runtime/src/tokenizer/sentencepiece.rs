@@ -145,6 +145,16 @@ impl SentencePiece {
         self.pieces.get(id as usize).map(|piece| piece.text.as_str())
     }
 
+    /// Number of pieces.
+    pub fn size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Whether a piece shows text: its own or a byte.
+    pub fn shows(&self, id: u32) -> bool {
+        self.pieces.get(id as usize).is_some_and(|piece| !matches!(piece.kind, Kind::Control | Kind::Unknown))
+    }
+
     /// The string of the piece that starts a text, whether or not the vocabulary has it.
     pub fn bos(&self) -> &str {
         &self.bos

@@ -23,7 +23,8 @@ fn engine(case: &Case, max_tokens: usize, blocks: Option<usize>) -> Engine {
 }
 
 fn ask(engine: &Engine, prompt: Prompt, max_new_tokens: usize) -> TokenStream {
-    let request = Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() };
+    let request =
+        Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new(), ..Request::default() };
     engine.submit(request).unwrap()
 }
 
@@ -32,7 +33,7 @@ async fn collect(mut stream: TokenStream) -> (Vec<u32>, usize) {
     let mut ids = Vec::new();
     while let Some(event) = stream.next().await {
         match event {
-            Event::Token { id } => ids.push(id),
+            Event::Token { id, .. } => ids.push(id),
             Event::Finished(_) => {}
             Event::Failed(why) => panic!("{why}"),
         }

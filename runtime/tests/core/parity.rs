@@ -140,12 +140,13 @@ async fn greedy_tokens_equal_the_references() {
             sampling: Sampling::default(),
             max_new_tokens: case.facts.greedy_ids.len(),
             stop_ids: Vec::new(),
+            ..Request::default()
         };
         let mut stream = engine.submit(request).unwrap();
         let mut got = Vec::new();
         loop {
             match stream.next().await.unwrap() {
-                Event::Token { id } => got.push(id),
+                Event::Token { id, .. } => got.push(id),
                 end => {
                     assert_eq!(end, Event::Finished(FinishReason::Length), "{}", case.name);
                     break;

@@ -23,14 +23,14 @@ fn engine(fixture: &Fixture, max_concurrency: usize, max_queue: usize) -> Engine
 }
 
 fn request(prompt: Prompt, max_new_tokens: usize) -> Request {
-    Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() }
+    Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new(), ..Request::default() }
 }
 
 async fn collect(mut stream: TokenStream) -> (Vec<u32>, Event) {
     let mut ids = Vec::new();
     loop {
         match stream.next().await.expect("the stream ends without saying why") {
-            Event::Token { id } => ids.push(id),
+            Event::Token { id, .. } => ids.push(id),
             end => return (ids, end),
         }
     }
@@ -73,7 +73,7 @@ async fn the_same_seed_gives_the_same_answer_and_another_another() {
     let fixture = Fixture::open();
     let engine = engine(&fixture, 4, 4);
     let sampled = |seed| Request {
-        sampling: Sampling { temperature: 1.5, top_p: 0.95, seed: Some(seed) },
+        sampling: Sampling { temperature: 1.5, top_p: 0.95, seed: Some(seed), ..Sampling::default() },
         ..request(fixture.prompt(), 24)
     };
     let (a, b, c) =

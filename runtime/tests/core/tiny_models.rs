@@ -109,6 +109,7 @@ impl Example {
             sampling: Sampling::default(),
             max_new_tokens: 96,
             stop_ids: self.processor.stop_ids().to_vec(),
+            ..Request::default()
         };
         engine.submit(request).unwrap()
     }
@@ -118,7 +119,7 @@ impl Example {
         let (mut ids, mut text) = (Vec::new(), String::new());
         let end = loop {
             match stream.next().await.unwrap() {
-                Event::Token { id } => {
+                Event::Token { id, .. } => {
                     ids.push(id);
                     text += &detokenizer.push(id);
                 }

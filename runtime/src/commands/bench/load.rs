@@ -156,7 +156,13 @@ impl Load<'_> {
     /// One answer; `None` where the queue has no room.
     async fn ask(&self, prompt: Prompt, sent: Instant) -> Result<Option<Timing>, CommandError> {
         let sampling = Sampling::default();
-        let request = Request { prompt, sampling, max_new_tokens: self.output_tokens, stop_ids: Vec::new() };
+        let request = Request {
+            prompt,
+            sampling,
+            max_new_tokens: self.output_tokens,
+            stop_ids: Vec::new(),
+            ..Request::default()
+        };
         let failed = |why: &dyn ToString| CommandError::Compute(why.to_string());
         let mut answer = match self.engine.submit(request) {
             Ok(answer) => answer,

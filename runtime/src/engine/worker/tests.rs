@@ -116,7 +116,8 @@ fn prompt(ids: Vec<u32>) -> Prompt {
 
 fn ask(engine: &Engine, what: u32, prompt_tokens: usize, max_new_tokens: usize) -> TokenStream {
     let prompt = prompt(vec![what; prompt_tokens]);
-    let request = Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() };
+    let request =
+        Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new(), ..Request::default() };
     engine.submit(request).unwrap()
 }
 
@@ -161,7 +162,13 @@ async fn a_panic_ends_every_stream_and_refuses_the_next() {
     let snapshot = engine.snapshot();
     assert!(snapshot.stopped && snapshot.running == 0 && snapshot.waiting == 0);
     let prompt = prompt(vec![WELL]);
-    let request = Request { prompt, sampling: Sampling::default(), max_new_tokens: 1, stop_ids: Vec::new() };
+    let request = Request {
+        prompt,
+        sampling: Sampling::default(),
+        max_new_tokens: 1,
+        stop_ids: Vec::new(),
+        ..Request::default()
+    };
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::Stopped);
 }
 
@@ -182,7 +189,13 @@ async fn the_queue_is_bounded_and_counted() {
     let (engine, _) = engine(2, 3);
     let mut streams: Vec<_> = (0..5).map(|_| ask(&engine, WELL, 4, 100)).collect();
     let prompt = prompt(vec![WELL]);
-    let request = Request { prompt, sampling: Sampling::default(), max_new_tokens: 1, stop_ids: Vec::new() };
+    let request = Request {
+        prompt,
+        sampling: Sampling::default(),
+        max_new_tokens: 1,
+        stop_ids: Vec::new(),
+        ..Request::default()
+    };
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::QueueFull { retry_after_seconds: 1 });
     assert!(matches!(streams[0].next().await, Some(Event::Token { .. })));
     assert!(matches!(streams[1].next().await, Some(Event::Token { .. })));
@@ -241,7 +254,8 @@ fn ask_about_picture(engine: &Engine, tiles: usize, max_new_tokens: usize) -> To
     let image = PreparedImage { tiles, height: 1, width: 1, pixels, tokens: tiles, kept: None, key };
     let ids = std::iter::repeat_n(IMAGE, tiles).chain([WELL]).collect();
     let prompt = Prompt { images: vec![Arc::new(image)], ..prompt(ids) };
-    let request = Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new() };
+    let request =
+        Request { prompt, sampling: Sampling::default(), max_new_tokens, stop_ids: Vec::new(), ..Request::default() };
     engine.submit(request).unwrap()
 }
 

@@ -1,0 +1,167 @@
+//! All answers to one request, side by side, and how an endpoint writes them: in events or as one body.
+
+use std::convert::Infallible;
+
+use axum::response::Response;
+use axum::response::sse::Event;
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll};
+use serde::Serialize;
+use vlm_contract::openai::chat::TokenLogprob;
+use vlm_contract::openai::usage::Usage;
+
+use super::answer::{Answer, Piece};
+use super::error::ApiError;
+
+/// Answers in the making. Dropping them cancels all.
+pub struct Answers {
+    streams: SelectAll<BoxStream<'static, (usize, Result<Piece, ApiError>)>>,
+    count: usize,
+    /// Answers to each prompt.
+    each: usize,
+    usage: Usage,
+}
+
+/// An answer that is complete.
+#[derive(Clone, Debug, Default)]
+pub struct Whole {
+    /// Its text, without calls.
+    pub text: String,
+    /// Its tokens, where asked for.
+    pub tokens: Vec<TokenLogprob>,
+    /// Its calls: id, function, arguments.
+    pub calls: Vec<(String, String, String)>,
+    /// Why it ended.
+    pub reason: &'static str,
+}
+
+/// How an endpoint writes answers.
+pub trait Voice: Send + 'static {
+    /// All of them in one body.
+    fn whole(self, answers: Vec<Whole>, usage: Usage) -> Response;
+    /// What a stream begins with.
+    fn begin(&mut self) -> Vec<Event>;
+    /// What comes next of the answer at `index`.
+    fn piece(&mut self, index: usize, piece: Piece) -> Vec<Event>;
+    /// What a stream ends with.
+    fn end(&mut self, usage: Usage) -> Vec<Event>;
+    /// What it ends with when it cannot be continued.
+    fn fail(&mut self, error: &ApiError) -> Vec<Event> {
+        vec![event(&error.body())]
+    }
+}
+
+impl Answers {
+    /// Those to one prompt after another, `each` to a prompt.
+    pub fn new(answers: Vec<Answer>, each: usize) -> Self {
+        let count = answers.len();
+        let pieces = |(index, answer)| {
+            futures::stream::unfold(answer, move |mut answer: Answer| async move {
+                let piece = answer.next().await?;
+                Some(((index, piece), answer))
+            })
+            .boxed()
+        };
+        let streams = answers.into_iter().enumerate().map(pieces).collect();
+        Self { streams, count, each: each.max(1), usage: Usage::default() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The next piece of any. An error is the last.
+    pub async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
+        let (index, piece) = self.streams.next().await?;
+        if let Ok(Piece::End { usage, .. }) = &piece {
+            self.used(index, usage);
+        }
+        if piece.is_err() {
+            self.streams.clear();
+        }
+        Some(piece.map(|piece| (index, piece)))
+    }
+
+    /// A prompt counts once, however many answers it gets.
+    fn used(&mut self, index: usize, usage: &Usage) {
+        if index.is_multiple_of(self.each) {
+            self.usage.prompt_tokens += usage.prompt_tokens;
+            self.usage.prompt_tokens_details.cached_tokens += usage.prompt_tokens_details.cached_tokens;
+        }
+        self.usage.completion_tokens += usage.completion_tokens;
+        self.usage.total_tokens = self.usage.prompt_tokens + self.usage.completion_tokens;
+    }
+
+    /// Tokens used by the answers that are complete.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Collects all and writes them.
+    pub async fn whole(mut self, voice: impl Voice) -> Result<Response, ApiError> {
+        let mut wholes = vec![Whole::default(); self.count];
+        while let Some(next) = self.next().await {
+            let (index, piece) = next?;
+            let Some(whole) = wholes.get_mut(index) else { continue };
+            match piece {
+                Piece::Text { text, tokens } => {
+                    whole.text.push_str(&text);
+                    whole.tokens.extend(tokens);
+                }
+                Piece::Call { id, name, arguments } => whole.calls.push((id, name, arguments)),
+                Piece::End { reason, .. } => whole.reason = reason,
+            }
+        }
+        Ok(voice.whole(wholes, self.usage))
+    }
+
+    /// All events that `voice` makes of them.
+    pub fn events(self, voice: impl Voice) -> impl futures::Stream<Item = Result<Event, Infallible>> {
+        let begin = Events { answers: Some(self), voice, begun: false };
+        futures::stream::unfold(begin, |mut events| async move {
+            let some = events.some().await?;
+            Some((futures::stream::iter(some.into_iter().map(Ok)), events))
+        })
+        .flatten()
+    }
+}
+
+struct Events<V> {
+    answers: Option<Answers>,
+    voice: V,
+    begun: bool,
+}
+
+impl<V: Voice> Events<V> {
+    async fn some(&mut self) -> Option<Vec<Event>> {
+        let answers = self.answers.as_mut()?;
+        if !self.begun {
+            self.begun = true;
+            return Some(self.voice.begin());
+        }
+        match answers.next().await {
+            Some(Ok((index, piece))) => Some(self.voice.piece(index, piece)),
+            Some(Err(error)) => {
+                self.answers = None;
+                Some(self.voice.fail(&error))
+            }
+            None => {
+                let usage = answers.usage();
+                self.answers = None;
+                Some(self.voice.end(usage))
+            }
+        }
+    }
+}
+
+/// An event with a JSON body.
+pub fn event(body: &impl Serialize) -> Event {
+    // These types always serialise; an empty object is what a client would see otherwise.
+    Event::default().data(serde_json::to_string(body).unwrap_or_else(|_| "{}".into()))
+}
+
+/// The event that ends a stream.
+pub fn done() -> Event {
+    Event::default().data("[DONE]")
+}

@@ -1,0 +1,219 @@
+//! Writes an answer as this endpoint does: one body, or numbered events, each item begun, filled and closed.
+
+use axum::Json;
+use axum::response::sse::Event as SentEvent;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use uuid::Uuid;
+use vlm_contract::openai::format::FormatType;
+use vlm_contract::openai::responses::{
+    Event, FunctionCallItem, IncompleteDetails, InputTokensDetails, MessageItem, NumberedEvent, OutputItem, OutputPart,
+    OutputTokensDetails, ResponseBody, ResponseText, ResponseUsage, ResponsesRequest, Status, TextFormat,
+};
+use vlm_contract::openai::usage::Usage;
+
+use super::super::answer::Piece;
+use super::super::answers::{Voice, Whole};
+use super::super::app::unix_seconds;
+use super::super::call::Call;
+use super::super::error::ApiError;
+
+/// Why an answer is not complete.
+const CUT: &str = "length";
+
+/// One response.
+pub struct ResponseVoice {
+    body: ResponseBody,
+    /// Events sent.
+    sent: u64,
+    /// Id and text of the message that is open.
+    open: Option<(String, String)>,
+    cut: bool,
+}
+
+impl ResponseVoice {
+    /// Of a request that was checked to be `call`.
+    pub fn new(asked: ResponsesRequest, call: &Call) -> Self {
+        let plain = || TextFormat { r#type: FormatType::Text, name: None, schema: None, strict: None };
+        let tool_choice = asked.tool_choice.and_then(|choice| serde_json::to_value(choice).ok());
+        let body = ResponseBody {
+            id: named("resp"),
+            object: "response".into(),
+            created_at: unix_seconds(),
+            status: Status::InProgress,
+            error: None,
+            incomplete_details: None,
+            instructions: asked.instructions,
+            max_output_tokens: asked.max_output_tokens,
+            metadata: asked.metadata.unwrap_or_default(),
+            model: call.model.clone(),
+            output: Vec::new(),
+            parallel_tool_calls: asked.parallel_tool_calls.unwrap_or(true),
+            previous_response_id: None,
+            store: false,
+            temperature: call.generation.sampling.temperature,
+            top_p: call.generation.sampling.top_p,
+            text: ResponseText { format: asked.text.and_then(|text| text.format).unwrap_or_else(plain) },
+            tool_choice: tool_choice.unwrap_or_else(|| Value::from("auto")),
+            tools: asked.tools.unwrap_or_default(),
+            truncation: "disabled".into(),
+            usage: None,
+        };
+        Self { body, sent: 0, open: None, cut: false }
+    }
+
+    fn event(&mut self, event: Event) -> SentEvent {
+        let name = event.name();
+        let numbered = NumberedEvent { event, sequence_number: self.sent };
+        self.sent += 1;
+        super::super::answers::event(&numbered).event(name)
+    }
+
+    /// The response as it is now.
+    fn now(&self) -> Box<ResponseBody> {
+        Box::new(self.body.clone())
+    }
+
+    /// Begins a message, unless one is open.
+    fn open(&mut self) -> Vec<SentEvent> {
+        if self.open.is_some() {
+            return Vec::new();
+        }
+        let (id, output_index) = (named("msg"), self.body.output.len());
+        let item = message(id.clone(), Status::InProgress, Vec::new());
+        let added = Event::PartAdded { item_id: id.clone(), output_index, content_index: 0, part: part(String::new()) };
+        self.open = Some((id, String::new()));
+        vec![self.event(Event::ItemAdded { output_index, item }), self.event(added)]
+    }
+
+    /// Closes the message that is open, if one is.
+    fn close(&mut self) -> Vec<SentEvent> {
+        let Some((id, text)) = self.open.take() else { return Vec::new() };
+        let (output_index, content_index) = (self.body.output.len(), 0);
+        let status = if self.cut { Status::Incomplete } else { Status::Completed };
+        let item = message(id.clone(), status, vec![part(text.clone())]);
+        self.body.output.push(item.clone());
+        let done = Event::TextDone {
+            item_id: id.clone(),
+            output_index,
+            content_index,
+            text: text.clone(),
+            logprobs: Vec::new(),
+        };
+        let events = [
+            done,
+            Event::PartDone { item_id: id, output_index, content_index, part: part(text) },
+            Event::ItemDone { output_index, item },
+        ];
+        events.into_iter().map(|event| self.event(event)).collect()
+    }
+
+    fn text(&mut self, delta: String) -> Vec<SentEvent> {
+        let mut events = self.open();
+        let Some((id, text)) = &mut self.open else { return events };
+        text.push_str(&delta);
+        let item_id = id.clone();
+        let output_index = self.body.output.len();
+        let event = Event::TextDelta { item_id, output_index, content_index: 0, delta, logprobs: Vec::new() };
+        events.push(self.event(event));
+        events
+    }
+
+    fn call(&mut self, call_id: String, name: String, arguments: String) -> Vec<SentEvent> {
+        let mut events = self.close();
+        let output_index = self.body.output.len();
+        let (item, whole) = call_item(call_id, name.clone(), arguments.clone());
+        let item_id = whole.id.clone();
+        let more = [
+            Event::ItemAdded { output_index, item },
+            Event::ArgumentsDelta { item_id: item_id.clone(), output_index, delta: arguments.clone() },
+            Event::ArgumentsDone { item_id, output_index, name, arguments },
+            Event::ItemDone { output_index, item: OutputItem::FunctionCall(whole.clone()) },
+        ];
+        self.body.output.push(OutputItem::FunctionCall(whole));
+        events.extend(more.into_iter().map(|event| self.event(event)));
+        events
+    }
+
+    /// The body is complete, cut or not.
+    fn finish(&mut self, usage: Usage) {
+        self.body.usage = Some(ResponseUsage {
+            input_tokens: usage.prompt_tokens,
+            input_tokens_details: InputTokensDetails { cached_tokens: usage.prompt_tokens_details.cached_tokens },
+            output_tokens: usage.completion_tokens,
+            output_tokens_details: OutputTokensDetails::default(),
+            total_tokens: usage.total_tokens,
+        });
+        self.body.status = if self.cut { Status::Incomplete } else { Status::Completed };
+        self.body.incomplete_details = self.cut.then(|| IncompleteDetails { reason: "max_output_tokens".into() });
+    }
+}
+
+fn named(kind: &str) -> String {
+    format!("{kind}_{}", Uuid::new_v4().simple())
+}
+
+fn part(text: String) -> OutputPart {
+    OutputPart::OutputText { text, annotations: Vec::new(), logprobs: Vec::new() }
+}
+
+fn message(id: String, status: Status, content: Vec<OutputPart>) -> OutputItem {
+    OutputItem::Message(MessageItem { id, status, role: "assistant".into(), content })
+}
+
+/// A call as it begins, and as it is whole.
+fn call_item(call_id: String, name: String, arguments: String) -> (OutputItem, FunctionCallItem) {
+    let whole = FunctionCallItem { id: named("fc"), status: Status::Completed, call_id, name, arguments };
+    let begun = FunctionCallItem { status: Status::InProgress, arguments: String::new(), ..whole.clone() };
+    (OutputItem::FunctionCall(begun), whole)
+}
+
+impl Voice for ResponseVoice {
+    fn whole(mut self, answers: Vec<Whole>, usage: Usage) -> Response {
+        let whole = answers.into_iter().next().unwrap_or_default();
+        self.cut = whole.reason == CUT;
+        if whole.calls.is_empty() || !whole.text.is_empty() {
+            self.text(whole.text);
+            self.close();
+        }
+        for (call_id, name, arguments) in whole.calls {
+            self.call(call_id, name, arguments);
+        }
+        self.finish(usage);
+        Json(self.body).into_response()
+    }
+
+    fn begin(&mut self) -> Vec<SentEvent> {
+        let (created, begun) = (self.now(), self.now());
+        vec![self.event(Event::Created { response: created }), self.event(Event::InProgress { response: begun })]
+    }
+
+    fn piece(&mut self, _: usize, piece: Piece) -> Vec<SentEvent> {
+        match piece {
+            Piece::Text { text, .. } if text.is_empty() => Vec::new(),
+            Piece::Text { text, .. } => self.text(text),
+            Piece::Call { id, name, arguments } => self.call(id, name, arguments),
+            Piece::End { reason, .. } => {
+                self.cut = reason == CUT;
+                let mut events = if self.body.output.is_empty() { self.open() } else { Vec::new() };
+                events.extend(self.close());
+                events
+            }
+        }
+    }
+
+    fn end(&mut self, usage: Usage) -> Vec<SentEvent> {
+        self.finish(usage);
+        let response = self.now();
+        let event = if self.cut { Event::Incomplete { response } } else { Event::Completed { response } };
+        vec![self.event(event)]
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<SentEvent> {
+        self.body.status = Status::Failed;
+        self.body.error = Some(error.body().error);
+        let response = self.now();
+        // The clients turn an error body into an error of theirs; those who read events see the other.
+        vec![self.event(Event::Failed { response }), super::super::answers::event(&error.body()).event("error")]
+    }
+}
