@@ -5,6 +5,7 @@
 pub mod blocks;
 pub mod encoder_cache;
 mod executor;
+pub mod fair;
 #[cfg(feature = "cuda")]
 mod graphs;
 pub mod prefix;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 pub use request::{
-    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
+    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Origin, Request, Sampling, Snapshot, SubmitError,
     TokenStream,
 };
 pub use sampling::{NotFinite, choose, uniform};
@@ -135,6 +136,14 @@ impl Engine {
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
+        self.submit_from(Origin::default(), request)
+    }
+
+    /// Like [`Engine::submit`], in the turn of `origin`'s client and after what was generated elsewhere.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit_from(&self, origin: Origin, request: Request) -> Result<TokenStream, SubmitError> {
         let prompt_tokens = request.prompt.ids.len();
         if prompt_tokens == 0 {
             return Err(SubmitError::Empty);
@@ -152,7 +161,7 @@ impl Engine {
         let (events, stream) = TokenStream::new();
         let long = tokens > self.sizes.short_tokens;
         let content = Content::new(&mut request.prompt, self.sizes.vocabulary, long);
-        self.shared.accept(|| self.submissions.send(Submission { request, content, events }).is_ok())?;
+        self.shared.accept(|| self.submissions.send(Submission { request, content, events, origin }).is_ok())?;
         Ok(stream)
     }
 

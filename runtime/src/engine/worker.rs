@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::executor::{Executor, Feeding, Reading};
+use super::fair::FairQueue;
 use super::prefix::Content;
-use super::request::EventSink;
+use super::request::{EventSink, Origin};
 use super::sampling::{choose, uniform};
 use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
@@ -24,11 +25,15 @@ pub struct Submission {
     pub content: Result<Content, Failure>,
     /// Where to.
     pub events: EventSink,
+    /// Whose it is, and what was generated of it elsewhere.
+    pub origin: Origin,
 }
 
 /// State of the engine thread.
 pub struct Worker<E> {
     executor: E,
+    /// Those whose turn has not come; the scheduler gets no more than it can admit.
+    queue: FairQueue<Submission>,
     scheduler: Scheduler,
     streams: HashMap<SequenceId, Stream>,
     next_id: SequenceId,
@@ -49,7 +54,7 @@ impl<E: Executor> Worker<E> {
     /// A worker over `executor`, with a scheduler of `limits`.
     pub fn new(executor: E, limits: Limits, shared: Arc<Shared>) -> Self {
         let scheduler = Scheduler::new(limits);
-        Self { executor, scheduler, streams: HashMap::new(), next_id: 0, lost: false, shared }
+        Self { executor, queue: FairQueue::default(), scheduler, streams: HashMap::new(), next_id: 0, lost: false, shared }
     }
 
     /// Serves until every handle is gone and all accepted requests have ended, or until a fault or the loss of the
@@ -62,7 +67,8 @@ impl<E: Executor> Worker<E> {
         let shared = Arc::clone(&self.shared);
         shared.stop(|| {
             let accepted = self.streams.drain().map(|(_, stream)| stream.events);
-            for events in accepted.chain(submissions.try_iter().map(|submission| submission.events)) {
+            let queued = self.queue.drain().map(|submission| submission.events);
+            for events in accepted.chain(queued).chain(submissions.try_iter().map(|submission| submission.events)) {
                 let _ = events.send(Event::Failed(Failure::Stopped));
             }
         });
@@ -71,20 +77,24 @@ impl<E: Executor> Worker<E> {
 
     fn serve(&mut self, submissions: &Receiver<Submission>) {
         loop {
-            if self.scheduler.is_idle() {
+            if self.scheduler.is_idle() && self.queue.is_empty() {
                 match submissions.recv() {
-                    Ok(submission) => self.accept(submission),
+                    Ok(submission) => self.queue.push(submission.origin.client, submission),
                     Err(_) => return,
                 }
             }
             for submission in submissions.try_iter() {
-                self.accept(submission);
+                self.queue.push(submission.origin.client, submission);
             }
             self.forget_cancelled();
+            for _ in 0..self.scheduler.places() {
+                let Some(submission) = self.queue.pop() else { break };
+                self.accept(submission);
+            }
             let step = self.scheduler.step();
             for admission in &step.admitted {
                 if let Some(stream) = self.streams.get(&admission.id) {
-                    stream.events.found(admission.cached_tokens);
+                    stream.events.started(admission.cached_tokens);
                 }
             }
             step.dropped.iter().for_each(|key| self.executor.drop_picture(key));
@@ -107,8 +117,8 @@ impl<E: Executor> Worker<E> {
     }
 
     fn accept(&mut self, submission: Submission) {
-        let Submission { mut request, content, events } = submission;
-        let content = match content {
+        let Submission { mut request, content, events, origin } = submission;
+        let mut content = match content {
             Ok(content) => content,
             Err(why) => {
                 tracing::error!(%why, "a prompt cannot be read");
@@ -117,13 +127,20 @@ impl<E: Executor> Worker<E> {
                 return;
             }
         };
+        let generated = origin.generated.len();
+        if generated >= request.max_new_tokens {
+            self.shared.ended(true);
+            let _ = events.send(Event::Finished(FinishReason::Length));
+            return;
+        }
         let id = self.next_id;
         self.next_id += 1;
         let max_tokens = content.len().saturating_add(request.max_new_tokens);
+        origin.generated.iter().for_each(|token| content.push(*token));
         self.scheduler.push(Sequence { id, content, max_tokens });
         self.executor.begin(id, std::mem::take(&mut request.prompt.images));
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        self.streams.insert(id, Stream { request, seed, events, generated: 0, last: 0 });
+        self.streams.insert(id, Stream { request, seed, events, generated, last: 0 });
     }
 
     fn forget_cancelled(&mut self) {
@@ -132,6 +149,14 @@ impl<E: Executor> Worker<E> {
         for id in gone {
             self.end(id, None);
         }
+        let shared = &self.shared;
+        self.queue.retain(|submission| {
+            let here = !submission.events.is_closed();
+            if !here {
+                shared.ended(false);
+            }
+            here
+        });
     }
 
     fn decode(&mut self, decode: &[Decode]) {
