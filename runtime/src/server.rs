@@ -1,30 +1,37 @@
 //! The HTTP side: from a request's bytes to the engine, and from its tokens to the answer.
 //!
 //! # Layout
-//! - [`router`]: routes and what surrounds every request; [`listen`]: connections;
-//!   [`lifecycle`]: loading, ready, draining.
+//! - [`router`]: routes and what surrounds every request ([`request_id`], [`head`], [`cors`], [`auth`]);
+//!   [`listen`]: connections; [`lifecycle`]: loading, ready, draining.
 //! - [`chat`]: the way of one generation request: [`admission`] → [`body`] ([`form`]) →
-//!   [`parse`] → [`media`] → engine → [`answer`] ([`stop`]) → [`stream`] or one body.
+//!   [`parse`] → [`media`] ([`sources`], [`pictures`]) → engine → [`answer`] ([`stop`]) → [`stream`] or one body.
+//! - [`continuation`]: the same for a stream that another server began.
 //! - [`error`]: the only map from error to HTTP status and body.
 //! - [`models`], [`health`]: the small endpoints.
 
 pub mod admission;
 pub mod answer;
 pub mod app;
+pub mod auth;
 pub mod body;
 pub mod call;
 pub mod chat;
+pub mod continuation;
+pub mod cors;
 pub mod data_url;
 pub mod defaults;
 pub mod error;
 pub mod form;
+pub mod head;
 pub mod health;
 pub mod lifecycle;
 pub mod listen;
 pub mod media;
 pub mod models;
 pub mod parse;
+pub mod pictures;
 pub mod request_id;
 pub mod router;
+pub mod sources;
 pub mod stop;
 pub mod stream;

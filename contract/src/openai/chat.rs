@@ -119,8 +119,23 @@ pub enum Part {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(expecting = "an object with url")]
 pub struct ImageUrl {
-    /// A `data:` URL.
+    /// A `data:` URL, or one of another kind where the server allows it.
     pub url: String,
+    /// How closely to look at it.
+    #[serde(default)]
+    pub detail: Option<Detail>,
+}
+
+/// How closely to look at a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    /// As closely as the model does; the same as `high`.
+    Auto,
+    /// In one tile.
+    Low,
+    /// In as many tiles as the model cuts it into.
+    High,
 }
 
 // Content, stop and part are read by hand: an untagged or internally tagged enum is buffered

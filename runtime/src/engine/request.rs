@@ -229,6 +229,8 @@ pub struct Snapshot {
     pub counts: Counts,
     /// Requests completed per second lately.
     pub completions_per_second: Option<f64>,
+    /// Seconds until a place is free for one more request, from how fast they complete: 1 to 60.
+    pub retry_after_seconds: u64,
     /// The engine thread ended after a fault.
     pub stopped: bool,
 }

@@ -54,7 +54,15 @@ impl<E: Executor> Worker<E> {
     /// A worker over `executor`, with a scheduler of `limits`.
     pub fn new(executor: E, limits: Limits, shared: Arc<Shared>) -> Self {
         let scheduler = Scheduler::new(limits);
-        Self { executor, queue: FairQueue::default(), scheduler, streams: HashMap::new(), next_id: 0, lost: false, shared }
+        Self {
+            executor,
+            queue: FairQueue::default(),
+            scheduler,
+            streams: HashMap::new(),
+            next_id: 0,
+            lost: false,
+            shared,
+        }
     }
 
     /// Serves until every handle is gone and all accepted requests have ended, or until a fault or the loss of the

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use vlm_contract::continuation::StreamState;
 use vlm_contract::openai::chat::{PromptTokensDetails, Usage};
 
 use super::admission::Place;
@@ -44,6 +45,10 @@ pub struct Begin {
     pub stop: Vec<String>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Of the sampler.
+    pub seed: u64,
+    /// Tokens that were generated elsewhere; their text was sent there.
+    pub generated: Vec<u32>,
     /// When the request arrived.
     pub arrived: Instant,
     /// Its place among the admitted requests.
@@ -62,6 +67,9 @@ pub struct Answer {
     prompt_tokens: usize,
     cached_tokens: usize,
     completion_tokens: usize,
+    seed: u64,
+    /// Tokens since [`Answer::take_state`] was last called.
+    fresh: Vec<u32>,
     arrived: Instant,
     last_token: Option<Instant>,
     id: String,
@@ -72,7 +80,7 @@ impl Answer {
     /// Begins an answer that the engine has accepted.
     pub fn new(app: Arc<App>, begin: Begin) -> Self {
         app.metrics.prompt(begin.prompt_tokens);
-        Self {
+        let mut answer = Self {
             app,
             tokens: Some(begin.tokens),
             detokenizer: begin.detokenizer,
@@ -80,12 +88,28 @@ impl Answer {
             progress: Progress::Running,
             prompt_tokens: begin.prompt_tokens,
             cached_tokens: 0,
-            completion_tokens: 0,
+            completion_tokens: begin.generated.len(),
+            seed: begin.seed,
+            fresh: Vec::new(),
             arrived: begin.arrived,
             last_token: None,
             id: begin.id,
             _place: begin.place,
+        };
+        for token in begin.generated {
+            let text = answer.detokenizer.push(token);
+            if let Step::Stopped(_) = answer.stop.push(&text) {
+                answer.tokens = None;
+                answer.progress = Progress::Complete(Outcome::Stop);
+                break;
+            }
         }
+        answer
+    }
+
+    /// What continues the answer elsewhere from here on, together with what this gave before.
+    pub fn take_state(&mut self) -> StreamState {
+        StreamState { seed: self.seed, tokens: std::mem::take(&mut self.fresh) }
     }
 
     /// The next piece. After [`Piece::End`] or an error there is none.
@@ -104,7 +128,7 @@ impl Answer {
             self.cached_tokens = tokens.cached_tokens();
             let step = match event {
                 Some(Event::Token { id }) => {
-                    self.count_token();
+                    self.count_token(id);
                     let text = self.detokenizer.push(id);
                     self.stop.push(&text)
                 }
@@ -173,11 +197,15 @@ impl Answer {
         error
     }
 
-    fn count_token(&mut self) {
+    fn count_token(&mut self, id: u32) {
         let now = Instant::now();
+        self.fresh.push(id);
         self.completion_tokens += 1;
         match self.last_token.replace(now) {
-            None => self.app.metrics.first_token(now - self.arrived),
+            None => {
+                let waited = self.tokens.as_ref().map(TokenStream::waited).unwrap_or_default();
+                self.app.metrics.first_token(now - self.arrived, waited);
+            }
             Some(last) => self.app.metrics.next_token(now - last),
         }
     }

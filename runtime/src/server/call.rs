@@ -1,13 +1,16 @@
 //! A request whose every value is in its range: what the rest of the server works with.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
-use vlm_contract::openai::chat::{ChatRequest, Content, Message, Part, Role, Stop};
+use vlm_contract::openai::chat::{ChatRequest, Content, Detail, Message, Part, Role, Stop};
 
 use super::app::App;
-use super::data_url;
 use super::defaults::SamplingDefaults;
 use super::error::ApiError;
+use super::sources::Sources;
 use crate::engine::Sampling;
+use crate::image::TileBudget;
 use crate::prompt::PromptRole;
 
 /// Stop strings in one request, as many as `OpenAI` allows.
@@ -20,6 +23,10 @@ pub enum Picture {
     DataUrl(String),
     /// A file of a form.
     File(Bytes),
+    /// On another server.
+    Web(reqwest::Url),
+    /// On this machine.
+    Path(PathBuf),
 }
 
 /// A picture of a form.
@@ -29,6 +36,8 @@ pub struct Upload {
     pub param: String,
     /// The picture.
     pub picture: Picture,
+    /// How much of it is looked at.
+    pub detail: TileBudget,
 }
 
 /// One piece of a message.
@@ -94,7 +103,7 @@ impl Call {
         }
         let sampling = sampling(&request, defaults)?;
         let answer = answer_limit(&request)?;
-        let turns = turns(request.messages, uploads, app.limits.images)?;
+        let turns = turns(request.messages, uploads, app)?;
         Ok(Self {
             model,
             turns,
@@ -161,7 +170,8 @@ fn stops(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
-fn turns(messages: Vec<Message>, uploads: Vec<Upload>, most_images: usize) -> Result<Vec<Turn>, ApiError> {
+fn turns(messages: Vec<Message>, uploads: Vec<Upload>, app: &App) -> Result<Vec<Turn>, ApiError> {
+    let most_images = app.limits.images;
     if messages.is_empty() {
         return Err(ApiError::field("messages", "messages: empty; send at least one message"));
     }
@@ -178,7 +188,7 @@ fn turns(messages: Vec<Message>, uploads: Vec<Upload>, most_images: usize) -> Re
     let mut images = uploads.len();
     let mut turns = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
-        let turn = turn(index, message)?;
+        let turn = turn(index, message, &app.sources)?;
         images += turn.parts.iter().filter(|part| matches!(part, TurnPart::Image(_))).count();
         turns.push(turn);
     }
@@ -196,7 +206,7 @@ fn turns(messages: Vec<Message>, uploads: Vec<Upload>, most_images: usize) -> Re
     Ok(turns)
 }
 
-fn turn(index: usize, message: Message) -> Result<Turn, ApiError> {
+fn turn(index: usize, message: Message, sources: &Sources) -> Result<Turn, ApiError> {
     let role = match message.role {
         Role::System | Role::Developer => PromptRole::System,
         Role::User => PromptRole::User,
@@ -212,8 +222,9 @@ fn turn(index: usize, message: Message) -> Result<Turn, ApiError> {
                 Part::Text { text } => Ok(TurnPart::Text(text)),
                 Part::ImageUrl { image_url } => {
                     let param = format!("messages[{index}].content[{at}].image_url");
-                    data_url::base64_of(&image_url.url, &param)?;
-                    Ok(TurnPart::Image(Upload { param, picture: Picture::DataUrl(image_url.url) }))
+                    let detail = TileBudget(matches!(image_url.detail, Some(Detail::Low)).then_some(1));
+                    let picture = sources.picture(image_url.url, &param)?;
+                    Ok(TurnPart::Image(Upload { param, picture, detail }))
                 }
             })
             .collect::<Result<_, ApiError>>()?,
@@ -293,7 +304,10 @@ mod tests {
     fn uploads_go_before_the_last_user_message() {
         let body = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
             {"role": "user", "content": "c"}]}"#;
-        let upload = || Upload { param: "image[0]".into(), picture: Picture::File(Bytes::new()) };
+        let upload = || {
+            let picture = Picture::File(Bytes::new());
+            Upload { param: "image[0]".into(), picture, detail: TileBudget::default() }
+        };
         let request = || parse::json(body.as_bytes()).unwrap();
         let call = |uploads| Call::check(request(), uploads, &app(), SamplingDefaults::default());
         let turns = call(vec![upload()]).unwrap().turns;

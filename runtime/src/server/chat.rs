@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`: the way of one request from its first byte to the engine and back.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,19 +8,22 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body::Body};
 use uuid::Uuid;
+use vlm_contract::headers;
 use vlm_contract::openai::chat::{AnswerMessage, ChatChunk, ChatResponse, Choice, ChunkChoice, Role};
 
-use super::admission::{BodyRoom, Place, retry_after_seconds};
+use super::admission::{BodyRoom, Place};
 use super::answer::{Answer, Begin, Piece};
 use super::app::{App, Loaded, unix_seconds};
 use super::body::{self, Kind};
 use super::call::Call;
+use super::continuation::Continued;
 use super::error::ApiError;
 use super::lifecycle::Phase;
 use super::request_id::RequestId;
 use super::{form, media, parse, stream};
-use crate::engine;
-use crate::metrics::Refusal;
+use crate::engine::fair::ClientId;
+use crate::engine::{self, Origin};
+use crate::metrics::{Refusal, Via};
 use crate::prompt::Prompt;
 
 /// Bodies of more bytes are parsed away from the async threads.
@@ -36,6 +40,11 @@ pub struct Head {
 impl Head {
     fn new(model: String) -> Self {
         Self { id: format!("chatcmpl-{}", Uuid::new_v4().simple()), created: unix_seconds(), model }
+    }
+
+    /// Of an answer that began elsewhere.
+    fn continued(model: String, from: &Continued) -> Self {
+        Self { id: from.head.id.clone(), created: from.head.created, model }
     }
 
     /// A chunk without usage.
@@ -58,13 +67,15 @@ pub async fn completions(
     request: Request,
 ) -> Response {
     let arrived = Instant::now();
-    app.metrics.arrived();
+    // Only a gateway names its clients.
+    let via = if request.headers().contains_key(headers::CLIENT) { Via::Gateway } else { Via::Direct };
+    app.metrics.arrived(via);
     match generate(&app, arrived, id, request).await {
         Ok(response) => response,
         Err(error) => {
             match error {
                 ApiError::QueueFull { .. } => app.metrics.refused(Refusal::QueueFull),
-                ApiError::Loading | ApiError::Draining => app.metrics.refused(Refusal::NotReady),
+                ApiError::Loading(_) | ApiError::Draining => app.metrics.refused(Refusal::NotReady),
                 _ => {}
             }
             error.into_response()
@@ -73,6 +84,8 @@ pub async fn completions(
 }
 
 async fn generate(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
+    let continued = request.extensions().get::<Continued>().cloned();
+    let with_state = request.headers().get(headers::STREAM_STATE).is_some_and(|value| value == "true");
     let (model, place, request) = enter(app, request).await?;
     let preparing = async {
         let (mut call, room) = read(app, model, request).await?;
@@ -84,10 +97,18 @@ async fn generate(app: &Arc<App>, arrived: Instant, id: RequestId, request: Requ
         prepared = preparing => prepared?,
         () = app.lifecycle.aborted().cancelled() => return Err(ApiError::Aborted),
     };
-    let answer = submit(app, model, &mut call, prompt, Start { arrived, id, place })?;
-    let head = Head::new(call.model);
+    if continued.is_some() && !call.stream {
+        return Err(ApiError::Malformed("only streams can be continued; ask again for the whole answer".into()));
+    }
+    let start = Start { arrived, id, place, continued: continued.clone() };
+    let answer = submit(app, model, &mut call, prompt, start)?;
+    let head = match &continued {
+        Some(from) => Head::continued(call.model, from),
+        None => Head::new(call.model),
+    };
     if call.stream {
-        return Ok(stream::respond(answer, head, call.include_usage, app.limits.keep_alive));
+        let form = stream::Form { include_usage: call.include_usage, with_state, begun: continued.is_some() };
+        return Ok(stream::respond(answer, head, form, app.limits.keep_alive));
     }
     whole(answer, head).await
 }
@@ -98,9 +119,10 @@ async fn enter(app: &App, request: Request) -> Result<(&Loaded, Place, Request),
         body::kind(request.headers())?;
         let full = || {
             let now = model.engine.snapshot();
-            ApiError::QueueFull { retry_after_seconds: retry_after_seconds(&now) }
+            ApiError::QueueFull { retry_after_seconds: now.retry_after_seconds }
         };
-        let place = app.admission.try_enter().ok_or_else(full)?;
+        let client = request.extensions().get::<ClientId>().copied().unwrap_or_default();
+        let place = app.admission.try_enter(client).ok_or_else(full)?;
         // Once closed, no place may be taken: the drain waits for all of them to be free.
         if app.lifecycle.phase() == Phase::Closed {
             return Err(ApiError::Draining);
@@ -120,8 +142,12 @@ async fn enter(app: &App, request: Request) -> Result<(&Loaded, Place, Request),
 async fn read(app: &Arc<App>, model: &Loaded, request: Request) -> Result<(Call, BodyRoom), ApiError> {
     let (parts, body): (_, Body) = request.into_parts();
     let length = body::announced(&parts.headers);
-    let room = app.admission.body_room(length).await.ok_or(ApiError::Internal)?;
+    let mut room = match parts.extensions.get::<Continued>().and_then(Continued::take_room) {
+        Some(room) => room,
+        None => app.admission.body_room(length).await.ok_or(ApiError::Internal)?,
+    };
     let bytes = body::receive(body, length, &app.limits).await?;
+    room.shrink(bytes.len());
     let (request, uploads) = match body::kind(&parts.headers)? {
         Kind::Form => form::read(parts, bytes).await?,
         Kind::Json if bytes.len() <= PARSE_INLINE => (parse::json(&bytes)?, Vec::new()),
@@ -138,10 +164,18 @@ struct Start {
     arrived: Instant,
     id: RequestId,
     place: Place,
+    continued: Option<Continued>,
 }
 
 fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start: Start) -> Result<Answer, ApiError> {
     let prompt_tokens = prompt.ids.len();
+    // Drawn here and not by the engine, so that the gateway can be told.
+    let drawn = || RandomState::new().build_hasher().finish();
+    let seed = match &start.continued {
+        Some(from) => from.head.seed,
+        None => call.sampling.seed.unwrap_or_else(drawn),
+    };
+    call.sampling.seed = Some(seed);
     let mut stop = std::mem::take(&mut call.stop);
     stop.extend(model.processor.stop_string().filter(|_| !call.ignore_eos).map(str::to_owned));
     let request = engine::Request {
@@ -150,7 +184,9 @@ fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start
         sampling: call.sampling,
         stop_ids: if call.ignore_eos { Vec::new() } else { model.processor.stop_ids().to_vec() },
     };
-    let tokens = model.engine.submit(request).inspect_err(|error| {
+    let generated = start.continued.as_ref().map(|from| from.head.tokens.clone()).unwrap_or_default();
+    let origin = Origin { client: start.place.client(), generated: generated.clone() };
+    let tokens = model.engine.submit_from(origin, request).inspect_err(|error| {
         if *error == engine::SubmitError::Stopped {
             app.lifecycle.engine_lost().cancel();
         }
@@ -160,6 +196,8 @@ fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start
         detokenizer: model.processor.detokenizer(),
         stop,
         prompt_tokens,
+        seed,
+        generated,
         arrived: start.arrived,
         place: start.place,
         id: start.id.to_string(),
