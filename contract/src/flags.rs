@@ -24,6 +24,17 @@ pub const DRAIN_TIMEOUT_SECONDS: &str = "--drain-timeout-seconds";
 /// File that receives the diagnosis when the process cannot start.
 pub const TERMINATION_LOG: &str = "--termination-log";
 
+/// Fetch pictures from http and https URLs.
+pub const ALLOW_IMAGE_URLS: &str = "--allow-image-urls";
+/// Directory under which pictures may be named by `file://` URLs.
+pub const IMAGE_ROOT: &str = "--image-root";
+/// File with the API keys, one a line; without keys everyone may ask.
+pub const API_KEY_FILE: &str = "--api-key-file";
+/// Ed25519 public key of the gateway, in base64: see [`crate::continuation`].
+pub const CONTINUATION_PUBLIC_KEY: &str = "--continuation-public-key";
+/// API keys, one a line, where no file holds them (`serve`).
+pub const API_KEY_VARIABLE: &str = "VLM_API_KEY";
+
 /// Where the checkpoint is fetched from (`fetch`, `inspect`).
 pub const URI: &str = "--uri";
 /// Branch, tag or commit of the repository (`fetch`, `inspect`).

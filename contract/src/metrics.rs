@@ -36,9 +36,39 @@ pub const PREEMPTIONS: &str = "vlm_preemptions_total";
 pub const KV_CACHE_USAGE: &str = "vlm_kv_cache_usage_ratio";
 /// Histogram in seconds: decoding and preprocessing one picture.
 pub const IMAGE_DECODE: &str = "vlm_image_decode_seconds";
+/// Histogram in bytes: files of pictures.
+pub const IMAGE_BYTES: &str = "vlm_image_bytes";
+/// Histogram: tiles of pictures.
+pub const IMAGE_TILES: &str = "vlm_image_tiles";
+/// Counter: pictures that were in use already, and so were not decoded again.
+pub const IMAGE_DECODES_SHARED: &str = "vlm_image_decodes_shared_total";
+/// Histogram in seconds: fetching one picture.
+pub const IMAGE_FETCH: &str = "vlm_image_fetch_seconds";
+/// Counter: connections that were closed at once because there were too many.
+pub const CONNECTIONS_REFUSED: &str = "vlm_connections_refused_total";
+/// Gauge: open connections.
+pub const CONNECTIONS: &str = "vlm_connections";
+/// Histogram in seconds: from a request's acceptance by the engine until it runs.
+pub const QUEUE_WAIT: &str = "vlm_queue_wait_seconds";
 
 /// Gauge by `state`: bytes of the checkpoint that is being fetched. The states add up to its size.
 pub const WEIGHTS_BYTES: &str = "vlm_weights_bytes";
+
+/// The same under the names that vLLM gives them, for dashboards and autoscalers that know those.
+pub const VLLM_ALIASES: [(&str, &str); 8] = [
+    (REQUESTS_RUNNING, "vllm:num_requests_running"),
+    (KV_CACHE_USAGE, "vllm:kv_cache_usage_perc"),
+    (TIME_TO_FIRST_TOKEN, "vllm:time_to_first_token_seconds"),
+    (INTER_TOKEN_LATENCY, "vllm:inter_token_latency_seconds"),
+    (QUEUE_WAIT, "vllm:request_queue_time_seconds"),
+    (PROMPT_TOKENS, "vllm:prompt_tokens_total"),
+    (GENERATION_TOKENS, "vllm:generation_tokens_total"),
+    (PREEMPTIONS, "vllm:num_preemptions_total"),
+];
+/// vLLM's name of the sum of [`REQUESTS_WAITING`] over its stages.
+pub const VLLM_REQUESTS_WAITING: &str = "vllm:num_requests_waiting";
+/// The label that vLLM's metrics have, and tools select by.
+pub const VLLM_MODEL_LABEL: &str = "model_name";
 
 /// Values of the label `stage` of [`REQUESTS_WAITING`].
 pub mod stage {
@@ -54,6 +84,10 @@ pub mod stage {
 pub mod via {
     /// Straight to the pod or its Service.
     pub const DIRECT: &str = "direct";
+    /// Through a gateway, which counts it too.
+    pub const GATEWAY: &str = "gateway";
+    /// All ways.
+    pub const ALL: [&str; 2] = [DIRECT, GATEWAY];
 }
 
 /// Values of the label `reason` of [`REQUESTS_REFUSED`].

@@ -4,6 +4,7 @@ mod bench;
 mod hub;
 mod model;
 mod proof;
+mod web;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ pub use bench::{BenchArgs, BenchMode};
 pub use hub::{FetchArgs, HubArgs, InspectArgs};
 pub use model::ModelArgs;
 pub use proof::{TraceArgs, VerifyArgs};
+pub use web::WebArgs;
 
 use crate::engine::ENCODER_CACHE_BYTES;
 
@@ -102,6 +104,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 64 * 1024 * 1024,
           value_parser = clap::value_parser!(u32).range(1024..=1_073_741_824))]
     pub max_body_bytes: u32,
+    /// Who may ask, and from where pictures come.
+    #[command(flatten)]
+    pub web: WebArgs,
     /// File that receives the diagnosis when the server cannot start.
     #[arg(long, value_name = "PATH")]
     pub termination_log: Option<PathBuf>,
@@ -128,6 +133,12 @@ impl ServeArgs {
         let directory = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
         let name = directory.file_name().map_or("model".into(), |name| name.to_string_lossy());
         vec![name.into_owned()]
+    }
+
+    /// Connections that may be open.
+    pub fn connections(&self) -> usize {
+        let requests = self.max_concurrency as usize + self.queue();
+        self.web.max_connections.map_or_else(|| (2 * requests + 64).max(512), |n| n as usize)
     }
 
     /// Requests that may wait.

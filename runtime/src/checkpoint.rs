@@ -9,6 +9,7 @@ mod index;
 mod layout;
 mod original_tower;
 mod pickle;
+mod progress;
 mod safetensors;
 mod shard;
 mod stored;
@@ -18,6 +19,7 @@ mod weights;
 mod zip;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::DType;
 use serde::de::DeserializeOwned;
@@ -30,6 +32,7 @@ pub use layout::{
     DecoderLayer, DecoderTensors, Layout, LinearTensors, NormTensors, ProjectorTensors, TowerLayer, TowerTensors,
 };
 use original_tower::Search;
+pub use progress::LoadProgress;
 pub use weights::{Tensors, Weights};
 
 const CONFIG: &str = "config.json";
@@ -40,6 +43,8 @@ pub struct OpenOptions {
     /// The folder of the vision tower, for weights of the original LLaVA that lack it. `None` looks for it beside
     /// the weights.
     pub vision_tower: Option<PathBuf>,
+    /// Told of every tensor that is read.
+    pub progress: Option<Arc<LoadProgress>>,
 }
 
 /// An opened checkpoint. Weights are mapped and their names known, but not yet read.
@@ -78,6 +83,7 @@ impl Checkpoint {
             let reason = "--vision-tower is only for the original LLaVA, whose weights may lack the tower";
             return Err(CheckpointError::Options(reason.to_owned()));
         }
+        weights.report_to(options.progress.clone());
         Ok(Self { dir: dir.to_owned(), config, weights, layout })
     }
 

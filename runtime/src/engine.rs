@@ -5,6 +5,7 @@
 pub mod blocks;
 pub mod encoder_cache;
 mod executor;
+pub mod fair;
 #[cfg(feature = "cuda")]
 mod graphs;
 mod logprobs;
@@ -23,7 +24,7 @@ use std::sync::mpsc::{Sender, channel};
 
 pub use logprobs::Logprobs;
 pub use request::{
-    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
+    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Origin, Request, Sampling, Snapshot, SubmitError,
     TokenStream,
 };
 pub use sampling::{NotFinite, choose, uniform};
@@ -139,17 +140,19 @@ impl Engine {
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        let (first, _) = self.submit_several(request, 1)?;
+        let (first, _) = self.submit_several(Origin::default(), request, 1)?;
         Ok(first)
     }
 
-    /// Like [`Engine::submit`], for several answers to one prompt, which is read once: the others begin where the first
-    /// has its first token. Their seeds follow from the request's. Gives the first answer and the others.
+    /// Like [`Engine::submit`], in the turn of `origin`'s client and after what was generated elsewhere, for several
+    /// answers to one prompt, which is read once: the others begin where the first has its first token. Their seeds
+    /// follow from the request's. Gives the first answer and the others.
     ///
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit_several(
         &self,
+        origin: Origin,
         request: Request,
         answers: usize,
     ) -> Result<(TokenStream, Vec<TokenStream>), SubmitError> {
@@ -179,7 +182,7 @@ impl Engine {
             })
             .unzip();
         let answers = 1 + more.len();
-        let submission = Submission { request, content, events, more };
+        let submission = Submission { request, content, events, more, origin };
         self.shared.accept(answers, || self.submissions.send(submission).is_ok())?;
         Ok((first, others))
     }

@@ -1,7 +1,9 @@
-//! From the bytes of a picture to normalised pixels. Owns limits and the errors a client sees;
-//! knows nothing of prompts or of the network.
+//! From where a picture is ([`fetch`], [`file`]) to its bytes, and from these to normalised pixels. Owns limits and
+//! the errors a client sees; knows nothing of prompts.
 
 mod decode;
+pub mod fetch;
+pub mod file;
 mod key;
 mod resize;
 mod tiles;
@@ -12,9 +14,18 @@ pub use key::ImageKey;
 pub use tiles::Preprocessing;
 
 /// Most tiles of the grid of one picture, where a family lets the picture choose (`InternVL`); `None` leaves it to
-/// the model. With several pictures each may have as many; a caller whose context is short divides.
+/// the model. With several pictures each may have as many; a caller whose context is short divides. A budget of 1
+/// leaves of a grid of LLaVA-1.6 the whole picture alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileBudget(pub Option<u32>);
+
+impl TileBudget {
+    /// What both allow.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0.into_iter().chain(other.0).min())
+    }
+}
 
 /// How LLaVA-1.5 makes a picture square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,6 +1,9 @@
 //! The server's metrics in a registry of its own. Names and label values are the contract's; every
 //! series exists from the start, so that a missing one always means a broken scrape.
 
+mod alias;
+mod connections;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +13,19 @@ use prometheus::{
 };
 use vlm_contract::metrics as names;
 
+use alias::Aliases;
+pub use connections::Connections;
+
 use crate::engine::Snapshot;
 use crate::engine::scheduler::Counts;
 
 const FIRST_TOKEN_SECONDS: &[f64] =
     &[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0];
 const BETWEEN_TOKENS_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5];
+const QUEUE_SECONDS: &[f64] = &[0.001, 0.005, 0.02, 0.08, 0.32, 1.25, 5.0, 20.0, 80.0, 320.0];
+const FETCH_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const IMAGE_BYTES: &[f64] = &[1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7];
+const IMAGE_TILES: &[f64] = &[1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 13.0, 25.0, 49.0];
 const DECODE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// Why a generation request was refused before it was queued.
@@ -25,6 +35,15 @@ pub enum Refusal {
     QueueFull,
     /// The server was loading or draining.
     NotReady,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Straight from a client.
+    Direct,
+    /// From a gateway, which counts it too.
+    Gateway,
 }
 
 /// How an accepted request ended.
@@ -71,12 +90,20 @@ pub struct Metrics {
     generation_tokens: IntCounter,
     first_token: Histogram,
     between_tokens: Histogram,
+    queue_wait: Histogram,
     decode: Histogram,
+    fetch: Histogram,
+    image_bytes: Histogram,
+    image_tiles: Histogram,
+    shared_decodes: IntCounter,
+    connections: Connections,
+    aliases: Option<Aliases>,
 }
 
 impl Metrics {
-    /// Registers every metric. Fails only if two share a name.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    /// Registers every metric; with `alias` also under vLLM's names, of the model `alias`. Fails only if two share a
+    /// name.
+    pub fn new(alias: Option<String>) -> Result<Self, prometheus::Error> {
         let waiting = IntGaugeVec::new(
             Opts::new(names::REQUESTS_WAITING, "Accepted requests that do not run yet, by stage"),
             &["stage"],
@@ -96,7 +123,7 @@ impl Metrics {
                 names::REQUESTS_ARRIVED,
                 "Generation requests that reached the server, refused ones included",
                 "via",
-                &[names::via::DIRECT],
+                &names::via::ALL,
             )?,
             refused: counters(
                 names::REQUESTS_REFUSED,
@@ -117,7 +144,21 @@ impl Metrics {
                 "Seconds between two tokens of one request",
                 BETWEEN_TOKENS_SECONDS,
             )?,
+            queue_wait: histogram(
+                names::QUEUE_WAIT,
+                "Seconds from the acceptance of a request by the engine until it runs",
+                QUEUE_SECONDS,
+            )?,
             decode: histogram(names::IMAGE_DECODE, "Seconds to decode and preprocess one picture", DECODE_SECONDS)?,
+            fetch: histogram(names::IMAGE_FETCH, "Seconds to fetch one picture", FETCH_SECONDS)?,
+            image_bytes: histogram(names::IMAGE_BYTES, "Bytes of the files of pictures", IMAGE_BYTES)?,
+            image_tiles: histogram(names::IMAGE_TILES, "Tiles of pictures", IMAGE_TILES)?,
+            shared_decodes: IntCounter::new(
+                names::IMAGE_DECODES_SHARED,
+                "Pictures that were in use already, and so were not decoded again",
+            )?,
+            connections: Connections::new()?,
+            aliases: alias.map(Aliases::new),
         };
         metrics.waiting.with_label_values(&[names::stage::QUEUE]).set(0);
         for collector in metrics.collectors() {
@@ -140,14 +181,25 @@ impl Metrics {
             Box::new(self.generation_tokens.clone()),
             Box::new(self.first_token.clone()),
             Box::new(self.between_tokens.clone()),
+            Box::new(self.queue_wait.clone()),
             Box::new(self.decode.clone()),
+            Box::new(self.fetch.clone()),
+            Box::new(self.image_bytes.clone()),
+            Box::new(self.image_tiles.clone()),
+            Box::new(self.shared_decodes.clone()),
+            Box::new(self.connections.open.clone()),
+            Box::new(self.connections.refused.clone()),
         ];
         own.into_iter().chain(engine).collect()
     }
 
     /// A generation request reached the server.
-    pub fn arrived(&self) {
-        self.arrived.with_label_values(&[names::via::DIRECT]).inc();
+    pub fn arrived(&self, via: Via) {
+        let via = match via {
+            Via::Direct => names::via::DIRECT,
+            Via::Gateway => names::via::GATEWAY,
+        };
+        self.arrived.with_label_values(&[via]).inc();
     }
 
     /// A generation request was refused.
@@ -169,10 +221,11 @@ impl Metrics {
         self.prompt_tokens.inc_by(tokens as u64);
     }
 
-    /// The first token of a request, so long after its arrival.
-    pub fn first_token(&self, after: Duration) {
+    /// The first token of a request, so long after its arrival; for a part of that it waited in the queue.
+    pub fn first_token(&self, after: Duration, waited: Duration) {
         self.generation_tokens.inc();
         self.first_token.observe(after.as_secs_f64());
+        self.queue_wait.observe(waited.as_secs_f64());
     }
 
     /// A later token of a request, so long after the one before.
@@ -184,6 +237,27 @@ impl Metrics {
     /// A picture was decoded and preprocessed.
     pub fn decoded(&self, took: Duration) {
         self.decode.observe(took.as_secs_f64());
+    }
+
+    /// The file of a picture has arrived.
+    pub fn image_bytes(&self, bytes: usize) {
+        self.image_bytes.observe(bytes as f64);
+    }
+
+    /// A picture is ready, of so many tiles; `shared` when it was not decoded for this.
+    pub fn image(&self, tiles: usize, shared: bool) {
+        self.image_tiles.observe(tiles as f64);
+        self.shared_decodes.inc_by(u64::from(shared));
+    }
+
+    /// A picture was fetched, or could not be.
+    pub fn fetched(&self, took: Duration) {
+        self.fetch.observe(took.as_secs_f64());
+    }
+
+    /// Counts connections.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Counts a request as waiting in the media stage until the guard is dropped.
@@ -200,7 +274,11 @@ impl Metrics {
         self.capacity.set(engine.map_or(0, |now| whole(now.capacity)));
         self.kv_usage.set(engine.map_or(0.0, |now| now.kv_usage));
         self.engine.advance(&engine.map(|now| now.counts).unwrap_or_default());
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut families = self.registry.gather();
+        if let Some(aliases) = &self.aliases {
+            families.extend(aliases.of(&families));
+        }
+        TextEncoder::new().encode_to_string(&families)
     }
 }
 
@@ -265,7 +343,7 @@ mod tests {
 
     #[test]
     fn every_series_exists_before_the_first_request() {
-        let text = Metrics::new().unwrap().render(None).unwrap();
+        let text = Metrics::new(None).unwrap().render(None).unwrap();
         for series in [
             "vlm_requests_running 0",
             "vlm_requests_waiting{stage=\"media\"} 0",
@@ -279,6 +357,14 @@ mod tests {
             "vlm_time_to_first_token_seconds_count 0",
             "vlm_inter_token_latency_seconds_count 0",
             "vlm_image_decode_seconds_count 0",
+            "vlm_image_fetch_seconds_count 0",
+            "vlm_image_bytes_count 0",
+            "vlm_image_tiles_count 0",
+            "vlm_image_decodes_shared_total 0",
+            "vlm_queue_wait_seconds_count 0",
+            "vlm_connections 0",
+            "vlm_connections_refused_total 0",
+            "vlm_requests_arrived_total{via=\"gateway\"} 0",
             "vlm_prompt_tokens_total 0",
             "vlm_generation_tokens_total 0",
             "vlm_prefix_cache_hit_tokens_total 0",
@@ -294,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_engines_sums_are_exported_as_they_are() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(None).unwrap();
         for tiles in [3, 5] {
             let counts = Counts { tiles, tile_steps: 2, ..Counts::default() };
             let text = metrics.render(Some(&Snapshot { counts, ..Snapshot::default() })).unwrap();
@@ -305,7 +391,7 @@ mod tests {
 
     #[test]
     fn the_media_stage_ends_with_its_guard() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(None).unwrap();
         let guard = metrics.in_media_stage();
         assert!(metrics.render(None).unwrap().contains("{stage=\"media\"} 1"));
         drop(guard);

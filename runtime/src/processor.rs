@@ -8,7 +8,7 @@ use vlm_catalog::architecture::raw::OneOrMany;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::guide::{Forms, GuideError};
-use crate::image::{ImageAspect, ImageError, ImageLimits, PreparedImage, Preprocessing, TileBudget};
+use crate::image::{ImageAspect, ImageError, ImageKey, ImageLimits, PreparedImage, Preprocessing, TileBudget};
 use crate::prompt::{self, Places, Template};
 pub use crate::prompt::{Prompt, PromptError, PromptMessage, PromptPart, PromptRole};
 use crate::tokenizer::Tokenizer;
@@ -88,6 +88,25 @@ impl Processor {
         budget: TileBudget,
     ) -> Result<PreparedImage, ImageError> {
         self.preprocessing.prepare(bytes, limits, budget)
+    }
+
+    /// What the picture of a file will be known as; see [`Processor::prepare_image_as`].
+    pub fn image_key(&self, bytes: &[u8], budget: TileBudget) -> ImageKey {
+        self.preprocessing.key(bytes, budget)
+    }
+
+    /// As [`Processor::prepare_image_within`], where the key is known.
+    ///
+    /// # Errors
+    /// As [`Processor::prepare_image`].
+    pub fn prepare_image_as(
+        &self,
+        key: ImageKey,
+        bytes: &[u8],
+        limits: &ImageLimits,
+        budget: TileBudget,
+    ) -> Result<PreparedImage, ImageError> {
+        self.preprocessing.prepare_as(key, bytes, limits, budget)
     }
 
     /// The tiles that each picture of `prompt` may have so that together they have as many as one alone: what is

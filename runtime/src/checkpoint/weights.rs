@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use vlm_hub::index::Kind;
 
 use super::CheckpointError;
+use super::LoadProgress;
 use super::drawn::Drawn;
 use super::index::{self, Found};
 use super::shard::Shard;
@@ -23,6 +25,7 @@ pub struct Weights {
     places: HashMap<String, Place>,
     /// Draws every tensor that is asked for, in the place of files.
     drawn: Option<Drawn>,
+    progress: Option<Arc<LoadProgress>>,
 }
 
 struct Place {
@@ -57,6 +60,14 @@ impl Weights {
     /// Tensors of any name and shape, drawn when they are asked for.
     pub(super) fn drawn(drawn: Drawn) -> Self {
         Self { drawn: Some(drawn), ..Self::default() }
+    }
+
+    /// Tells `progress` of every tensor that is read for the first time from now on.
+    pub(super) fn report_to(&mut self, progress: Option<Arc<LoadProgress>>) {
+        if let Some(progress) = &progress {
+            progress.begin(self.places.values().map(|place| place.stored.bytes.len() as u64).sum());
+        }
+        self.progress = progress;
     }
 
     fn add(&mut self, dir: &Path, file: &str, kind: Kind) -> Result<(), CheckpointError> {
@@ -142,8 +153,12 @@ impl Weights {
         let Some(dtype) = self.dtype(name) else {
             return Err(CheckpointError::Dtype { name: name.to_owned(), dtype: dtype.to_string() });
         };
-        place.read.store(true, Ordering::Relaxed);
-        shard.tensor(&place.stored, dtype, device)
+        let tensor = shard.tensor(&place.stored, dtype, device);
+        let again = place.read.swap(true, Ordering::Relaxed);
+        if let Some(progress) = self.progress.as_ref().filter(|_| !again) {
+            progress.add(place.stored.bytes.len() as u64);
+        }
+        tensor
     }
 
     /// Names and shapes of the tensors that [`Self::tensor`] has not given yet, in the order of their names.

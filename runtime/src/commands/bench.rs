@@ -64,7 +64,7 @@ fn measure(args: &BenchArgs, path: &Path, device: &Device, read: f64) -> Result<
     let checkpoint = if args.dummy_weights {
         Checkpoint::drawn(path, device)?
     } else {
-        Checkpoint::open_with(path, &OpenOptions { vision_tower: args.how.vision_tower.clone() })?
+        Checkpoint::open_with(path, &OpenOptions { vision_tower: args.how.vision_tower.clone(), progress: None })?
     };
     let prompts = Prompts::new(&checkpoint, args)?;
     let settings = Settings::of(args, &prompts);

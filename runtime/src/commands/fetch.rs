@@ -18,7 +18,8 @@ use super::serve::Signals;
 use super::{CommandError, hub};
 use crate::args::FetchArgs;
 use crate::diagnose::StartError;
-use crate::server::listen;
+use crate::metrics::Connections;
+use crate::server::listen::{self, ConnectionLimits};
 
 /// Fetches, unless it is there already.
 ///
@@ -43,7 +44,10 @@ async fn serve_and_fetch(args: &FetchArgs) -> Result<(), CommandError> {
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     tracing::info!(address = %listener.local_addr().map_err(failed)?, "listening");
-    let http = tokio::spawn(listen::serve(listener, router(&weights), close.clone()));
+    let unset = |error| StartError::System { what: "the metrics", source: std::io::Error::other(error) };
+    let counted = Connections::new().map_err(unset)?;
+    let limits = ConnectionLimits::default();
+    let http = tokio::spawn(listen::serve(listener, router(&weights), limits, counted, close.clone()));
     let result = tokio::select! {
         result = get_checkpoint(args, &weights) => result,
         () = signals.next() => Err(CommandError::Stopped),

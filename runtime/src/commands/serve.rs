@@ -1,5 +1,7 @@
 //! `serve`: listen at once, load, serve until a signal, drain. Reads as that list.
 
+mod settings;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +13,18 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ServeArgs;
+use crate::checkpoint::LoadProgress;
 use crate::device::{self, Demand};
 use crate::diagnose::StartError;
 use crate::engine::{Engine, EngineOptions};
-use crate::image::ImageLimits;
 use crate::metrics::Metrics;
 use crate::server::admission::Admission;
-use crate::server::app::{App, Limits, Loaded};
+use crate::server::app::{App, Loaded};
 use crate::server::defaults::SamplingDefaults;
 use crate::server::lifecycle::{Lifecycle, Phase};
-use crate::server::{listen, router};
+use crate::server::listen::{self, ConnectionLimits};
+use crate::server::router;
 
-/// Time for a whole body to arrive.
-const BODY_TIME: Duration = Duration::from_secs(300);
-/// Silence after which a stream sends a comment.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Time for cut answers to tell their clients.
 const ABORT_TIME: Duration = Duration::from_secs(2);
 /// Time for blocking work, such as a load that nobody waits for any more, at exit.
@@ -51,7 +50,10 @@ async fn serve(args: ServeArgs) -> Result<(), StartError> {
     let listener = bind(&args).await?;
     let app = Arc::new(app(&args, abort.clone())?);
     let close = CancellationToken::new();
-    let http = tokio::spawn(listen::serve(listener, router::router(app.clone()), close.clone()));
+    let connections =
+        ConnectionLimits { count: args.connections(), idle: Duration::from_secs(args.web.idle_timeout_seconds) };
+    let counted = app.metrics.connections();
+    let http = tokio::spawn(listen::serve(listener, router::router(app.clone()), connections, counted, close.clone()));
 
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -71,8 +73,8 @@ async fn serve(args: ServeArgs) -> Result<(), StartError> {
 async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
     let begun = Instant::now();
     tracing::info!(model = %args.model.display(), "loading");
-    let load_args = args.clone();
-    let model = tokio::task::spawn_blocking(move || load(&load_args))
+    let (load_args, progress) = (args.clone(), Arc::clone(&app.progress));
+    let model = tokio::task::spawn_blocking(move || load(&load_args, progress))
         .await
         .map_err(|error| StartError::LoadPanicked(error.to_string()))??;
     app.loaded(model);
@@ -83,9 +85,9 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
 }
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.
-fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
+fn load(args: &ServeArgs, progress: Arc<LoadProgress>) -> Result<Loaded, StartError> {
     let device = device::open(args.how.device)?;
-    let (checkpoint, processor) = super::open(&args.model, &args.how)?;
+    let (checkpoint, processor) = super::open_watched(&args.model, &args.how, Some(progress))?;
     let longest = processor.max_model_len();
     let max_tokens = args.max_tokens.map_or(longest, |tokens| tokens as usize);
     if max_tokens > longest {
@@ -147,18 +149,13 @@ async fn bind(args: &ServeArgs) -> Result<TcpListener, StartError> {
 }
 
 fn app(args: &ServeArgs, abort: CancellationToken) -> Result<App, StartError> {
-    let limits = Limits {
-        image: ImageLimits { max_pixels: args.max_image_pixels, max_bytes: args.max_image_bytes },
-        images: args.max_images_per_request as usize,
-        body_bytes: args.max_body_bytes as usize,
-        body_time: BODY_TIME,
-        keep_alive: KEEP_ALIVE,
-    };
+    let settings = settings::read(args)?;
     let requests = args.max_concurrency as usize + args.queue();
-    let metrics = Metrics::new()
+    let alias = settings.names.first().filter(|_| !args.web.no_vllm_metrics).cloned();
+    let metrics = Metrics::new(alias)
         .map_err(|error| StartError::System { what: "the metrics", source: std::io::Error::other(error) })?;
-    let admission = Admission::new(requests, limits.body_bytes);
-    Ok(App::new(args.names(), limits, admission, metrics, Lifecycle::new(abort)))
+    let admission = Admission::new(requests, settings.limits.body_bytes);
+    Ok(App::new(settings, admission, metrics, Lifecycle::new(abort)))
 }
 
 /// The signals that end the process.

@@ -1,11 +1,13 @@
 //! What goes into the engine and what comes out: requests, events, refusals, options.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::fair::ClientId;
 use super::logprobs::Logprobs;
 use super::scheduler::Counts;
 use super::steering::Steering;
@@ -71,6 +73,16 @@ pub struct Request {
     pub stop_ids: Vec<u32>,
 }
 
+/// Whose a request is, and how far its answer has come on another server.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Clients get their turns one after another.
+    pub client: ClientId,
+    /// Tokens of the answer that were generated already. The sampler goes on as if it had chosen them; they count as
+    /// part of `max_new_tokens` and are not sent again.
+    pub generated: Vec<u32>,
+}
+
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -123,21 +135,29 @@ impl From<candle_core::Error> for Failure {
 #[derive(Debug)]
 pub struct TokenStream {
     events: mpsc::UnboundedReceiver<Event>,
-    cached_tokens: Arc<AtomicUsize>,
+    start: Arc<Start>,
+}
+
+/// What is known of a sequence once it runs.
+#[derive(Debug, Default)]
+struct Start {
+    cached_tokens: AtomicUsize,
+    waited_micros: AtomicU64,
 }
 
 /// The other end of a [`TokenStream`].
 #[derive(Debug)]
 pub(super) struct EventSink {
     events: mpsc::UnboundedSender<Event>,
-    cached_tokens: Arc<AtomicUsize>,
+    accepted: Instant,
+    start: Arc<Start>,
 }
 
 impl TokenStream {
     pub(super) fn new() -> (EventSink, Self) {
         let (sender, events) = mpsc::unbounded_channel();
-        let cached_tokens = Arc::<AtomicUsize>::default();
-        (EventSink { events: sender, cached_tokens: Arc::clone(&cached_tokens) }, Self { events, cached_tokens })
+        let start = Arc::<Start>::default();
+        (EventSink { events: sender, accepted: Instant::now(), start: Arc::clone(&start) }, Self { events, start })
     }
 
     /// The next event; `None` after the last.
@@ -147,7 +167,12 @@ impl TokenStream {
 
     /// Tokens of the prompt that were cached already; known with the first event.
     pub fn cached_tokens(&self) -> usize {
-        self.cached_tokens.load(Ordering::Relaxed)
+        self.start.cached_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Time from its acceptance until it ran; known with the first event.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.start.waited_micros.load(Ordering::Relaxed))
     }
 }
 
@@ -162,9 +187,10 @@ impl EventSink {
         self.events.is_closed()
     }
 
-    /// So many tokens of the prompt were cached. To be called before the first event.
-    pub fn found(&self, cached_tokens: usize) {
-        self.cached_tokens.store(cached_tokens, Ordering::Relaxed);
+    /// It runs from now on; so many tokens of the prompt were cached. To be called before the first event.
+    pub fn started(&self, cached_tokens: usize) {
+        self.start.cached_tokens.store(cached_tokens, Ordering::Relaxed);
+        self.start.waited_micros.store(self.accepted.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 }
 
@@ -218,6 +244,8 @@ pub struct Snapshot {
     pub counts: Counts,
     /// Requests completed per second lately.
     pub completions_per_second: Option<f64>,
+    /// Seconds until a place is free for one more request, from how fast they complete: 1 to 60.
+    pub retry_after_seconds: u64,
     /// The engine thread ended after a fault.
     pub stopped: bool,
 }

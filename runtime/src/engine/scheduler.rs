@@ -61,6 +61,11 @@ impl Scheduler {
         self.waiting.push_back(Waiting { sequence, preempted: false });
     }
 
+    /// How many sequences may be pushed now so that none of them has to wait for another's end.
+    pub fn places(&self) -> usize {
+        if self.waiting.is_empty() { self.limits.sequences.saturating_sub(self.running.len()) } else { 0 }
+    }
+
     /// Chooses the next step, taking for granted that it will be done; a sequence whose work failed is to be failed
     /// before the next.
     pub fn step(&mut self) -> Step {

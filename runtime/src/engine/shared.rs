@@ -123,6 +123,7 @@ impl Shared {
             kv_usage: state.kv_usage,
             counts: state.counts,
             completions_per_second: state.rate.per_second(),
+            retry_after_seconds: state.rate.retry_after(state.accepted - state.running),
             stopped: state.stopped,
         }
     }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::executor::{Executor, Feeding, Reading};
+use super::fair::FairQueue;
 use super::logprobs::Logprobs;
 use super::prefix::Content;
-use super::request::EventSink;
+use super::request::{EventSink, Origin};
 use super::sampling::{NotFinite, choose, uniform};
 use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
@@ -28,11 +29,22 @@ pub struct Submission {
     pub events: EventSink,
     /// Further answers to the same prompt, which begin once it has been read.
     pub more: Vec<(Request, EventSink)>,
+    /// Whose it is, and what was generated of it elsewhere.
+    pub origin: Origin,
+}
+
+impl Submission {
+    /// Where the events of all its answers go.
+    fn sinks(self) -> impl Iterator<Item = EventSink> {
+        std::iter::once(self.events).chain(self.more.into_iter().map(|(_, events)| events))
+    }
 }
 
 /// State of the engine thread.
 pub struct Worker<E> {
     executor: E,
+    /// Those whose turn has not come; the scheduler gets no more than it can admit.
+    queue: FairQueue<Submission>,
     scheduler: Scheduler,
     streams: HashMap<SequenceId, Stream>,
     /// Further answers to the prompts of sequences that have no token yet.
@@ -87,6 +99,7 @@ impl<E: Executor> Worker<E> {
         let scheduler = Scheduler::new(limits);
         Self {
             executor,
+            queue: FairQueue::default(),
             scheduler,
             streams: HashMap::new(),
             followers: HashMap::new(),
@@ -106,11 +119,9 @@ impl<E: Executor> Worker<E> {
         let shared = Arc::clone(&self.shared);
         shared.stop(|| {
             let accepted = self.streams.drain().map(|(_, stream)| stream.events);
-            let waiting = self.followers.drain().flat_map(|(_, followers)| followers).chain(submissions.try_iter());
-            let waiting = waiting.flat_map(|waiting| {
-                waiting.more.into_iter().map(|(_, events)| events).chain(std::iter::once(waiting.events))
-            });
-            for events in accepted.chain(waiting) {
+            let followers = self.followers.drain().flat_map(|(_, followers)| followers);
+            let waiting = followers.chain(self.queue.drain()).chain(submissions.try_iter());
+            for events in accepted.chain(waiting.flat_map(Submission::sinks)) {
                 let _ = events.send(Event::Failed(Failure::Stopped));
             }
         });
@@ -119,20 +130,24 @@ impl<E: Executor> Worker<E> {
 
     fn serve(&mut self, submissions: &Receiver<Submission>) {
         loop {
-            if self.scheduler.is_idle() {
+            if self.scheduler.is_idle() && self.queue.is_empty() {
                 match submissions.recv() {
-                    Ok(submission) => self.accept(submission),
+                    Ok(submission) => self.queue.push(submission.origin.client, submission),
                     Err(_) => return,
                 }
             }
             for submission in submissions.try_iter() {
-                self.accept(submission);
+                self.queue.push(submission.origin.client, submission);
             }
             self.forget_cancelled();
+            for _ in 0..self.scheduler.places() {
+                let Some(submission) = self.queue.pop() else { break };
+                self.accept(submission);
+            }
             let step = self.scheduler.step();
             for admission in &step.admitted {
                 if let Some(stream) = self.streams.get(&admission.id) {
-                    stream.events.found(admission.cached_tokens);
+                    stream.events.started(admission.cached_tokens);
                 }
             }
             step.dropped.iter().for_each(|key| self.executor.drop_picture(key));
@@ -155,33 +170,51 @@ impl<E: Executor> Worker<E> {
     }
 
     fn accept(&mut self, submission: Submission) {
-        let Submission { mut request, content, events, more } = submission;
-        let content = match content {
-            Ok(content) => content,
+        let mut content = match &submission.content {
+            Ok(content) => content.clone(),
             Err(why) => {
                 tracing::error!(%why, "a prompt cannot be read");
-                for events in more.into_iter().map(|(_, events)| events).chain(std::iter::once(events)) {
+                let why = why.clone();
+                for events in submission.sinks() {
                     self.shared.ended(false);
                     let _ = events.send(Event::Failed(why.clone()));
                 }
                 return;
             }
         };
+        let Submission { mut request, events, more, origin, .. } = submission;
+        let generated = origin.generated.len();
+        if generated >= request.max_new_tokens {
+            self.shared.ended(true);
+            let _ = events.send(Event::Finished(FinishReason::Length));
+            return;
+        }
         let id = self.next_id;
         self.next_id += 1;
         if !more.is_empty() {
-            let follower =
-                |(request, events)| Submission { request, content: Ok(content.clone()), events, more: vec![] };
+            let follower = |(request, events)| Submission {
+                request,
+                content: Ok(content.clone()),
+                events,
+                more: vec![],
+                origin: Origin { client: origin.client, generated: vec![] },
+            };
             self.followers.insert(id, more.into_iter().map(follower).collect());
         }
         let steering = std::mem::take(&mut request.steering);
         let steered = (!steering.is_none())
             .then(|| Box::new(Steered::new(steering, &request.stop_ids, content.ids(0..content.len()))));
+        let Some(steered) = replayed(steered, &origin.generated) else {
+            self.shared.ended(true);
+            let _ = events.send(Event::Finished(FinishReason::Stop));
+            return;
+        };
         let max_tokens = content.len().saturating_add(request.max_new_tokens);
+        origin.generated.iter().for_each(|token| content.push(*token));
         self.scheduler.push(Sequence { id, content, max_tokens });
         self.executor.begin(id, std::mem::take(&mut request.prompt.images));
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        self.streams.insert(id, Stream { request, steered, seed, events, generated: 0, last: 0 });
+        self.streams.insert(id, Stream { request, steered, seed, events, generated, last: 0 });
     }
 
     fn forget_cancelled(&mut self) {
@@ -190,6 +223,14 @@ impl<E: Executor> Worker<E> {
         for id in gone {
             self.end(id, None);
         }
+        let shared = &self.shared;
+        self.queue.retain(|submission| {
+            let gone = submission.events.is_closed() && submission.more.iter().all(|(_, events)| events.is_closed());
+            if gone {
+                (0..=submission.more.len()).for_each(|_| shared.ended(false));
+            }
+            !gone
+        });
     }
 
     fn decode(&mut self, decode: &[Decode]) {
@@ -299,6 +340,18 @@ impl<E: Executor> Worker<E> {
         let used = pool.used() as f64 / pool.total().max(1) as f64;
         self.shared.publish(self.scheduler.running(), used, self.scheduler.counts());
     }
+}
+
+/// Steers from where the tokens of another server have led; `None` where the form is complete with them.
+fn replayed(steered: Option<Box<Steered>>, generated: &[u32]) -> Option<Option<Box<Steered>>> {
+    let Some(mut steered) = steered else { return Some(None) };
+    for token in generated {
+        // A token that the form does not take is told with the next one.
+        if let Ok(Some(_)) = steered.took(*token) {
+            return None;
+        }
+    }
+    Some(Some(steered))
 }
 
 /// Computes `items` together. What fails together is tried one by one, so that only what is at fault fails.

@@ -49,6 +49,18 @@ fn decode_checked(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageE
     Ok(rgb(image))
 }
 
+/// Bytes from which on [`recognise`] knows what a file is.
+pub const RECOGNISABLE: usize = 32;
+
+/// Whether a file that begins like this is a picture that can be decoded.
+pub fn recognise(beginning: &[u8]) -> Result<(), ImageError> {
+    match image::guess_format(beginning) {
+        Ok(format) if format.reading_enabled() => Ok(()),
+        Ok(format) => Err(ImageError::UnsupportedFormat { format: format!("{format:?}").to_uppercase() }),
+        Err(_) => Err(unknown(beginning)),
+    }
+}
+
 fn allocating(bytes: u64) -> Limits {
     let mut limits = Limits::default();
     limits.max_alloc = Some(bytes);

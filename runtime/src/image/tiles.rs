@@ -132,8 +132,27 @@ impl Preprocessing {
     /// # Errors
     /// A picture that is broken, of no known format, or beyond `limits`.
     pub fn prepare(&self, bytes: &[u8], limits: &ImageLimits, budget: TileBudget) -> Result<PreparedImage, ImageError> {
-        let key = ImageKey::of_file(bytes, &self.identity(), budget);
+        self.prepare_as(self.key(bytes, budget), bytes, limits, budget)
+    }
+
+    /// Like [`Self::prepare`], where the [`Self::key`] is known.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_as(
+        &self,
+        key: ImageKey,
+        bytes: &[u8],
+        limits: &ImageLimits,
+        budget: TileBudget,
+    ) -> Result<PreparedImage, ImageError> {
         Ok(self.cut(&decode::decode(bytes, limits)?, budget, key))
+    }
+
+    /// What the picture of a file will be known as.
+    pub fn key(&self, bytes: &[u8], budget: TileBudget) -> ImageKey {
+        let budget = if matches!(self.cut, Cut::One { .. }) { TileBudget::default() } else { budget };
+        ImageKey::of_file(bytes, &self.identity(), budget)
     }
 
     /// Stands for every setting that has a say in the pixels.
@@ -157,6 +176,10 @@ impl Preprocessing {
         match &self.cut {
             Cut::One { shortest_edge, pad } => {
                 let views = vec![self.single(size, *shortest_edge, *pad)];
+                Plan { views, tiles: 1, tokens: self.tokens_per_tile, kept: None }
+            }
+            Cut::AnyRes { .. } if budget.0.is_some_and(|most| most <= 1) => {
+                let views = vec![View::squeezed((1, 1), self.side, 0)];
                 Plan { views, tiles: 1, tokens: self.tokens_per_tile, kept: None }
             }
             Cut::AnyRes { pinpoints, rounding } => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
+use vlm_contract::continuation::StreamState;
 use vlm_contract::openai::chat::TokenLogprob;
 use vlm_contract::openai::usage::{PromptTokensDetails, Usage};
 
@@ -75,6 +76,10 @@ pub struct Begin {
     pub calls: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Of the sampler.
+    pub seed: u64,
+    /// Tokens that were generated elsewhere; their text was sent there.
+    pub generated: Vec<u32>,
     /// When the request arrived.
     pub arrived: Instant,
     /// Its request's place among the admitted ones.
@@ -101,6 +106,9 @@ pub struct Answer {
     prompt_tokens: usize,
     cached_tokens: usize,
     completion_tokens: usize,
+    seed: u64,
+    /// Tokens since [`Answer::take_state`] was last called.
+    fresh: Vec<u32>,
     arrived: Instant,
     last_token: Option<Instant>,
     id: String,
@@ -110,7 +118,7 @@ pub struct Answer {
 impl Answer {
     /// Begins an answer that the engine has accepted.
     pub fn new(app: Arc<App>, begin: Begin) -> Self {
-        Self {
+        let mut answer = Self {
             app,
             tokens: Some(begin.tokens),
             detokenizer: begin.processor.detokenizer(),
@@ -126,11 +134,34 @@ impl Answer {
             prompt_tokens: begin.prompt_tokens,
             cached_tokens: 0,
             completion_tokens: 0,
+            seed: begin.seed,
+            fresh: Vec::new(),
             arrived: begin.arrived,
             last_token: None,
             id: begin.id,
             _place: begin.place,
+        };
+        for token in begin.generated {
+            if answer.tokens.is_none() {
+                break;
+            }
+            answer.completion_tokens += 1;
+            let text = answer.detokenizer.push(token);
+            answer.add(&text);
         }
+        answer.ready.clear();
+        answer
+    }
+
+    /// Of the sampler.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What continues the answer elsewhere once all pieces until now were sent, together with what this gave before.
+    pub fn take_state(&mut self) -> StreamState {
+        let tokens = if self.ready.is_empty() { std::mem::take(&mut self.fresh) } else { Vec::new() };
+        StreamState { seed: self.seed, tokens }
     }
 
     /// The next piece. After [`Piece::End`] or an error there is none.
@@ -152,7 +183,7 @@ impl Answer {
             self.cached_tokens = tokens.cached_tokens();
             match event {
                 Some(Event::Token { id, logprobs }) => {
-                    self.count_token();
+                    self.count_token(id);
                     if let Some(logprobs) = logprobs {
                         self.said.push(self.made, told(&self.processor, id, &logprobs));
                     }
@@ -280,11 +311,15 @@ impl Answer {
         error
     }
 
-    fn count_token(&mut self) {
+    fn count_token(&mut self, id: u32) {
         let now = Instant::now();
+        self.fresh.push(id);
         self.completion_tokens += 1;
         match self.last_token.replace(now) {
-            None => self.app.metrics.first_token(now - self.arrived),
+            None => {
+                let waited = self.tokens.as_ref().map(TokenStream::waited).unwrap_or_default();
+                self.app.metrics.first_token(now - self.arrived, waited);
+            }
             Some(last) => self.app.metrics.next_token(now - last),
         }
     }

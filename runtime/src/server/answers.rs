@@ -7,6 +7,7 @@ use axum::response::sse::Event;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use serde::Serialize;
+use vlm_contract::continuation::{STATE_PREFIX, StreamState};
 use vlm_contract::openai::chat::TokenLogprob;
 use vlm_contract::openai::usage::Usage;
 
@@ -15,11 +16,14 @@ use super::error::ApiError;
 
 /// Answers in the making. Dropping them cancels all.
 pub struct Answers {
-    streams: SelectAll<BoxStream<'static, (usize, Result<Piece, ApiError>)>>,
+    streams: SelectAll<BoxStream<'static, (usize, Result<Piece, ApiError>, StreamState)>>,
     count: usize,
     /// Answers to each prompt.
     each: usize,
     usage: Usage,
+    /// What continues the one answer elsewhere, since it was last told.
+    state: StreamState,
+    with_state: bool,
 }
 
 /// An answer that is complete.
@@ -55,15 +59,24 @@ impl Answers {
     /// Those to one prompt after another, `each` to a prompt.
     pub fn new(answers: Vec<Answer>, each: usize) -> Self {
         let count = answers.len();
+        let seed = answers.first().map_or(0, Answer::seed);
         let pieces = |(index, answer)| {
             futures::stream::unfold(answer, move |mut answer: Answer| async move {
                 let piece = answer.next().await?;
-                Some(((index, piece), answer))
+                let state = answer.take_state();
+                Some(((index, piece, state), answer))
             })
             .boxed()
         };
         let streams = answers.into_iter().enumerate().map(pieces).collect();
-        Self { streams, count, each: each.max(1), usage: Usage::default() }
+        let state = StreamState { seed, tokens: Vec::new() };
+        Self { streams, count, each: each.max(1), usage: Usage::default(), state, with_state: false }
+    }
+
+    /// With each event, where there is one answer, goes what continues it elsewhere.
+    pub fn with_state(mut self) -> Self {
+        self.with_state = self.count == 1;
+        self
     }
 
     /// How many there are.
@@ -73,7 +86,8 @@ impl Answers {
 
     /// The next piece of any. An error is the last.
     pub async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
-        let (index, piece) = self.streams.next().await?;
+        let (index, piece, state) = self.streams.next().await?;
+        self.state.tokens.extend(state.tokens);
         if let Ok(Piece::End { usage, .. }) = &piece {
             self.used(index, usage);
         }
@@ -81,6 +95,16 @@ impl Answers {
             self.streams.clear();
         }
         Some(piece.map(|piece| (index, piece)))
+    }
+
+    /// The events, and before the last of them what continues the stream once it was sent.
+    fn told(&mut self, mut events: Vec<Event>) -> Vec<Event> {
+        if let (true, Some(last)) = (self.with_state, events.len().checked_sub(1)) {
+            let state = serde_json::to_string(&self.state).unwrap_or_default();
+            self.state.tokens.clear();
+            events.insert(last, Event::default().comment(format!("{STATE_PREFIX}{state}")));
+        }
+        events
     }
 
     /// A prompt counts once, however many answers it gets.
@@ -138,10 +162,14 @@ impl<V: Voice> Events<V> {
         let answers = self.answers.as_mut()?;
         if !self.begun {
             self.begun = true;
-            return Some(self.voice.begin());
+            let events = self.voice.begin();
+            return Some(answers.told(events));
         }
         match answers.next().await {
-            Some(Ok((index, piece))) => Some(self.voice.piece(index, piece)),
+            Some(Ok((index, piece))) => {
+                let events = self.voice.piece(index, piece);
+                Some(answers.told(events))
+            }
             Some(Err(error)) => {
                 self.answers = None;
                 Some(self.voice.fail(&error))

@@ -7,10 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 use super::admission::Admission;
+use super::auth::Keys;
+use super::continuation::GatewayKey;
+use super::cors::Origins;
 use super::defaults::SamplingDefaults;
-use super::error::{ApiError, excerpt};
+use super::error::{ApiError, LoadState, excerpt};
 use super::lifecycle::{Lifecycle, Phase};
 use super::media::MediaPool;
+use super::sources::Sources;
+use crate::checkpoint::LoadProgress;
 use crate::engine::{Engine, Snapshot};
 use crate::image::ImageLimits;
 use crate::metrics::Metrics;
@@ -43,6 +48,22 @@ pub struct Loaded {
     pub max_tokens: usize,
 }
 
+/// What the server's owner has set.
+pub struct Settings {
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// Names of the model; at least one.
+    pub names: Vec<String>,
+    /// Where pictures may come from.
+    pub sources: Sources,
+    /// API keys; none means that everyone may ask.
+    pub keys: Keys,
+    /// Origins whose pages may read answers.
+    pub origins: Origins,
+    /// Whose signature a continuation must have; without it there are none.
+    pub gateway_key: Option<GatewayKey>,
+}
+
 /// State of the server.
 pub struct App {
     /// Loading, ready, draining.
@@ -59,6 +80,16 @@ pub struct App {
     pub limits: Limits,
     /// Names of the model; at least one.
     pub names: Vec<String>,
+    /// Where pictures may come from.
+    pub sources: Sources,
+    /// API keys.
+    pub keys: Keys,
+    /// Origins whose pages may read answers.
+    pub origins: Origins,
+    /// Whose signature a continuation must have.
+    pub gateway_key: Option<GatewayKey>,
+    /// How far the load is.
+    pub progress: Arc<LoadProgress>,
     /// Seconds since 1970 at which the server started.
     pub started: u64,
     model: OnceLock<Loaded>,
@@ -66,13 +97,8 @@ pub struct App {
 
 impl App {
     /// A server that is still loading.
-    pub fn new(
-        names: Vec<String>,
-        limits: Limits,
-        admission: Admission,
-        metrics: Metrics,
-        lifecycle: Lifecycle,
-    ) -> Self {
+    pub fn new(settings: Settings, admission: Admission, metrics: Metrics, lifecycle: Lifecycle) -> Self {
+        let Settings { limits, names, sources, keys, origins, gateway_key } = settings;
         Self {
             lifecycle,
             metrics,
@@ -81,6 +107,11 @@ impl App {
             forms: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
             limits,
             names,
+            sources,
+            keys,
+            origins,
+            gateway_key,
+            progress: Arc::default(),
             started: unix_seconds(),
             model: OnceLock::new(),
         }
@@ -97,9 +128,14 @@ impl App {
     pub fn model(&self) -> Result<&Loaded, ApiError> {
         match self.lifecycle.phase() {
             Phase::Closed => Err(ApiError::Draining),
-            Phase::Loading => Err(ApiError::Loading),
-            Phase::Ready | Phase::Draining => self.model.get().ok_or(ApiError::Loading),
+            Phase::Loading => Err(ApiError::Loading(self.load_state())),
+            Phase::Ready | Phase::Draining => self.model.get().ok_or_else(|| ApiError::Loading(self.load_state())),
         }
+    }
+
+    /// How far the load is.
+    pub fn load_state(&self) -> LoadState {
+        self.progress.bytes().map_or(LoadState::Opening, |(read, total)| LoadState::Reading(read, total))
     }
 
     /// What the engine does now; `None` before it exists.
@@ -146,11 +182,18 @@ pub(super) mod tests {
             body_time: Duration::from_secs(1),
             keep_alive: Duration::from_secs(1),
         };
-        App::new(
-            vec!["tiny".into(), "alias".into()],
+        let settings = Settings {
             limits,
+            names: vec!["tiny".into(), "alias".into()],
+            sources: Sources::new(None, None),
+            keys: Keys::default(),
+            origins: Origins::default(),
+            gateway_key: None,
+        };
+        App::new(
+            settings,
             Admission::new(1, limits.body_bytes),
-            Metrics::new().unwrap(),
+            Metrics::new(None).unwrap(),
             Lifecycle::new(CancellationToken::new()),
         )
     }
@@ -167,7 +210,7 @@ pub(super) mod tests {
     #[test]
     fn a_server_that_is_not_ready_says_why() {
         let app = app();
-        assert!(matches!(app.model(), Err(ApiError::Loading)));
+        assert!(matches!(app.model(), Err(ApiError::Loading(LoadState::Opening))));
         app.lifecycle.advance(Phase::Closed);
         assert!(matches!(app.model(), Err(ApiError::Draining)));
     }

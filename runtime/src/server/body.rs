@@ -14,6 +14,12 @@ use super::error::{ApiError, excerpt};
 
 /// Silence after which a sender is given up.
 const SILENCE: Duration = Duration::from_secs(30);
+/// A sender must not be slower than this, after [`GRACE`], so that slow ones do not take all the room for bodies.
+const SLOWEST_BYTES_PER_SECOND: u64 = 8 * 1024;
+/// Time that does not count.
+const GRACE: Duration = Duration::from_secs(20);
+/// Memory that is taken for a body before it comes.
+const AHEAD: usize = 1 << 20;
 /// Time spent on reading a body that nobody needs.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
@@ -64,13 +70,15 @@ pub async fn receive(body: Body, length: Option<usize>, limits: &Limits) -> Resu
         discard(body, limit).await;
         return Err(too_large);
     }
-    let deadline = Instant::now() + limits.body_time;
+    let begun = Instant::now();
     let mut chunks = body.into_data_stream();
-    let mut received = BytesMut::with_capacity(length.unwrap_or(0));
+    // No more than is promised, and no more of a promise than a little.
+    let mut received = BytesMut::with_capacity(length.unwrap_or(0).min(AHEAD));
     loop {
         let next = timeout(SILENCE.min(limits.body_time), chunks.next());
-        let Ok(Ok(next)) = timeout_at(deadline, next).await else {
-            return Err(ApiError::BodyTimeout { seconds: limits.body_time.as_secs() });
+        let enough = GRACE + Duration::from_secs(received.len() as u64 / SLOWEST_BYTES_PER_SECOND);
+        let Ok(Ok(next)) = timeout_at(begun + enough.min(limits.body_time), next).await else {
+            return Err(ApiError::BodyTimeout { seconds: begun.elapsed().as_secs() });
         };
         match next {
             None => return Ok(received.freeze()),

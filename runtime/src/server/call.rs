@@ -4,6 +4,8 @@ mod parameters;
 mod tools;
 mod turns;
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use vlm_contract::openai::chat::ChatRequest;
 
@@ -13,6 +15,7 @@ pub use turns::{Turn, TurnPart, turns};
 
 use super::app::{App, Loaded};
 use super::error::ApiError;
+use crate::image::TileBudget;
 
 /// A picture as it arrived.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub enum Picture {
     DataUrl(String),
     /// A file of a form.
     File(Bytes),
+    /// On another server.
+    Web(reqwest::Url),
+    /// On this machine.
+    Path(PathBuf),
 }
 
 /// A picture and the field that it came in.
@@ -30,6 +37,8 @@ pub struct Upload {
     pub param: String,
     /// The picture.
     pub picture: Picture,
+    /// How much of it is looked at.
+    pub detail: TileBudget,
 }
 
 /// A checked request.
@@ -59,7 +68,7 @@ impl Call {
         let offer = Offer::of_chat(request.tools, request.tool_choice, request.parallel_tool_calls)?;
         let form = Form::new(request.response_format, &offer)?;
         let messages = (0..).zip(request.messages).map(|(at, message)| (format!("messages[{at}]"), message));
-        let turns = turns("messages", messages.collect(), uploads, &offer, app.limits.images)?;
+        let turns = turns("messages", messages.collect(), uploads, &offer, app)?;
         Ok(Self {
             model: name,
             turns,

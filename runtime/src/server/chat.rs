@@ -8,6 +8,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
+use vlm_contract::headers;
 use vlm_contract::openai::chat::{
     AnswerMessage, ChatChunk, ChatRequest, ChatResponse, Choice, ChoiceLogprobs, ChunkChoice, Delta, Role, TokenLogprob,
 };
@@ -20,6 +21,7 @@ use super::answers::{Voice, Whole, done, event};
 use super::app::{App, Loaded, unix_seconds};
 use super::body::{self, Kind};
 use super::call::Call;
+use super::continuation::Continued;
 use super::error::ApiError;
 use super::generate::{self, Entered, Start};
 use super::request_id::RequestId;
@@ -31,11 +33,13 @@ pub async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    let arrived = Instant::now();
-    generate::counted(&app, Box::pin(answer(&app, arrived, id, request))).await
+    let (arrived, via) = (Instant::now(), generate::via(&request));
+    generate::counted(&app, via, Box::pin(answer(&app, arrived, id, request))).await
 }
 
 async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
+    let continued = request.extensions().get::<Continued>().cloned();
+    let with_state = request.headers().get(headers::STREAM_STATE).is_some_and(|value| value == "true");
     let Entered { model, place, request } = generate::enter(app, request, &[Kind::Json, Kind::Form]).await?;
     let (call, prompt, guide) = generate::unless_aborted(app, async {
         let (mut call, room) = read(app, model, request).await?;
@@ -46,12 +50,20 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
     })
     .await?;
     let mut generation = call.generation;
+    if continued.is_some() && (!call.stream || generation.answers > 1) {
+        let message = "only streams of one answer can be continued; ask again for the whole answer";
+        return Err(ApiError::Malformed(message.into()));
+    }
     generation.steering.guide = guide;
-    let start = Start { arrived, id, place };
+    let start = Start { arrived, id, place, continued: continued.clone() };
     let answers = generate::submit(app, model, vec![prompt], &generation, ("messages", call.calls), start)?;
     let logprobs = generation.logprobs.is_some();
-    let voice = ChatVoice::new(call.model, answers.count(), call.include_usage, logprobs);
+    let mut voice = ChatVoice::new(call.model, answers.count(), call.include_usage, logprobs);
+    if let Some(from) = continued {
+        voice.go_on(&from);
+    }
     if call.stream {
+        let answers = if with_state { answers.with_state() } else { answers };
         return Ok(stream::respond(answers, voice, app.limits.keep_alive));
     }
     answers.whole(voice).await
@@ -76,6 +88,8 @@ struct ChatVoice {
     count: usize,
     include_usage: bool,
     logprobs: bool,
+    /// Another server has sent the beginning.
+    begun: bool,
     /// Calls so far, of each answer.
     calls: Vec<u32>,
 }
@@ -83,7 +97,12 @@ struct ChatVoice {
 impl ChatVoice {
     fn new(model: String, count: usize, include_usage: bool, logprobs: bool) -> Self {
         let id = format!("chatcmpl-{}", Uuid::new_v4().simple());
-        Self { id, created: unix_seconds(), model, count, include_usage, logprobs, calls: vec![0; count] }
+        Self { id, created: unix_seconds(), model, count, include_usage, logprobs, begun: false, calls: vec![0; count] }
+    }
+
+    /// Speaks as the server that began.
+    fn go_on(&mut self, from: &Continued) {
+        (self.id, self.created, self.begun) = (from.head.id.clone(), from.head.created, true);
     }
 
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Event {
@@ -152,6 +171,9 @@ impl Voice for ChatVoice {
     }
 
     fn begin(&mut self) -> Vec<Event> {
+        if self.begun {
+            return Vec::new();
+        }
         let delta = || Delta { role: Some(Role::Assistant), content: Some(String::new()), ..Delta::default() };
         (0..self.count).map(|index| self.delta(index, delta(), Vec::new(), None)).collect()
     }

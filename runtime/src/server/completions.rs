@@ -33,8 +33,8 @@ pub async fn completions(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Response {
-    let arrived = Instant::now();
-    generate::counted(&app, Box::pin(answer(&app, arrived, id, request))).await
+    let (arrived, via) = (Instant::now(), generate::via(&request));
+    generate::counted(&app, via, Box::pin(answer(&app, arrived, id, request))).await
 }
 
 async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
@@ -58,7 +58,8 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
     generation.steering.guide = guide;
     let (texts, prompts): (Vec<String>, Vec<Prompt>) = prompts.into_iter().unzip();
     let each = generation.answers;
-    let answers = generate::submit(app, model, prompts, &generation, ("prompt", false), Start { arrived, id, place })?;
+    let start = Start { arrived, id, place, continued: None };
+    let answers = generate::submit(app, model, prompts, &generation, ("prompt", false), start)?;
     let echoed = |index: usize| texts.get(index / each).filter(|_| asked.echo == Some(true)).cloned();
     let voice = TextVoice {
         id: format!("cmpl-{}", Uuid::new_v4().simple()),

@@ -8,10 +8,30 @@ use vlm_contract::openai::error::{ErrorBody, ErrorDetail};
 
 use crate::engine::{Failure, SubmitError};
 use crate::image::ImageError;
+use crate::image::fetch::FetchError;
+use crate::image::file::FileError;
 use crate::prompt::PromptError;
 
 /// Seconds after which a client of a loading server may try again.
 const LOADING_RETRY_SECONDS: u64 = 3;
+
+/// How far a load is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadState {
+    /// The checkpoint is being opened.
+    Opening,
+    /// So many bytes of weights are read, of so many.
+    Reading(u64, u64),
+}
+
+impl std::fmt::Display for LoadState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Opening => f.write_str("its files are being opened"),
+            Self::Reading(read, total) => write!(f, "{read} of {total} bytes are read"),
+        }
+    }
+}
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +62,22 @@ pub enum ApiError {
         param: String,
         /// Why not.
         source: ImageError,
+    },
+    /// A picture cannot be fetched.
+    #[error("{param}: {source}")]
+    Fetch {
+        /// The field that holds its URL.
+        param: String,
+        /// Why not.
+        source: FetchError,
+    },
+    /// The file of a picture cannot be read.
+    #[error("{param}: {source}")]
+    ImageFile {
+        /// The field that holds its URL.
+        param: String,
+        /// Why not.
+        source: FileError,
     },
     /// The messages make no prompt.
     #[error(transparent)]
@@ -74,6 +110,28 @@ pub enum ApiError {
         /// What would be right.
         served: String,
     },
+    /// No API key, or a wrong one.
+    #[error("{}; send the key as `Authorization: Bearer KEY`", if *sent { "the API key is not known here" } else { "the API key is missing" })]
+    Key {
+        /// Whether there was any.
+        sent: bool,
+    },
+    /// The head of the request is too large.
+    #[error("the request has {sent} {what}, and the limit is {most}; send fewer")]
+    Head {
+        /// How many there are.
+        sent: usize,
+        /// How many there may be.
+        most: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// A continuation is not signed by the gateway.
+    #[error("the signature is refused: {0}")]
+    Signature(&'static str),
+    /// More connections than allowed.
+    #[error("too many connections are open; retry soon, and use one connection for several requests")]
+    Connections,
     /// No such route.
     #[error("{path} does not exist; see /openapi.json")]
     Route {
@@ -93,8 +151,8 @@ pub enum ApiError {
         retry_after_seconds: u64,
     },
     /// The model is not loaded yet.
-    #[error("the model is still loading; retry in {LOADING_RETRY_SECONDS} s")]
-    Loading,
+    #[error("the model is still loading ({0}); retry in {LOADING_RETRY_SECONDS} s")]
+    Loading(LoadState),
     /// The server is shutting down.
     #[error("this server is shutting down; retry at once to reach another one")]
     Draining,
@@ -119,18 +177,26 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Image { source, .. } if is_size(source) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Fetch { source: FetchError::Image(source), .. } if is_size(source) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ImageFile { source: FileError::Image(source), .. } if is_size(source) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::Malformed(_)
             | Self::Field { .. }
             | Self::ContextLength { .. }
             | Self::Image { .. }
+            | Self::Fetch { .. }
+            | Self::ImageFile { .. }
             | Self::Prompt(_) => StatusCode::BAD_REQUEST,
+            Self::Key { .. } | Self::Signature(_) => StatusCode::UNAUTHORIZED,
+            Self::Head { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ModelNotFound { .. } | Self::Route { .. } => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Loading | Self::Draining | Self::Aborted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Loading(_) | Self::Draining | Self::Aborted | Self::Connections => StatusCode::SERVICE_UNAVAILABLE,
             Self::Engine(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -152,6 +218,15 @@ impl ApiError {
             Self::ContextLength { .. } => Some("context_length_exceeded"),
             Self::Image { source, .. } if is_size(source) => Some("image_too_large"),
             Self::Image { .. } => Some("invalid_image"),
+            Self::Fetch { source: FetchError::Image(source), .. }
+            | Self::ImageFile { source: FileError::Image(source), .. } => {
+                Some(if is_size(source) { "image_too_large" } else { "invalid_image" })
+            }
+            Self::Fetch { .. } | Self::ImageFile { .. } => Some("image_not_available"),
+            Self::Key { .. } => Some("invalid_api_key"),
+            Self::Signature(_) => Some("invalid_signature"),
+            Self::Head { .. } => Some("headers_too_large"),
+            Self::Connections => Some("too_many_connections"),
             Self::ModelNotFound { .. } => Some("model_not_found"),
             Self::BodyTooLarge { .. } => Some("body_too_large"),
             Self::BodyTimeout { .. } => Some("body_timeout"),
@@ -159,7 +234,7 @@ impl ApiError {
             Self::Route { .. } => Some("unknown_url"),
             Self::Method { .. } => Some("method_not_allowed"),
             Self::QueueFull { .. } => Some("queue_full"),
-            Self::Loading => Some("model_loading"),
+            Self::Loading(_) => Some("model_loading"),
             Self::Draining | Self::Aborted => Some("server_draining"),
             Self::Engine(_) => Some("engine_error"),
             Self::Internal => Some("internal_error"),
@@ -169,7 +244,10 @@ impl ApiError {
     /// The field at fault.
     fn param(&self) -> Option<&str> {
         match self {
-            Self::Field { param, .. } | Self::Image { param, .. } => Some(param),
+            Self::Field { param, .. }
+            | Self::Image { param, .. }
+            | Self::Fetch { param, .. }
+            | Self::ImageFile { param, .. } => Some(param),
             Self::ContextLength { param, .. } => Some(param),
             Self::Prompt(_) => Some("messages"),
             Self::ModelNotFound { .. } => Some("model"),
@@ -180,7 +258,8 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
-            Self::Loading => Some(LOADING_RETRY_SECONDS),
+            Self::Loading(_) => Some(LOADING_RETRY_SECONDS),
+            Self::Connections => Some(1),
             Self::Draining | Self::Aborted => Some(0),
             _ => None,
         }
@@ -217,6 +296,9 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if matches!(self, Self::Key { .. }) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }
@@ -249,6 +331,9 @@ mod tests {
         assert_eq!(status(ApiError::Malformed("x".into())), 400);
         assert_eq!(status(ApiError::field("n", "x")), 400);
         assert_eq!(status(SubmitError::TooLong { text: 4, images: 3, answer: 2, limit: 8 }.into()), 400);
+        assert_eq!(status(ApiError::Key { sent: false }), 401);
+        assert_eq!(status(ApiError::Signature("x")), 401);
+        assert_eq!(status(ApiError::Connections), 503);
         assert_eq!(status(ApiError::Route { path: "/x".into() }), 404);
         assert_eq!(status(ApiError::Method { method: "PUT".into() }), 405);
         assert_eq!(status(ApiError::BodyTimeout { seconds: 1 }), 408);
@@ -258,7 +343,7 @@ mod tests {
         assert_eq!(status(ApiError::Internal), 500);
         assert_eq!(status(SubmitError::Stopped.into()), 500);
         assert_eq!(status(SubmitError::Draining.into()), 503);
-        assert_eq!(status(ApiError::Loading), 503);
+        assert_eq!(status(ApiError::Loading(LoadState::Opening)), 503);
         let image = |source| status(ApiError::Image { param: "image".into(), source });
         assert_eq!(image(ImageError::Empty), 400);
         assert_eq!(image(ImageError::TooManyBytes { bytes: 2, limit: 1 }), 413);
@@ -272,7 +357,7 @@ mod tests {
         };
         assert_eq!(after(ApiError::QueueFull { retry_after_seconds: 7 }).as_deref(), Some("7"));
         assert_eq!(after(ApiError::Draining).as_deref(), Some("0"));
-        assert!(after(ApiError::Loading).is_some());
+        assert!(after(ApiError::Loading(LoadState::Reading(1, 2))).is_some());
         assert_eq!(after(ApiError::Internal), None);
     }
 

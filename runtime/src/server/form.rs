@@ -14,6 +14,7 @@ use vlm_contract::openai::chat::ChatRequest;
 use super::call::{Picture, Upload};
 use super::error::{ApiError, excerpt};
 use super::parse;
+use crate::image::TileBudget;
 
 /// More fields than any request has.
 const MOST_FIELDS: usize = 256;
@@ -90,10 +91,10 @@ async fn picture(field: Field<'_>, index: usize) -> Result<Upload, ApiError> {
     let is_file = field.file_name().is_some();
     let bytes = field.bytes().await.map_err(|error| broken(&error))?;
     if is_file {
-        return Ok(Upload { param, picture: Picture::File(bytes) });
+        return Ok(upload(param, Picture::File(bytes)));
     }
     match std::str::from_utf8(&bytes) {
-        Ok(url) if url.starts_with("data:") => Ok(Upload { param, picture: Picture::DataUrl(url.to_owned()) }),
+        Ok(url) if url.starts_with("data:") => Ok(upload(param, Picture::DataUrl(url.to_owned()))),
         Ok(path) if path.len() <= LONGEST_PATH && !path.is_empty() => {
             let shown = excerpt(path);
             let message = format!(
@@ -102,8 +103,12 @@ async fn picture(field: Field<'_>, index: usize) -> Result<Upload, ApiError> {
             );
             Err(ApiError::field(param, message))
         }
-        _ => Ok(Upload { param, picture: Picture::File(bytes) }),
+        _ => Ok(upload(param, Picture::File(bytes))),
     }
+}
+
+fn upload(param: String, picture: Picture) -> Upload {
+    Upload { param, picture, detail: TileBudget::default() }
 }
 
 async fn text(field: Field<'_>, name: &str) -> Result<String, ApiError> {

@@ -1,6 +1,7 @@
 //! The way that all requests for answers go: a place, the body, the prompt, the form, the engine.
 
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,20 +11,23 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use vlm_contract::headers;
 
-use super::admission::{BodyRoom, Place, retry_after_seconds};
+use super::admission::{BodyRoom, Place};
 use super::answer::{Answer, Begin};
 use super::answers::Answers;
 use super::app::{App, Loaded};
 use super::body::{self, Kind};
 use super::call::{Form, Generation};
+use super::continuation::Continued;
 use super::error::ApiError;
 use super::lifecycle::Phase;
 use super::parse;
 use super::request_id::RequestId;
-use crate::engine;
+use crate::engine::fair::ClientId;
+use crate::engine::{self, Origin};
 use crate::guide::{Guide, GuideError};
-use crate::metrics::Refusal;
+use crate::metrics::{Refusal, Via};
 use crate::prompt::Prompt;
 
 /// Bodies of more bytes are parsed away from the async threads.
@@ -37,6 +41,8 @@ pub struct Start {
     pub id: RequestId,
     /// Its place.
     pub place: Place,
+    /// What another server has generated of it.
+    pub continued: Option<Continued>,
 }
 
 /// A request that has a place.
@@ -49,13 +55,18 @@ pub struct Entered<'a> {
     pub request: Request,
 }
 
+/// How a request came: only a gateway names its clients.
+pub fn via(request: &Request) -> Via {
+    if request.headers().contains_key(headers::CLIENT) { Via::Gateway } else { Via::Direct }
+}
+
 /// Counts a request for answers, and what becomes of it.
-pub async fn counted(app: &App, work: impl Future<Output = Result<Response, ApiError>>) -> Response {
-    app.metrics.arrived();
+pub async fn counted(app: &App, via: Via, work: impl Future<Output = Result<Response, ApiError>>) -> Response {
+    app.metrics.arrived(via);
     work.await.unwrap_or_else(|error| {
         match error {
             ApiError::QueueFull { .. } => app.metrics.refused(Refusal::QueueFull),
-            ApiError::Loading | ApiError::Draining => app.metrics.refused(Refusal::NotReady),
+            ApiError::Loading(_) | ApiError::Draining => app.metrics.refused(Refusal::NotReady),
             _ => {}
         }
         error.into_response()
@@ -68,9 +79,10 @@ pub async fn enter<'a>(app: &'a App, request: Request, kinds: &[Kind]) -> Result
         body::kind(request.headers(), kinds)?;
         let full = || {
             let now = model.engine.snapshot();
-            ApiError::QueueFull { retry_after_seconds: retry_after_seconds(&now) }
+            ApiError::QueueFull { retry_after_seconds: now.retry_after_seconds }
         };
-        let place = app.admission.try_enter().ok_or_else(full)?;
+        let client = request.extensions().get::<ClientId>().copied().unwrap_or_default();
+        let place = app.admission.try_enter(client).ok_or_else(full)?;
         // Once closed, no place may be taken: the drain waits for all of them to be free.
         if app.lifecycle.phase() == Phase::Closed {
             return Err(ApiError::Draining);
@@ -98,8 +110,12 @@ pub async fn unless_aborted<T>(app: &App, work: impl Future<Output = Result<T, A
 pub async fn receive(app: &App, request: Request) -> Result<(Parts, Bytes, BodyRoom), ApiError> {
     let (parts, body): (_, Body) = request.into_parts();
     let length = body::announced(&parts.headers);
-    let room = app.admission.body_room(length).await.ok_or(ApiError::Internal)?;
+    let mut room = match parts.extensions.get::<Continued>().and_then(Continued::take_room) {
+        Some(room) => room,
+        None => app.admission.body_room(length).await.ok_or(ApiError::Internal)?,
+    };
     let bytes = body::receive(body, length, &app.limits).await?;
+    room.shrink(bytes.len());
     Ok((parts, bytes, room))
 }
 
@@ -153,7 +169,13 @@ pub fn submit(
     (param, calls): (&'static str, bool),
     start: Start,
 ) -> Result<Answers, ApiError> {
-    let place = Arc::new(start.place);
+    let (client, place) = (start.place.client(), Arc::new(start.place));
+    // Drawn here and not by the engine, so that the gateway can be told.
+    let drawn = || RandomState::new().build_hasher().finish();
+    let (seed, generated) = match &start.continued {
+        Some(from) => (from.head.seed, from.head.tokens.clone()),
+        None => (generation.sampling.seed.unwrap_or_else(drawn), Vec::new()),
+    };
     let eos = !generation.ignore_eos;
     let stop_ids = model.processor.stop_ids().iter().copied().filter(|_| eos);
     let stop_ids: Vec<u32> = stop_ids.chain(generation.stop_ids.iter().copied()).collect();
@@ -165,16 +187,18 @@ pub fn submit(
         let request = engine::Request {
             max_new_tokens: answer_tokens(generation, &prompt, model.max_tokens, param)?,
             prompt,
-            sampling: generation.sampling,
+            sampling: engine::Sampling { seed: Some(seed), ..generation.sampling },
             steering: generation.steering.clone(),
             logprobs: generation.logprobs,
             stop_ids: stop_ids.clone(),
         };
-        let (first, others) = model.engine.submit_several(request, generation.answers).inspect_err(|error| {
-            if *error == engine::SubmitError::Stopped {
-                app.lifecycle.engine_lost().cancel();
-            }
-        })?;
+        let origin = Origin { client, generated: generated.clone() };
+        let (first, others) =
+            model.engine.submit_several(origin, request, generation.answers).inspect_err(|error| {
+                if *error == engine::SubmitError::Stopped {
+                    app.lifecycle.engine_lost().cancel();
+                }
+            })?;
         app.metrics.prompt(prompt_tokens);
         for tokens in std::iter::once(first).chain(others) {
             let begin = Begin {
@@ -184,6 +208,8 @@ pub fn submit(
                 min_tokens: generation.steering.min_tokens,
                 calls,
                 prompt_tokens,
+                seed,
+                generated: generated.clone(),
                 arrived: start.arrived,
                 place: Arc::clone(&place),
                 id: start.id.to_string(),

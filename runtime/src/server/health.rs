@@ -9,20 +9,24 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::app::App;
-use super::error::ApiError;
+use super::error::{ApiError, LoadState};
 use super::lifecycle::Phase;
 
 #[derive(Serialize)]
 struct Status {
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loaded_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_bytes: Option<u64>,
 }
 
 /// 200 as long as the process answers.
 pub async fn health() -> Response {
-    Json(Status { status: "ok" }).into_response()
+    Json(Status { status: "ok", loaded_bytes: None, total_bytes: None }).into_response()
 }
 
-/// 200 when requests are welcome, else 503 and why.
+/// 200 when requests are welcome, else 503 and why; while the model loads, how far it is.
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let phase = app.lifecycle.phase();
     let stopped = app.snapshot().is_some_and(|now| now.stopped);
@@ -31,7 +35,11 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let word = if stopped { "stopped" } else { phase.word() };
-    (status, Json(Status { status: word })).into_response()
+    let (loaded_bytes, total_bytes) = match app.load_state() {
+        LoadState::Reading(read, total) if phase == Phase::Loading => (Some(read), Some(total)),
+        _ => (None, None),
+    };
+    (status, Json(Status { status: word, loaded_bytes, total_bytes })).into_response()
 }
 
 /// Prometheus' text format.

@@ -1,33 +1,85 @@
-//! Connections: accepts until told to stop, then lets the open ones finish what they are sending.
+//! Connections: accepts as many as allowed until told to stop, then lets the open ones finish what they are sending.
+//! A connection on which nobody asks anything and no byte moves is closed.
 
+mod paced;
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
-/// Time for a request's headers to arrive, and for a kept connection to stay silent.
-const HEADER_TIME: Duration = Duration::from_secs(60);
+use super::auth::Peer;
+use super::error::ApiError;
+use crate::metrics::Connections;
+use paced::{Pace, Paced};
+
 /// Pause after a failed accept, such as when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for open connections to send what they still have after the close.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
+/// Headers that the parser takes. What is served is less: see [`super::head`].
+const PARSED_HEADERS: usize = 1024;
+/// Requests of one HTTP/2 connection at the same time.
+const STREAMS: u32 = 256;
+/// Bytes of headers of an HTTP/2 request.
+const HEADER_BYTES: u32 = 128 * 1024;
+
+/// What connections may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Open at the same time.
+    pub count: usize,
+    /// Time for the headers of a request, and silence after which a connection is closed.
+    pub idle: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { count: 512, idle: Duration::from_secs(60) }
+    }
+}
 
 /// Serves `router` until `close` is cancelled and the open connections are done.
-pub async fn serve(listener: TcpListener, router: Router, close: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    metrics: Connections,
+    close: CancellationToken,
+) {
     let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(limits.count));
     loop {
         let accepted = tokio::select! {
             () = close.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), close.clone()));
+            Ok((stream, peer)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    metrics.refused();
+                    refuse(stream);
+                    continue;
+                };
+                let open = metrics.opened();
+                let serving = connection(stream, peer, router.clone(), limits.idle, close.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop((place, open));
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -42,19 +94,36 @@ pub async fn serve(listener: TcpListener, router: Router, close: CancellationTok
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, close: CancellationToken) {
+/// Says that there are too many connections, as far as that can be said without waiting.
+fn refuse(stream: TcpStream) {
+    let body = serde_json::to_string(&ApiError::Connections.body()).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // The socket's buffer is empty; a client that has gone already misses nothing.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write_all(answer.as_bytes());
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, idle: Duration, close: CancellationToken) {
     // Each token is a small packet of its own and must not wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
+    let pace = Arc::new(Pace::new());
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-    builder.http2().timer(TokioTimer::new());
-    let service = TowerToHyperService::new(router);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_headers(PARSED_HEADERS);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEADER_BYTES);
+    let asked = Asked { router, peer: peer.ip(), pace: Arc::clone(&pace) };
+    let io = TokioIo::new(Paced::new(stream, Arc::clone(&pace)));
+    let serving = builder.serve_connection(io, TowerToHyperService::new(asked));
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,
+        () = pace.idle(idle) => return,
         () = close.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -62,5 +131,39 @@ async fn connection(stream: TcpStream, router: Router, close: CancellationToken)
     };
     if let Err(error) = result {
         tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// The routes of one connection: they know who asks, and the connection knows that it is in use.
+#[derive(Clone)]
+struct Asked {
+    router: Router,
+    peer: IpAddr,
+    pace: Arc<Pace>,
+}
+
+impl<B> Service<axum::http::Request<B>> for Asked
+where
+    B: axum::body::HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = futures::future::BoxFuture<'static, Result<Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        Service::<Request>::poll_ready(&mut self.router, context)
+    }
+
+    fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(self.peer));
+        let asking = Arc::clone(&self.pace).asking();
+        let answer = self.router.call(request);
+        Box::pin(async move {
+            let response = answer.await;
+            drop(asking);
+            response
+        })
     }
 }

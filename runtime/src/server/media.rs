@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::admission::BodyRoom;
 use super::app::{App, Loaded};
 use super::call::{Call, Picture, Turn, TurnPart, Upload};
 use super::data_url;
 use super::error::ApiError;
+use super::pictures::Pictures;
 use crate::image::{PreparedImage, TileBudget};
 use crate::processor::Processor;
 use crate::prompt::{Prompt, PromptMessage, PromptPart};
@@ -20,11 +22,14 @@ use crate::prompt::{Prompt, PromptMessage, PromptPart};
 /// No tokenizer has a token of more bytes, so that a text of more than this many times the context
 /// cannot fit and need not be tokenised to find out.
 const LONGEST_TOKEN: usize = 512;
+/// Pictures of one request that are under way at once.
+const AT_ONCE: usize = 4;
 
-/// Bounds the decoding of pictures.
+/// Bounds the decoding of pictures, and knows those in use.
 #[derive(Debug)]
 pub struct MediaPool {
     cores: Arc<Semaphore>,
+    pictures: Pictures,
 }
 
 impl Default for MediaPool {
@@ -34,37 +39,50 @@ impl Default for MediaPool {
 }
 
 impl MediaPool {
-    /// As many as there are cores.
+    /// As many decode at a time as there are cores.
     pub fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        Self { cores: Arc::new(Semaphore::new(cores)) }
+        Self { cores: Arc::new(Semaphore::new(cores)), pictures: Pictures::default() }
+    }
+
+    /// Runs `work` on a thread for blocking work, once a core is free for it.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let core = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| ApiError::Internal)?;
+        // The core is taken for as long as the thread works, whether or not somebody still waits for it.
+        let working = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(core);
+            done
+        });
+        working.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "preparing a request panicked");
+            Err(ApiError::Internal)
+        })
     }
 }
 
 /// Decodes the pictures of a request and makes its prompt. `room` is given back when the bodies'
-/// bytes are gone.
+/// bytes are gone. Several pictures share the tiles of one where otherwise there would be no room for an answer.
 pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: BodyRoom) -> Result<Prompt, ApiError> {
     fits(call.text_bytes(), model.max_tokens, "messages")?;
-    let core = if call.has_images() {
-        let core = Arc::clone(&app.media.cores).acquire_owned().await;
-        Some(core.map_err(|_| ApiError::Internal)?)
-    } else {
-        None
+    let turns = Arc::new(std::mem::take(&mut call.turns));
+    let job = Job { app: Arc::clone(app), processor: Arc::clone(&model.processor), turns };
+    let web = job.uploads().filter(|upload| matches!(upload.picture, Picture::Web(_))).count();
+    let fetch_room = if web > 0 { Some(app.sources.room(web).await.ok_or(ApiError::Internal)?) } else { None };
+    let fetched = job.fetch().await?;
+    let prompt = job.prompt(&fetched, TileBudget::default()).await?;
+    let prompt = match job.processor.smaller_tiles(&prompt, model.max_tokens) {
+        Some(budget) => {
+            drop(prompt);
+            job.prompt(&fetched, budget).await?
+        }
+        None => prompt,
     };
-    let gone = CancellationToken::new();
-    let _gone_on_drop = gone.clone().drop_guard();
-    let job = Job { app: Arc::clone(app), processor: Arc::clone(&model.processor), max_tokens: model.max_tokens, gone };
-    let turns = std::mem::take(&mut call.turns);
-    let work = tokio::task::spawn_blocking(move || {
-        let prompt = job.run(&turns);
-        drop(turns);
-        drop((core, room));
-        prompt
-    });
-    work.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "preparing a request panicked");
-        Err(ApiError::Internal)
-    })
+    drop((job, fetched, fetch_room, room));
+    Ok(prompt)
 }
 
 /// Refuses texts of so many bytes that no tokenizer could make as few as `most` tokens of them.
@@ -77,57 +95,108 @@ pub fn fits(bytes: usize, most: usize, param: &'static str) -> Result<(), ApiErr
     Err(ApiError::ContextLength { param, message })
 }
 
-/// The blocking part.
+/// One request's pictures and text.
+#[derive(Clone)]
 struct Job {
     app: Arc<App>,
     processor: Arc<Processor>,
-    max_tokens: usize,
-    gone: CancellationToken,
+    turns: Arc<Vec<Turn>>,
 }
 
 impl Job {
-    /// Several pictures share the tiles of one where otherwise there would be no room for an answer.
-    fn run(&self, turns: &[Turn]) -> Result<Prompt, ApiError> {
-        let prompt = self.prompt(turns, TileBudget::default())?;
-        match self.processor.smaller_tiles(&prompt, self.max_tokens) {
-            Some(budget) => {
-                drop(prompt);
-                self.prompt(turns, budget)
-            }
-            None => Ok(prompt),
-        }
+    fn uploads(&self) -> impl Iterator<Item = &Upload> {
+        self.turns.iter().flat_map(|turn| &turn.parts).filter_map(|part| match part {
+            TurnPart::Image(upload) => Some(upload),
+            TurnPart::Text(_) => None,
+        })
     }
 
-    fn prompt(&self, turns: &[Turn], budget: TileBudget) -> Result<Prompt, ApiError> {
-        let mut messages = Vec::with_capacity(turns.len());
-        for turn in turns {
-            let parts = turn.parts.iter().map(|part| self.part(part, budget));
-            messages.push(PromptMessage { role: turn.role, parts: parts.collect::<Result<_, _>>()? });
+    /// The bytes of the pictures that are elsewhere, by their place among all pictures.
+    async fn fetch(&self) -> Result<Vec<Option<Bytes>>, ApiError> {
+        let fetching = self.uploads().map(|upload| async {
+            let Picture::Web(url) = &upload.picture else { return Ok(None) };
+            let begun = Instant::now();
+            let fetched = self.app.sources.fetch(url.clone(), &upload.param).await;
+            self.app.metrics.fetched(begun.elapsed());
+            fetched.map(Some)
+        });
+        let fetching: Vec<_> = fetching.collect();
+        futures::stream::iter(fetching).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn prompt(&self, fetched: &[Option<Bytes>], budget: TileBudget) -> Result<Prompt, ApiError> {
+        let preparing = (0..fetched.len()).map(|index| self.image(index, fetched[index].clone(), budget));
+        let preparing: Vec<_> = preparing.collect();
+        let images: Vec<Arc<PreparedImage>> = futures::stream::iter(preparing).buffered(AT_ONCE).try_collect().await?;
+        let job = self.clone();
+        let work = tokio::task::spawn_blocking(move || job.build(images));
+        work.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "making a prompt panicked");
+            Err(ApiError::Internal)
+        })
+    }
+
+    /// The blocking part after the pictures.
+    fn build(&self, images: Vec<Arc<PreparedImage>>) -> Result<Prompt, ApiError> {
+        let mut images = images.into_iter();
+        let mut messages = Vec::with_capacity(self.turns.len());
+        for turn in self.turns.iter() {
+            let parts = turn.parts.iter().map(|part| match part {
+                TurnPart::Text(text) => Some(PromptPart::Text(text.clone())),
+                TurnPart::Image(_) => images.next().map(PromptPart::Image),
+            });
+            let parts = parts.collect::<Option<Vec<_>>>().ok_or(ApiError::Internal)?;
+            messages.push(PromptMessage { role: turn.role, parts });
         }
         Ok(self.processor.prompt(&messages)?)
     }
 
-    fn part(&self, part: &TurnPart, budget: TileBudget) -> Result<PromptPart, ApiError> {
-        match part {
-            TurnPart::Text(text) => Ok(PromptPart::Text(text.clone())),
-            TurnPart::Image(_) if self.gone.is_cancelled() => Err(ApiError::Aborted),
-            TurnPart::Image(upload) => self.image(upload, budget).map(Arc::new).map(PromptPart::Image),
-        }
+    /// The `index`-th picture.
+    async fn image(
+        &self,
+        index: usize,
+        fetched: Option<Bytes>,
+        budget: TileBudget,
+    ) -> Result<Arc<PreparedImage>, ApiError> {
+        let media = &self.app.media;
+        let job = self.clone();
+        let (bytes, key, budget) = media
+            .run(move || {
+                let upload = job.uploads().nth(index).ok_or(ApiError::Internal)?;
+                let bytes = fetched.map_or_else(|| job.bytes(upload), Ok)?;
+                let budget = upload.detail.and(budget);
+                let key = job.processor.image_key(&bytes, budget);
+                Ok((bytes, key, budget))
+            })
+            .await?;
+        self.app.metrics.image_bytes(bytes.len());
+        let job = self.clone();
+        let decoding = media.run(move || {
+            let begun = Instant::now();
+            let prepared = job.processor.prepare_image_as(key, &bytes, &job.app.limits.image, budget);
+            job.app.metrics.decoded(begun.elapsed());
+            prepared.map_err(|source| {
+                let param = job.uploads().nth(index).map(|upload| upload.param.clone()).unwrap_or_default();
+                ApiError::Image { param, source }
+            })
+        });
+        let found = media.pictures.get(key, decoding).await?;
+        self.app.metrics.image(found.image.tiles, found.shared);
+        Ok(found.image)
     }
 
-    fn image(&self, upload: &Upload, budget: TileBudget) -> Result<PreparedImage, ApiError> {
-        let Upload { param, picture } = upload;
-        let limits = &self.app.limits.image;
-        let begun = Instant::now();
-        let bytes = match picture {
-            Picture::File(bytes) => bytes.clone(),
+    /// The bytes of a picture that is here.
+    fn bytes(&self, Upload { param, picture, .. }: &Upload) -> Result<Bytes, ApiError> {
+        let most = self.app.limits.image.max_bytes;
+        match picture {
+            Picture::File(bytes) => Ok(bytes.clone()),
             Picture::DataUrl(url) => {
                 let data = data_url::base64_of(url, param)?;
-                data_url::decode(data, limits.max_bytes, param)?.into()
+                Ok(data_url::decode(data, most, param)?.into())
             }
-        };
-        let prepared = self.processor.prepare_image_within(&bytes, limits, budget);
-        self.app.metrics.decoded(begun.elapsed());
-        prepared.map_err(|source| ApiError::Image { param: param.clone(), source })
+            Picture::Path(path) => self.app.sources.read(path, most, param),
+            // It was fetched before.
+            Picture::Web(_) => Err(ApiError::Internal),
+        }
     }
 }

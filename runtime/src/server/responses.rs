@@ -23,8 +23,8 @@ use voice::ResponseVoice;
 
 /// The handler.
 pub async fn responses(State(app): State<Arc<App>>, Extension(id): Extension<RequestId>, request: Request) -> Response {
-    let arrived = Instant::now();
-    generate::counted(&app, Box::pin(answer(&app, arrived, id, request))).await
+    let (arrived, via) = (Instant::now(), generate::via(&request));
+    generate::counted(&app, via, Box::pin(answer(&app, arrived, id, request))).await
 }
 
 async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
@@ -42,7 +42,7 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
     .await?;
     let mut generation = call.generation;
     generation.steering.guide = guide;
-    let start = Start { arrived, id, place };
+    let start = Start { arrived, id, place, continued: None };
     let answers = generate::submit(app, model, vec![prompt], &generation, ("input", call.calls), start)?;
     if call.stream {
         return Ok(stream::respond(answers, voice, app.limits.keep_alive));
@@ -74,7 +74,7 @@ fn check(asked: &mut ResponsesRequest, app: &App, model: &Loaded) -> Result<Call
     let messages = input::messages(asked);
     Ok(Call {
         model: name,
-        turns: turns("input", messages, Vec::new(), &offer, app.limits.images)?,
+        turns: turns("input", messages, Vec::new(), &offer, app)?,
         stream: asked.stream.unwrap_or(false),
         include_usage: true,
         generation,

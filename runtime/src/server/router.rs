@@ -6,10 +6,14 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
 use axum::routing::{get, post};
+use vlm_contract::continuation;
 
 use super::app::App;
 use super::error::{ApiError, excerpt};
-use super::{chat, completions, health, models, openapi, request_id, responses, tokenize};
+use super::{
+    auth, chat, completions, continuation as resumed, cors, head, health, models, openapi, request_id, responses,
+    tokenize,
+};
 
 /// All routes over one state.
 pub fn router(app: Arc<App>) -> Router {
@@ -27,6 +31,7 @@ fn routes() -> Router<Arc<App>> {
         .route("/v1/models", get(models::list))
         // A name may hold slashes, as those of the hub do.
         .route("/v1/models/{*id}", get(models::one))
+        .route(continuation::PATH, post(resumed::resume))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -40,6 +45,9 @@ fn surrounded(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
         })
         // The body is bounded where it is read.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::identify))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
+        .layer(middleware::from_fn(head::limit))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), request_id::surround))
         .with_state(app)
 }

@@ -56,7 +56,7 @@ async fn ids(
             let messages = (0..).zip(messages).map(|(at, message)| (format!("messages[{at}]"), message));
             let mut call = Call {
                 model: name,
-                turns: turns("messages", messages.collect(), Vec::new(), &offer, app.limits.images)?,
+                turns: turns("messages", messages.collect(), Vec::new(), &offer, app)?,
                 stream: false,
                 include_usage: false,
                 generation: Parameters::default().check(model.into())?,

@@ -133,7 +133,7 @@ fn tower(dir: &Path) {
 }
 
 fn load(dir: &Path, vision_tower: Option<&Path>) -> Result<VisionLanguage, CheckpointError> {
-    let options = OpenOptions { vision_tower: vision_tower.map(Path::to_owned) };
+    let options = OpenOptions { vision_tower: vision_tower.map(Path::to_owned), progress: None };
     VisionLanguage::load(&Checkpoint::open_with(dir, &options)?, 300, Precision::F32)
 }
 

@@ -74,8 +74,24 @@ pub enum Part {
 #[serde(expecting = "an object with url")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageUrl {
-    /// A `data:` URL.
+    /// A `data:` URL, or one of another kind where the server allows it.
     pub url: String,
+    /// How closely to look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Detail>,
+}
+
+/// How closely to look at a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Detail {
+    /// As closely as the model does; the same as `high`.
+    Auto,
+    /// In one tile.
+    Low,
+    /// In as many tiles as the model cuts it into.
+    High,
 }
 
 // Content and part are read by hand: an untagged or internally tagged enum is buffered first, and

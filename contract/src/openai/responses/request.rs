@@ -4,6 +4,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::openai::chat::Detail;
 use crate::openai::format::FormatType;
 use crate::openai::one_or_many::text_or_list;
 use crate::openai::tools::{ToolChoice, ToolType};
@@ -161,6 +162,9 @@ pub enum InputPart {
     InputImage {
         /// Its URL, as in the chat endpoint.
         image_url: String,
+        /// How closely to look at it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<Detail>,
     },
 }
 
@@ -291,6 +295,8 @@ struct TypedPart {
     text: Option<String>,
     #[serde(default)]
     image_url: Option<String>,
+    #[serde(default)]
+    detail: Option<Detail>,
 }
 
 impl<'de> Deserialize<'de> for InputPart {
@@ -302,7 +308,7 @@ impl<'de> Deserialize<'de> for InputPart {
             "output_text" => Ok(Self::OutputText { text: text()? }),
             "input_image" => {
                 let image_url = part.image_url.clone().ok_or_else(|| D::Error::missing_field("image_url"))?;
-                Ok(Self::InputImage { image_url })
+                Ok(Self::InputImage { image_url, detail: part.detail })
             }
             other => {
                 let shown: String = other.chars().take(64).collect();

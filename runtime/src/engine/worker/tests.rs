@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::super::executor::Executor;
+use super::super::fair::ClientId;
 use super::super::{Engine, EngineOptions, Sampling, Sizes, SubmitError, TokenStream};
 use super::*;
 use crate::image::{ImageKey, PreparedImage};
@@ -301,4 +302,39 @@ async fn what_a_failed_sequence_computed_is_not_used_again() {
         while stream.next().await.is_some() {}
         assert_eq!(stream.cached_tokens(), cached);
     }
+}
+
+#[tokio::test]
+async fn one_client_with_many_requests_delays_another_by_no_more_than_a_batch() {
+    let (engine, log) = engine(2, 200);
+    let of = |name: &[u8], new: usize| {
+        let prompt = prompt(vec![WELL; 4]);
+        let request = Request { prompt, max_new_tokens: new, ..Request::default() };
+        let origin = Origin { client: ClientId::of("test", name), ..Origin::default() };
+        engine.submit_several(origin, request, 1).unwrap().0
+    };
+    let greedy: Vec<_> = (0..100).map(|_| of(b"greedy", 50)).collect();
+    let mut greedy = greedy.into_iter();
+    let mut first = greedy.next().unwrap();
+    assert!(matches!(first.next().await, Some(Event::Token { .. })));
+    assert_eq!(end(of(b"modest", 1)).await, (1, Event::Finished(FinishReason::Length)));
+    let ended = log.lock().unwrap().iter().filter(|line| line.starts_with("end ")).count();
+    assert!(ended <= 2 + 2, "{ended} requests ended first");
+    drop(first);
+    for stream in greedy {
+        end(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_generated_elsewhere_is_read_and_not_sent_again() {
+    let (engine, log) = engine(1, 1);
+    for (generated, left) in [(0, 10), (7, 3), (9, 1), (10, 0)] {
+        let prompt = prompt(vec![WELL; 4]);
+        let request = Request { prompt, max_new_tokens: 10, ..Request::default() };
+        let origin = Origin { generated: vec![WELL; generated], ..Origin::default() };
+        let stream = engine.submit_several(origin, request, 1).unwrap().0;
+        assert_eq!(end(stream).await, (left, Event::Finished(FinishReason::Length)));
+    }
+    assert!(log.lock().unwrap().iter().any(|line| line == "prefill 1 11"));
 }

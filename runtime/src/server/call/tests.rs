@@ -93,7 +93,10 @@ fn pictures_are_counted_and_their_urls_checked() {
 fn uploads_go_before_the_last_user_message() {
     let body = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}]}"#;
-    let upload = || Upload { param: "image[0]".into(), picture: Picture::File(Bytes::new()) };
+    let upload = || {
+        let picture = Picture::File(Bytes::new());
+        Upload { param: "image[0]".into(), picture, detail: TileBudget::default() }
+    };
     let request = || parse::json(body.as_bytes()).unwrap();
     let call = |uploads| Call::check(request(), uploads, &app(), LIMITS);
     let turns = call(vec![upload()]).unwrap().turns;

@@ -2,13 +2,15 @@
 //! become text as the Hermes models write it.
 
 use serde_json::{Value, json};
-use vlm_contract::openai::chat::{Content, Message, Part, Role};
+use vlm_contract::openai::chat::{Content, Detail, Message, Part, Role};
 use vlm_contract::openai::tools::ToolCall;
 
-use super::super::data_url;
+use super::super::app::App;
 use super::super::error::ApiError;
-use super::{Offer, Picture, Upload};
+use super::super::sources::Sources;
+use super::{Offer, Upload};
 use crate::guide::{CLOSE, OPEN};
+use crate::image::TileBudget;
 use crate::prompt::PromptRole;
 
 /// One piece of a message.
@@ -36,8 +38,9 @@ pub fn turns(
     messages: Vec<(String, Message)>,
     uploads: Vec<Upload>,
     offer: &Offer,
-    most_images: usize,
+    app: &App,
 ) -> Result<Vec<Turn>, ApiError> {
+    let most_images = app.limits.images;
     if messages.is_empty() {
         return Err(ApiError::field(field, format!("{field}: empty; send at least one message")));
     }
@@ -55,7 +58,7 @@ pub fn turns(
     let mut after_result = false;
     for (param, message) in messages {
         let result = message.role == Role::Tool;
-        let turn = turn(&param, message)?;
+        let turn = turn(&param, message, &app.sources)?;
         match turns.last_mut() {
             // The results of several calls are one message.
             Some(last) if result && after_result => {
@@ -96,7 +99,7 @@ fn tell(turns: &mut Vec<Turn>, text: String) {
     }
 }
 
-fn turn(param: &str, message: Message) -> Result<Turn, ApiError> {
+fn turn(param: &str, message: Message, sources: &Sources) -> Result<Turn, ApiError> {
     let role = match message.role {
         Role::System | Role::Developer => PromptRole::System,
         Role::User | Role::Tool => PromptRole::User,
@@ -107,7 +110,7 @@ fn turn(param: &str, message: Message) -> Result<Turn, ApiError> {
         Some(Content::Text(text)) => vec![TurnPart::Text(text)],
         Some(Content::Parts(parts)) => (0..)
             .zip(parts)
-            .map(|(at, part)| turn_part(&format!("{param}.content[{at}]"), part))
+            .map(|(at, part)| turn_part(&format!("{param}.content[{at}]"), part, sources))
             .collect::<Result<_, _>>()?,
     };
     if message.role == Role::Tool {
@@ -124,13 +127,14 @@ fn turn(param: &str, message: Message) -> Result<Turn, ApiError> {
     Ok(Turn { role, parts })
 }
 
-fn turn_part(param: &str, part: Part) -> Result<TurnPart, ApiError> {
+fn turn_part(param: &str, part: Part, sources: &Sources) -> Result<TurnPart, ApiError> {
     match part {
         Part::Text { text } => Ok(TurnPart::Text(text)),
         Part::ImageUrl { image_url } => {
             let param = format!("{param}.image_url");
-            data_url::base64_of(&image_url.url, &param)?;
-            Ok(TurnPart::Image(Upload { param, picture: Picture::DataUrl(image_url.url) }))
+            let detail = TileBudget(matches!(image_url.detail, Some(Detail::Low)).then_some(1));
+            let picture = sources.picture(image_url.url, &param)?;
+            Ok(TurnPart::Image(Upload { param, picture, detail }))
         }
     }
 }

@@ -76,7 +76,9 @@ fn content_of(content: InputContent) -> Content {
 fn part(part: InputPart) -> Part {
     match part {
         InputPart::InputText { text } | InputPart::OutputText { text } => Part::Text { text },
-        InputPart::InputImage { image_url } => Part::ImageUrl { image_url: ImageUrl { url: image_url } },
+        InputPart::InputImage { image_url, detail } => {
+            Part::ImageUrl { image_url: ImageUrl { url: image_url, detail } }
+        }
     }
 }
 
