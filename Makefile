@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: images-cuda clients test-images help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
+.PHONY: images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -71,7 +71,7 @@ shellcheck:
 		echo 'shellcheck is not installed: shell scripts are not checked'
 		exit
 	fi
-	shellcheck --external-sources tests/*.sh tests/cluster/*.sh images/*.sh cuda/*.sh .ci/run
+	shellcheck --external-sources tests/*.sh tests/clients/*.sh tests/cluster/*.sh images/*.sh cuda/*.sh .ci/run
 	shellcheck --external-sources --check-sourced tests/cluster/node.sh
 
 unit: ## every Rust test that needs no cluster, the chart's (with helm) among them
@@ -114,14 +114,24 @@ cluster-down: ## end the local cluster without a trace
 cluster-check: ## the local cluster's own tests
 	@tests/cluster/check.sh
 
-clients: ## a Python environment with the official client that the tests use
-	@stamp=$$(sha256sum <tests/clients/requirements.txt)
+clients: ## the official clients that the tests use, for Python and Node
+	@packages=$$(sha256sum <tests/clients/node/package-lock.json)
+	if [ "$$packages" != "$$(cat $(CACHE)/node/stamp 2>/dev/null)" ]; then
+		mkdir -p $(CACHE)/node
+		cp tests/clients/node/package*.json $(CACHE)/node/
+		npm ci --prefix $(CACHE)/node --silent --no-audit --no-fund
+		echo "$$packages" >$(CACHE)/node/stamp
+	fi
+	stamp=$$(sha256sum <tests/clients/requirements.txt)
 	if [ "$$stamp" != "$$(cat $(CACHE)/python/stamp 2>/dev/null)" ]; then
 		rm -rf $(CACHE)/python
 		$(PYTHON) -m venv $(CACHE)/python 2>/dev/null || { tests/cluster/packages.sh python3-venv && $(PYTHON) -m venv $(CACHE)/python; }
 		$(CACHE)/python/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
 		echo "$$stamp" >$(CACHE)/python/stamp
 	fi
+
+conformance: clients build ## the official clients and made-up requests against the model server
+	NODE_PACKAGES=$(CACHE)/node tests/clients/serve.py $(OURS)/vlm-runtime tests/clients/run.sh $(CACHE)/python/bin/python
 
 test-images:
 	$(CARGO) build $(WITH_CLUSTER) --bin test-hub --bin stand-in
@@ -133,9 +143,13 @@ cluster-test: clients test-images ## the tests on a fresh cluster (after kube an
 	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
 		$(CARGO) test $(WITH_CLUSTER) --offline
 
-campaign: ## a long test: NAME=geometries|scheduler, or NAME=idle|many|latency|edits on a fresh cluster (after kube and images); SEED=...
+campaign: ## a long test: NAME=geometries|scheduler|schemathesis, or NAME=idle|many|latency|edits on a fresh cluster (after kube and images); SEED=...
 	case '$(NAME)' in
 	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
+	schemathesis)
+		make --no-print-directory clients build
+		exec tests/clients/serve.py $(OURS)/vlm-runtime $(CACHE)/python/bin/python tests/clients/odd_requests.py \
+			--examples 400 --seed $(or $(SEED),1) --result tests/results/schemathesis-$(or $(SEED),1).json ;;
 	esac
 	make --no-print-directory test-images
 	$(CARGO) build $(WITH_CLUSTER) --bin campaign

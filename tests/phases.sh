@@ -39,6 +39,7 @@ phase lint make --no-print-directory lint
 phase "compile tests" cargo test --release --locked --workspace --no-run
 phase "build Kubernetes (the rest of it)" kube_built
 phase "unit, contract, CRD and chart tests" make --no-print-directory unit
+phase "official clients" make --no-print-directory conformance
 phase "helm lint and template" make --no-print-directory chart
 phase "CRD as generated" make --no-print-directory crds-check
 if [ "$1" = all ]; then

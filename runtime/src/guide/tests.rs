@@ -14,13 +14,13 @@ fn takes(tokenizer: &Tokenizer, guide: &Guide, text: &str) -> bool {
     let mut guide = guide.clone();
     let id_of =
         |byte: u8| (0..tokenizer.size() as u32).find(|id| tokenizer.shown(*id) == Some(Shown::Bytes(vec![byte])));
-    for byte in text.bytes() {
+    for (at, byte) in text.bytes().enumerate() {
         let id = id_of(byte).unwrap();
         if !guide.allowed().unwrap().contains(id) {
             return false;
         }
         if guide.take(id).unwrap() {
-            return text.ends_with(char::from(byte));
+            return at + 1 == text.len();
         }
     }
     guide.allowed().unwrap().contains(2)

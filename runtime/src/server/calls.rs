@@ -27,6 +27,8 @@ pub enum Said {
 pub struct CallParser {
     held: String,
     inside: bool,
+    /// White space behind a call belongs to it.
+    behind: bool,
     any: bool,
 }
 
@@ -48,22 +50,22 @@ impl CallParser {
         self.held.push_str(piece);
         let mut out = Vec::new();
         loop {
+            if self.behind {
+                self.held.replace_range(..self.held.len() - self.held.trim_start().len(), "");
+                self.behind = self.held.is_empty();
+            }
             let mark = if self.inside { CLOSE } else { OPEN };
             let Some(at) = self.held.find(mark) else { break };
             let rest = self.held.split_off(at + mark.len());
             let whole = std::mem::replace(&mut self.held, rest);
             let before = &whole[..at];
-            if self.inside {
-                match call(before) {
-                    Some(call) => {
-                        self.any = true;
-                        out.push(call);
-                    }
-                    None => text(&format!("{OPEN}{whole}"), &mut out),
+            match call(before).filter(|_| self.inside) {
+                Some(call) => {
+                    (self.any, self.behind) = (true, true);
+                    out.push(call);
                 }
-            } else {
-                // White space around calls belongs to the marks.
-                text(if self.any || before.trim().is_empty() { before.trim() } else { before }, &mut out);
+                None if self.inside => text(&format!("{OPEN}{whole}"), &mut out),
+                None => text(before, &mut out),
             }
             self.inside = !self.inside;
         }
@@ -74,8 +76,7 @@ impl CallParser {
             }
             return out;
         }
-        let keep = if self.any && self.held.trim().is_empty() { self.held.len() } else { self.undecided() };
-        let rest = self.held.split_off(self.held.len() - keep);
+        let rest = self.held.split_off(self.held.len() - self.undecided());
         text(&std::mem::replace(&mut self.held, rest), &mut out);
         out
     }
@@ -86,7 +87,7 @@ impl CallParser {
         let held = std::mem::take(&mut self.held);
         if self.inside {
             text(&format!("{OPEN}{held}"), &mut out);
-        } else if !(self.any && held.trim().is_empty()) {
+        } else {
             text(&held, &mut out);
         }
         self.inside = false;

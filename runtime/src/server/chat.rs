@@ -147,7 +147,7 @@ impl Voice for ChatVoice {
                 function: FunctionCall { name, arguments },
             };
             let calls: Vec<ToolCall> = whole.calls.into_iter().map(call).collect();
-            let content = (calls.is_empty() || !whole.text.is_empty()).then_some(whole.text);
+            let content = (calls.is_empty() || !whole.text.trim().is_empty()).then_some(whole.text);
             Choice {
                 index: index as u32,
                 message: AnswerMessage {

@@ -8,6 +8,7 @@ mod form;
 mod fuzz;
 mod load;
 mod nonsense;
+mod parameters;
 mod server;
 mod shape;
 mod start;

@@ -172,7 +172,7 @@ impl Voice for ResponseVoice {
     fn whole(mut self, answers: Vec<Whole>, usage: Usage) -> Response {
         let whole = answers.into_iter().next().unwrap_or_default();
         self.cut = whole.reason == CUT;
-        if whole.calls.is_empty() || !whole.text.is_empty() {
+        if whole.calls.is_empty() || !whole.text.trim().is_empty() {
             self.text(whole.text);
             self.close();
         }

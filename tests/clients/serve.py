@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Starts the model server on the tiny models and runs a command beside it: serve.py BINARY COMMAND...
+
+The command finds the addresses in LLAVA and INTERNVL; this ends with its exit code.
+"""
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 60
+
+
+def start(binary, model):
+    flags = ["--host", "127.0.0.1", "--port", "0", "--served-model-name", model, "--max-concurrency", "8"]
+    server = subprocess.Popen([binary, "serve", "--model", str(ROOT / "examples" / model / "model"), *flags],
+                              stdout=subprocess.PIPE, text=True)
+    for line in server.stdout:
+        if "listening address=" in line:
+            address = "http://" + line.rsplit("listening address=", 1)[1].strip()
+            break
+    else:
+        sys.exit(f"the server of {model} ended with {server.wait()}")
+    # Nobody reads the rest; a full pipe would stop the server.
+    subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)
+    begun = time.monotonic()
+    while not ready(address):
+        if server.poll() is not None or time.monotonic() - begun > PATIENCE_SECONDS:
+            sys.exit(f"the server of {model} is not ready")
+        time.sleep(0.05)
+    return server, address
+
+
+def ready(address):
+    try:
+        return urllib.request.urlopen(address + "/ready", timeout=5).status == 200
+    except urllib.error.URLError:
+        return False
+
+
+def main():
+    binary, command = sys.argv[1], sys.argv[2:]
+    servers = []
+    try:
+        for name, model in [("LLAVA", "tiny-llava"), ("INTERNVL", "tiny-internvl")]:
+            server, os.environ[name] = start(binary, model)
+            servers.append(server)
+        code = subprocess.run(command).returncode
+        for server in servers:
+            if server.poll() is not None:
+                sys.exit(f"a server ended by itself with {server.returncode}")
+        sys.exit(code)
+    finally:
+        for server in servers:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main()
