@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vlm_contract::continuation::StreamState;
+use vlm_contract::continuation::{Ended, StreamState};
 use vlm_contract::openai::chat::{PromptTokensDetails, Usage};
 
 use super::admission::Place;
@@ -49,6 +49,8 @@ pub struct Begin {
     pub seed: u64,
     /// Tokens that were generated elsewhere; their text was sent there.
     pub generated: Vec<u32>,
+    /// Why the answer has ended elsewhere, if it has: there is no more text.
+    pub ended: Option<Ended>,
     /// When the request arrived.
     pub arrived: Instant,
     /// Its place among the admitted requests.
@@ -104,12 +106,24 @@ impl Answer {
                 break;
             }
         }
+        if let Some(ended) = begin.ended {
+            answer.tokens = None;
+            answer.progress = Progress::Complete(match ended {
+                Ended::Stop => Outcome::Stop,
+                Ended::Length => Outcome::Length,
+            });
+        }
         answer
     }
 
     /// What continues the answer elsewhere from here on, together with what this gave before.
     pub fn take_state(&mut self) -> StreamState {
-        StreamState { seed: self.seed, tokens: std::mem::take(&mut self.fresh) }
+        let ended = match self.progress {
+            Progress::Complete(Outcome::Stop) => Some(Ended::Stop),
+            Progress::Complete(Outcome::Length) => Some(Ended::Length),
+            _ => None,
+        };
+        StreamState { seed: self.seed, tokens: std::mem::take(&mut self.fresh), ended }
     }
 
     /// The next piece. After [`Piece::End`] or an error there is none.

@@ -198,6 +198,7 @@ fn submit(app: &Arc<App>, model: &Loaded, call: &mut Call, prompt: Prompt, start
         prompt_tokens,
         seed,
         generated,
+        ended: start.continued.as_ref().and_then(|from| from.head.ended),
         arrived: start.arrived,
         place: start.place,
         id: start.id.to_string(),

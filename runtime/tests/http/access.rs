@@ -37,8 +37,7 @@ async fn without_a_key_only_probes_are_answered() {
 
 #[tokio::test]
 async fn the_log_names_requests_and_nothing_in_them() {
-    let words = ["--log-format", "json"];
-    let server = Server::start_in(&checkpoint(), &words, &[("VLM_API_KEY", KEY), ("RUST_LOG", "debug")]).await;
+    let server = Server::start_in(&checkpoint(), &[], &[("VLM_API_KEY", KEY), ("RUST_LOG", "debug")]).await;
     let secret = "the colour of my umbrella";
     let mut body = about_picture(&json!({}));
     body["messages"][0]["content"][1]["text"] = secret.into();
@@ -52,7 +51,7 @@ async fn the_log_names_requests_and_nothing_in_them() {
     let log = async || server.log();
     server.until("both are in the log", async || log().await.matches("/v1/chat/completions").count() >= 2).await;
     let log = server.log();
-    assert!(log.contains("req-17") && log.contains("\"status\":200") && log.contains("\"status\":401"), "{log}");
+    assert!(log.contains("req-17") && log.contains("status=200") && log.contains("status=401"), "{log}");
     for content in [secret, KEY, "sk-a-wrong-key", &data_url()[30..80], answer.trim()] {
         assert!(content.is_empty() || !log.contains(content), "{content} is in\n{log}");
     }

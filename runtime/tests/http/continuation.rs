@@ -74,11 +74,12 @@ async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (us
     let first: Value = serde_json::from_str(&undisturbed[0].data).unwrap();
     let ends = undisturbed.iter().position(|moment| moment.data.contains("\"finish_reason\":\"")).unwrap();
     let seed = undisturbed[0].state.as_ref().unwrap().seed;
-    let mut tokens = Vec::new();
+    let (mut tokens, mut ended) = (Vec::new(), None);
     for cut in 0..ends {
         let state = undisturbed[cut].state.as_ref().unwrap();
         assert_eq!(state.seed, seed);
         tokens.extend_from_slice(&state.tokens);
+        ended = state.ended.or(ended);
         let head = Head {
             path: "/v1/chat/completions".into(),
             content_type: content_type.into(),
@@ -86,6 +87,7 @@ async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (us
             created: first["created"].as_u64().unwrap(),
             seed,
             tokens: tokens.clone(),
+            ended,
         };
         let response = post(server, &head, body, &gateway(), now()).await;
         assert_eq!(response.status(), 200, "{:?}", response.text().await);
@@ -150,6 +152,7 @@ async fn nobody_but_the_gateway_continues_anything() {
         created: 1,
         seed: 1,
         tokens: vec![5, 6],
+        ended: None,
     };
     let stranger = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
     for (pair, at) in [(&stranger, now()), (&gateway(), now() - 60), (&gateway(), now() + 60)] {
@@ -179,6 +182,7 @@ async fn an_answer_that_was_complete_but_for_its_end_is_only_ended() {
         created: 1,
         seed: 1,
         tokens: vec![5, 6, 7],
+        ended: None,
     };
     let text = post(&server, &head, body.as_bytes(), &gateway(), now()).await.text().await.unwrap();
     let events = events(&text);

@@ -209,7 +209,8 @@ async fn many_bad_requests_at_once_are_bounded_in_memory_too() {
     let before = server.peak_memory();
     let mut asking = Vec::new();
     for round in 0..4 {
-        for (name, bytes) in bombs::all() {
+        // With more bytes behind them some that only end too early are pictures.
+        for (name, bytes) in bombs::all().into_iter().filter(|(name, _)| !name.ends_with("that ends")) {
             let padded = [bytes, vec![0; 3 << 20]].concat();
             asking.push((format!("{name} {round}"), "multipart/form-data; boundary=X", form_file(&padded)));
         }
