@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
+.PHONY: metrics-check images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds crds-check build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -76,6 +76,9 @@ shellcheck:
 
 unit: ## every Rust test that needs no cluster, the chart's (with helm) among them
 	$(CARGO) test $(ALL)
+
+metrics-check: build ## the runtime's metrics by the rules of Prometheus (with promtool)
+	@tests/metrics.sh $(OURS)/vlm-runtime
 
 crds: ## write the chart's CRD from the Rust types
 	$(CARGO) build $(ALL) --bin crdgen

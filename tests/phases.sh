@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator
 mkdir -p "$cache"
-if [ "$1" = all ]; then tests/cluster/packages.sh shellcheck; fi
+if [ "$1" = all ]; then tests/cluster/packages.sh shellcheck prometheus; fi
 
 table=()
 phase() { # NAME COMMAND...
@@ -40,6 +40,7 @@ phase "compile tests" cargo test --release --locked --workspace --no-run
 phase "build Kubernetes (the rest of it)" kube_built
 phase "unit, contract, CRD and chart tests" make --no-print-directory unit
 phase "official clients" make --no-print-directory conformance
+phase "metrics by the rules of Prometheus" make --no-print-directory metrics-check
 phase "helm lint and template" make --no-print-directory chart
 phase "CRD as generated" make --no-print-directory crds-check
 if [ "$1" = all ]; then

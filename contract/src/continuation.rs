@@ -44,6 +44,19 @@ pub struct Head {
     pub seed: u64,
     /// All tokens of the answer until now, in order.
     pub tokens: Vec<u32>,
+    /// Why the answer has ended, when the last state said so: then only the end of the stream is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// Why an answer has ended, although its stream has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// The model ended it, or a stop string appeared.
+    Stop,
+    /// The token limit was reached.
+    Length,
 }
 
 /// What the first server says of an event.
@@ -53,6 +66,9 @@ pub struct StreamState {
     pub seed: u64,
     /// The tokens that were generated since the event before. Some may not show in the text yet.
     pub tokens: Vec<u32>,
+    /// Set once all text of the answer has been sent, with this event or before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
 }
 
 /// What the gateway signs: the path, the time and what the body is. `body_sha256` is the hash (SHA-256) of all bytes

@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn other_urls_name_no_file() {
-        for url in ["file://host/x", "http://x/y", "file:", "x", "file://..", "file:///%zz\u{0}"] {
-            assert!(ImageRoot::path(url).is_err() || url == "file:", "{url}");
+        for url in ["file://host/x", "http://x/y", "x", "file://..", ""] {
+            assert!(ImageRoot::path(url).is_err(), "{url}");
         }
         assert_eq!(ImageRoot::path("file:///a/../b").unwrap(), Path::new("/b"));
         assert_eq!(ImageRoot::path("file://localhost/a").unwrap(), Path::new("/a"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
-use vlm_contract::continuation::StreamState;
+use vlm_contract::continuation::{Ended, StreamState};
 use vlm_contract::openai::chat::TokenLogprob;
 use vlm_contract::openai::usage::{PromptTokensDetails, Usage};
 
@@ -80,6 +80,8 @@ pub struct Begin {
     pub seed: u64,
     /// Tokens that were generated elsewhere; their text was sent there.
     pub generated: Vec<u32>,
+    /// Why the answer has ended elsewhere, if it has: there is no more text.
+    pub ended: Option<Ended>,
     /// When the request arrived.
     pub arrived: Instant,
     /// Its request's place among the admitted ones.
@@ -150,6 +152,13 @@ impl Answer {
             answer.add(&text);
         }
         answer.ready.clear();
+        if let Some(ended) = begin.ended {
+            answer.tokens = None;
+            answer.progress = Progress::Complete(match ended {
+                Ended::Stop => Outcome::Stop,
+                Ended::Length => Outcome::Length,
+            });
+        }
         answer
     }
 
@@ -160,8 +169,15 @@ impl Answer {
 
     /// What continues the answer elsewhere once all pieces until now were sent, together with what this gave before.
     pub fn take_state(&mut self) -> StreamState {
-        let tokens = if self.ready.is_empty() { std::mem::take(&mut self.fresh) } else { Vec::new() };
-        StreamState { seed: self.seed, tokens }
+        if !self.ready.is_empty() {
+            return StreamState { seed: self.seed, ..StreamState::default() };
+        }
+        let ended = match self.progress {
+            Progress::Complete(Outcome::Stop) => Some(Ended::Stop),
+            Progress::Complete(Outcome::Length) => Some(Ended::Length),
+            _ => None,
+        };
+        StreamState { seed: self.seed, tokens: std::mem::take(&mut self.fresh), ended }
     }
 
     /// The next piece. After [`Piece::End`] or an error there is none.

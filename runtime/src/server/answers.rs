@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::response::Response;
-use axum::response::sse::Event;
+use axum::response::sse;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use serde::Serialize;
@@ -69,7 +69,7 @@ impl Answers {
             .boxed()
         };
         let streams = answers.into_iter().enumerate().map(pieces).collect();
-        let state = StreamState { seed, tokens: Vec::new() };
+        let state = StreamState { seed, ..StreamState::default() };
         Self { streams, count, each: each.max(1), usage: Usage::default(), state, with_state: false }
     }
 
@@ -88,6 +88,7 @@ impl Answers {
     pub async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
         let (index, piece, state) = self.streams.next().await?;
         self.state.tokens.extend(state.tokens);
+        self.state.ended = state.ended.or(self.state.ended);
         if let Ok(Piece::End { usage, .. }) = &piece {
             self.used(index, usage);
         }
@@ -97,14 +98,20 @@ impl Answers {
         Some(piece.map(|piece| (index, piece)))
     }
 
-    /// The events, and before the last of them what continues the stream once it was sent.
-    fn told(&mut self, mut events: Vec<Event>) -> Vec<Event> {
-        if let (true, Some(last)) = (self.with_state, events.len().checked_sub(1)) {
-            let state = serde_json::to_string(&self.state).unwrap_or_default();
-            self.state.tokens.clear();
-            events.insert(last, Event::default().comment(format!("{STATE_PREFIX}{state}")));
-        }
-        events
+    /// The events as they are sent. The last carries what continues the stream once it was sent.
+    fn told(&mut self, events: Vec<Event>) -> Vec<sse::Event> {
+        let last = events.len();
+        (1..)
+            .zip(events)
+            .map(|(number, event)| {
+                if !self.with_state || number < last {
+                    return event.sse();
+                }
+                let state = serde_json::to_string(&self.state).unwrap_or_default();
+                self.state.tokens.clear();
+                sse::Event::default().comment(format!("{STATE_PREFIX}{state}")).data(event.data)
+            })
+            .collect()
     }
 
     /// A prompt counts once, however many answers it gets.
@@ -141,7 +148,7 @@ impl Answers {
     }
 
     /// All events that `voice` makes of them.
-    pub fn events(self, voice: impl Voice) -> impl futures::Stream<Item = Result<Event, Infallible>> {
+    pub fn events(self, voice: impl Voice) -> impl futures::Stream<Item = Result<sse::Event, Infallible>> {
         let begin = Events { answers: Some(self), voice, begun: false };
         futures::stream::unfold(begin, |mut events| async move {
             let some = events.some().await?;
@@ -158,7 +165,7 @@ struct Events<V> {
 }
 
 impl<V: Voice> Events<V> {
-    async fn some(&mut self) -> Option<Vec<Event>> {
+    async fn some(&mut self) -> Option<Vec<sse::Event>> {
         let answers = self.answers.as_mut()?;
         if !self.begun {
             self.begun = true;
@@ -172,24 +179,43 @@ impl<V: Voice> Events<V> {
             }
             Some(Err(error)) => {
                 self.answers = None;
-                Some(self.voice.fail(&error))
+                Some(self.voice.fail(&error).into_iter().map(Event::sse).collect())
             }
             None => {
                 let usage = answers.usage();
                 self.answers = None;
-                Some(self.voice.end(usage))
+                Some(self.voice.end(usage).into_iter().map(Event::sse).collect())
             }
         }
+    }
+}
+
+/// An event to be sent.
+#[derive(Clone, Debug)]
+pub struct Event {
+    name: Option<&'static str>,
+    data: String,
+}
+
+impl Event {
+    /// Under a name.
+    pub fn named(self, name: &'static str) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    fn sse(self) -> sse::Event {
+        let event = self.name.into_iter().fold(sse::Event::default(), sse::Event::event);
+        event.data(self.data)
     }
 }
 
 /// An event with a JSON body.
 pub fn event(body: &impl Serialize) -> Event {
     // These types always serialise; an empty object is what a client would see otherwise.
-    Event::default().data(serde_json::to_string(body).unwrap_or_else(|_| "{}".into()))
+    Event { name: None, data: serde_json::to_string(body).unwrap_or_else(|_| "{}".into()) }
 }
 
 /// The event that ends a stream.
 pub fn done() -> Event {
-    Event::default().data("[DONE]")
+    Event { name: None, data: "[DONE]".into() }
 }

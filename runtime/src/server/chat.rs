@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Extension, Request, State};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 use vlm_contract::headers;
@@ -17,7 +16,7 @@ use vlm_contract::openai::usage::Usage;
 
 use super::admission::BodyRoom;
 use super::answer::Piece;
-use super::answers::{Voice, Whole, done, event};
+use super::answers::{Event, Voice, Whole, done, event};
 use super::app::{App, Loaded, unix_seconds};
 use super::body::{self, Kind};
 use super::call::Call;

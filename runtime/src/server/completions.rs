@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Extension, Request, State};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 use vlm_contract::openai::chat::TokenLogprob;
@@ -13,7 +12,7 @@ use vlm_contract::openai::completions::{CompletionRequest, CompletionResponse, T
 use vlm_contract::openai::usage::Usage;
 
 use super::answer::Piece;
-use super::answers::{Voice, Whole, done, event};
+use super::answers::{Event, Voice, Whole, done, event};
 use super::app::{App, Loaded, unix_seconds};
 use super::body::Kind;
 use super::call::{Form, Offer, Parameters};

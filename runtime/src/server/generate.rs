@@ -172,9 +172,9 @@ pub fn submit(
     let (client, place) = (start.place.client(), Arc::new(start.place));
     // Drawn here and not by the engine, so that the gateway can be told.
     let drawn = || RandomState::new().build_hasher().finish();
-    let (seed, generated) = match &start.continued {
-        Some(from) => (from.head.seed, from.head.tokens.clone()),
-        None => (generation.sampling.seed.unwrap_or_else(drawn), Vec::new()),
+    let (seed, generated, ended) = match &start.continued {
+        Some(from) => (from.head.seed, from.head.tokens.clone(), from.head.ended),
+        None => (generation.sampling.seed.unwrap_or_else(drawn), Vec::new(), None),
     };
     let eos = !generation.ignore_eos;
     let stop_ids = model.processor.stop_ids().iter().copied().filter(|_| eos);
@@ -210,6 +210,7 @@ pub fn submit(
                 prompt_tokens,
                 seed,
                 generated: generated.clone(),
+                ended,
                 arrived: start.arrived,
                 place: Arc::clone(&place),
                 id: start.id.to_string(),

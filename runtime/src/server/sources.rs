@@ -59,6 +59,7 @@ impl Sources {
                 data_url::base64_of(&url, param)?;
                 Ok(Picture::DataUrl(url))
             }
+            "" => Err(unknown(param, &url)),
             _ if url.len() > scheme.len() + 1
                 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) =>
             {

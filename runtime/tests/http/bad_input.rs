@@ -75,9 +75,9 @@ async fn what_is_no_json_is_400() {
 async fn pictures_that_cannot_be_used_are_named() {
     let server = Server::start(&[]).await;
     for (url, hint) in [
-        ("https://example.com/x.png", "only data URLs are accepted"),
-        ("http://169.254.169.254/latest", "only data URLs are accepted"),
-        ("file:///etc/passwd", "only data URLs are accepted"),
+        ("https://example.com/x.png", "--allow-image-urls"),
+        ("http://169.254.169.254/latest", "--allow-image-urls"),
+        ("file:///etc/passwd", "--image-root"),
         ("x.png", "no data URL"),
         ("data:image/png,abc", "not in base64"),
         ("data:image/png;base64,$$$$", "invalid base64"),

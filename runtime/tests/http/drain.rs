@@ -78,6 +78,25 @@ async fn a_draining_server_is_not_ready_but_serves_then_refuses_then_ends() {
 }
 
 #[tokio::test]
+async fn two_hundred_streams_that_run_and_wait_at_the_signal_all_end_properly() {
+    let words = ["--max-concurrency", "16", "--max-queue", "400", "--drain-timeout-seconds", "60"];
+    let mut server = Server::start(&[&words[..], &["--drain-accept-seconds", "1"]].concat()).await;
+    let asking = (0..200).map(|_| server.post().json(&long(&json!({"max_tokens": 48}))).send());
+    let streams: Vec<_> = join_all(asking).await.into_iter().map(Result::unwrap).collect();
+    assert!(streams.iter().all(|stream| stream.status() == 200));
+    server.until("some tokens came", async || server.metric("vlm_generation_tokens_total").await > 200).await;
+    assert!(server.metric("vlm_requests_waiting{stage=\"queue\"}").await > 0);
+    server.terminate();
+    for response in join_all(streams.into_iter().map(reqwest::Response::text)).await {
+        let events = events(&response.unwrap());
+        assert_eq!(events.last().unwrap(), "[DONE]");
+        assert!(events[events.len() - 2].contains("\"finish_reason\":\"length\""));
+        assert!(!events.iter().any(|event| event.starts_with("{\"error\"")));
+    }
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+}
+
+#[tokio::test]
 async fn at_the_deadline_answers_are_cut_with_an_error() {
     let mut server = Server::start(&["--max-concurrency", "1", "--drain-timeout-seconds", "0"]).await;
     let mut streams = Vec::new();

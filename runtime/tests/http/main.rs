@@ -2,13 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod bad_input;
+mod connections;
+mod continuation;
 mod drain;
+mod fairness;
+mod fetch;
 mod form;
 mod fuzz;
+mod hostile;
 mod load;
 mod nonsense;
 mod parameters;
+mod pictures;
 mod server;
 mod shape;
 mod start;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Longest wait for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,10 +62,15 @@ impl Server {
 
     /// Starts on a checkpoint and waits until it is ready.
     pub async fn start_on(model: &Path, words: &[&str]) -> Self {
+        Self::start_in(model, words, &[]).await
+    }
+
+    /// Starts on a checkpoint with variables of the environment, and waits until it is ready.
+    pub async fn start_in(model: &Path, words: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut all = vec!["serve", "--model", model.to_str().unwrap(), "--host", "127.0.0.1"];
         all.extend(["--port", "0", "--served-model-name", "tiny"]);
         all.extend(words);
-        let mut child = command(&all).spawn().unwrap();
+        let mut child = command(&all).envs(variables.iter().copied()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut address = None;
         let mut seen = String::new();
@@ -124,6 +131,29 @@ impl Server {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Where it listens, as host and port.
+    pub fn address(&self) -> &str {
+        self.base.strip_prefix("http://").unwrap()
+    }
+
+    /// Sends bytes as they are, and reads what comes until the connection is closed.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        // The server may refuse before all is sent.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let reading = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(reading.is_ok(), "the connection hangs");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// The most memory that it has used, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
     /// Sends SIGTERM.

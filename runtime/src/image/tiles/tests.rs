@@ -191,7 +191,10 @@ fn a_budget_takes_tiles_away_but_never_all() {
     let tiles = |most| internvl(12).plan((4000, 3000), TileBudget(most)).tiles;
     assert_eq!([None, Some(100), Some(6), Some(1), Some(0)].map(tiles), [13, 13, 7, 1, 1]);
     let plan = |budget| next(Dialect::Transformers).plan((4000, 3000), budget);
-    assert_eq!(plan(TileBudget(Some(1))), plan(TileBudget::default()));
+    assert_eq!(plan(TileBudget(Some(2))), plan(TileBudget::default()));
+    // The whole picture alone, which is the first tile of any plan.
+    let (low, all) = (plan(TileBudget(Some(1))), plan(TileBudget::default()));
+    assert_eq!((low.tiles, low.tokens, low.kept, &low.views[..]), (1, 576, None, &all.views[..1]));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Writes an answer as this endpoint does: one body, or numbered events, each item begun, filled and closed.
 
 use axum::Json;
-use axum::response::sse::Event as SentEvent;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use uuid::Uuid;
@@ -13,7 +12,7 @@ use vlm_contract::openai::responses::{
 use vlm_contract::openai::usage::Usage;
 
 use super::super::answer::Piece;
-use super::super::answers::{Voice, Whole};
+use super::super::answers::{Event as SentEvent, Voice, Whole};
 use super::super::app::unix_seconds;
 use super::super::call::Call;
 use super::super::error::ApiError;
@@ -66,7 +65,7 @@ impl ResponseVoice {
         let name = event.name();
         let numbered = NumberedEvent { event, sequence_number: self.sent };
         self.sent += 1;
-        super::super::answers::event(&numbered).event(name)
+        super::super::answers::event(&numbered).named(name)
     }
 
     /// The response as it is now.
@@ -214,6 +213,6 @@ impl Voice for ResponseVoice {
         self.body.error = Some(error.body().error);
         let response = self.now();
         // The clients turn an error body into an error of theirs; those who read events see the other.
-        vec![self.event(Event::Failed { response }), super::super::answers::event(&error.body()).event("error")]
+        vec![self.event(Event::Failed { response }), super::super::answers::event(&error.body()).named("error")]
     }
 }
