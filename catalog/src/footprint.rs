@@ -17,7 +17,7 @@ use crate::checkpoint::CheckpointSize;
 use crate::quantization::{Quantization, QuantizationChoice};
 
 use largest::largest;
-pub use needs::{Breakdown, KV_BLOCK_TOKENS, PREFILL_TOKENS, TILES_AT_A_TIME};
+pub use needs::{Breakdown, KV_BLOCK_TOKENS, PICTURE_CACHE_BYTES, PREFILL_TOKENS, TILES_AT_A_TIME};
 pub use report::{bytes_in_words, gib};
 pub use suggestion::{Suggestion, suggest};
 

@@ -25,6 +25,9 @@ const PROCESS_BYTES: u64 = 256 * MIB;
 /// Pictures that are kept on processor cores, and the most bytes of them, for the next request with the same one.
 const KEPT_PICTURES: u64 = 32;
 const MOST_KEPT_BYTES: u64 = 256 * MIB;
+/// Bytes of pictures' rows that a server keeps for the next request with the same picture, where nothing else is said:
+/// 32 large pictures of a model of 8 billion.
+pub const PICTURE_CACHE_BYTES: u64 = 256 * MIB;
 /// Bytes of a number in sums, logits and rotary angles.
 const SINGLE: u64 = 4;
 
@@ -42,7 +45,7 @@ pub struct Breakdown {
     pub tower_bytes: u64,
     /// The projector, and the row that ends lines of tiles.
     pub projector_bytes: u64,
-    /// What lives while the largest picture is read, and on processor cores what is kept of earlier ones.
+    /// What lives while the largest picture is read, and what is kept of earlier ones.
     pub image_bytes: u64,
     /// What lives while a step of the decoder is computed, rotary angles among it.
     pub workspace_bytes: u64,
@@ -74,7 +77,8 @@ impl Breakdown {
             head_bytes: held(Part::Head),
             tower_bytes: held(Part::Tower),
             projector_bytes: held(Part::Projector).saturating_add(held(Part::Newline)),
-            image_bytes: image(config, number).saturating_add(picture_cache(config, device).unwrap_or(0)),
+            image_bytes: image(config, number)
+                .saturating_add(picture_cache(config, device).unwrap_or(PICTURE_CACHE_BYTES)),
             workspace_bytes: workspace(config, number, max_tokens, max_concurrency.unwrap_or(MOST_CONCURRENT)),
             context_bytes: PROCESS_BYTES,
             kv_bytes_per_token: config.text.kv_bytes_per_token(number as usize),
