@@ -10,7 +10,7 @@ mod vision;
 mod vision_language;
 
 pub use language::Language;
-pub use loading::HeldWeights;
+pub use loading::{HeldWeights, LoadTimes};
 pub use projector::Projector;
 pub use vision::VisionTower;
 pub use vision_language::{VisionLanguage, finite};

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
 
 use super::packing::pack;
-use super::{HeldWeights, Language, Loading, Projector, VisionTower};
+use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::{ImageKey, PreparedImage};
 use crate::ops::{Batch, KvCache, Segment, nth_table, room_for};
@@ -23,6 +23,7 @@ pub struct VisionLanguage {
     dtype: DType,
     device: Device,
     weights: HeldWeights,
+    load_times: LoadTimes,
 }
 
 impl VisionLanguage {
@@ -51,10 +52,10 @@ impl VisionLanguage {
         let projector = Projector::load(&checkpoint.projector(), &mut loading)?;
         let language = Language::load(&checkpoint.decoder(), positions, &mut loading)?;
         checkpoint.check_all_read()?;
-        let weights = loading.finish();
-        weights.report(precision);
+        let (weights, load_times) = loading.finish()?;
+        weights.report(precision, load_times);
         let (config, dtype, device) = (config.clone(), precision.dtype, device.clone());
-        Ok(Self { config, vision, projector, newline, language, dtype, device, weights })
+        Ok(Self { config, vision, projector, newline, language, dtype, device, weights, load_times })
     }
 
     /// What the model is.
@@ -65,6 +66,11 @@ impl VisionLanguage {
     /// The number formats and bytes of all weights.
     pub fn weights(&self) -> &HeldWeights {
         &self.weights
+    }
+
+    /// How long loading them took.
+    pub fn load_times(&self) -> LoadTimes {
+        self.load_times
     }
 
     /// What computes.

@@ -30,12 +30,16 @@ macro_rules! modules {
                 image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
             };
         )+
+
+        /// All of them.
+        const MODULES: &[&Module] = &[$(&$constant),+];
     };
 }
 
 modules! {
     ACTIVATION = "activation",
     ATTENTION = "attention",
+    DRAWN = "drawn",
     GATHER = "gather",
     KV_CACHE = "kv_cache",
     LINEAR = "linear",
@@ -50,6 +54,25 @@ modules! {
 /// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.
 static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
 
+/// Loads every module, where steps would do so on their first use of each.
+pub fn load_all(device: &CudaDevice) -> Result<()> {
+    MODULES.iter().try_for_each(|module| loaded(device, module).map(drop))
+}
+
+/// A module, which is loaded on its first use.
+fn loaded(device: &CudaDevice, module: &Module) -> Result<Arc<CudaModule>> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (context.ordinal(), module.name);
+    if let Some(held) = loaded.get(&key) {
+        return Ok(Arc::clone(held));
+    }
+    let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
+    loaded.insert(key, Arc::clone(&fresh));
+    Ok(fresh)
+}
+
 /// A kernel and the stream of its device.
 pub struct Kernel {
     function: CudaFunction,
@@ -59,18 +82,8 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel `name` of `module`, which is loaded on its first use.
     pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
-        let stream = device.cuda_stream();
-        let context = stream.context();
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (context.ordinal(), module.name);
-        let held = if let Some(held) = loaded.get(&key) {
-            Arc::clone(held)
-        } else {
-            let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
-            loaded.insert(key, Arc::clone(&fresh));
-            fresh
-        };
-        Ok(Self { function: held.load_function(name).map_err(failed)?, stream })
+        let function = loaded(device, module)?.load_function(name).map_err(failed)?;
+        Ok(Self { function, stream: device.cuda_stream() })
     }
 
     /// Its arguments, none yet.

@@ -3,6 +3,7 @@
 
 mod activations;
 mod blocks;
+mod drawn;
 mod few_rows;
 mod kernels;
 mod many_rows;

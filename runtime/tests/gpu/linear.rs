@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::quantization::BlockFormat;
-use vlm_runtime::ops::{BlockBuilder, Linear, Weight};
+use vlm_runtime::ops::{BlockBuilder, Blocks, Linear, Weight};
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
 
@@ -94,5 +94,17 @@ fn numbers_that_are_none_are_not_lost() {
             assert_not_finite(&y, "linear");
         }
         assert!(layer.forward(&random(&[1, 63]).to_device(&gpu).unwrap()).is_err());
+    }
+}
+
+#[test]
+fn blocks_are_drawn_as_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_K] {
+        for dims in [(1, 256), (17, 768), (1000, 1024)] {
+            let drawn = |device: &Device| Blocks::drawn(format, dims, 0.02, 5, device).unwrap();
+            let (there, here) = (drawn(&gpu), drawn(&Device::Cpu));
+            assert!(there.tensor().data().unwrap() == here.tensor().data().unwrap(), "{format} {dims:?}");
+        }
     }
 }
