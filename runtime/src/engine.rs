@@ -18,6 +18,7 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
 
 pub use request::{
     ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, SubmitError,
@@ -97,11 +98,13 @@ impl Engine {
             blocks,
         };
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
+        let begun = Instant::now();
         // A broken model fails here and not in the first request.
         if !model.warm_up().map_err(start)? {
             return Err(CheckpointError::NotFinite);
         }
         let executor = ModelExecutor::new(model, blocks).map_err(start)?;
+        tracing::info!(seconds = format_args!("{:.3}", begun.elapsed().as_secs_f64()), "warmed up");
         Self::spawn(executor, sizes, &options)
     }
 

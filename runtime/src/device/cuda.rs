@@ -3,7 +3,7 @@
 use candle_core::cuda::cudarc::driver::sys;
 use candle_core::{CudaDevice, Device};
 
-use super::{DeviceError, driver, libraries};
+use super::{DeviceError, Taken, driver, libraries};
 
 /// The first GPU. The order of the checks is that in which a person mends them.
 ///
@@ -36,19 +36,49 @@ pub fn name(device: &CudaDevice) -> String {
     device.cuda_stream().context().name().unwrap_or_else(|_| "GPU".to_owned())
 }
 
-/// Most bytes of its pool, from which all memory of tensors comes, that were taken at a time since the last call.
+/// What of its memory is taken; the most at a time is that since the last call.
 ///
 /// # Errors
 /// What the driver says.
-#[expect(unsafe_code, reason = "the pool is the device's own, and both numbers are of 64 bits")]
-pub fn peak_bytes(device: &CudaDevice) -> Result<u64, DeviceError> {
-    let failed = |error: sys::CUresult| DeviceError::Failed(format!("the memory pool gives {error:?}"));
-    let done = |code: sys::CUresult| if code == sys::CUresult::CUDA_SUCCESS { Ok(()) } else { Err(failed(code)) };
+pub fn taken(device: &CudaDevice) -> Result<Taken, DeviceError> {
+    let (free, all) = device.cuda_stream().context().mem_get_info().map_err(|e| DeviceError::Failed(e.to_string()))?;
+    let pool = Pool::of(device)?;
+    let held = pool.get(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used_bytes = pool.get(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
     let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    let (stream, mut pool, mut bytes, mut none) = (device.cuda_stream(), std::ptr::null_mut(), 0u64, 0u64);
-    done(unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) })?;
-    done(unsafe { sys::cuMemPoolGetAttribute(pool, high, (&raw mut bytes).cast()) })?;
-    // Only zero may be set: it begins again with what is taken now.
-    done(unsafe { sys::cuMemPoolSetAttribute(pool, high, (&raw mut none).cast()) })?;
-    Ok(bytes)
+    let most_bytes = pool.get(high)?;
+    pool.begin_anew(high)?;
+    Ok(Taken { used_bytes, most_bytes, beside_bytes: ((all - free) as u64).saturating_sub(held) })
+}
+
+/// The pool from which all memory of tensors comes.
+struct Pool(sys::CUmemoryPool);
+
+#[expect(unsafe_code, reason = "the pool is the device's own, and all numbers are of 64 bits")]
+impl Pool {
+    fn of(device: &CudaDevice) -> Result<Self, DeviceError> {
+        let mut pool = std::ptr::null_mut();
+        done(unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, device.cuda_stream().context().cu_device()) })?;
+        Ok(Self(pool))
+    }
+
+    fn get(&self, attribute: sys::CUmemPool_attribute) -> Result<u64, DeviceError> {
+        let mut bytes = 0u64;
+        done(unsafe { sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) })?;
+        Ok(bytes)
+    }
+
+    /// Lets a most begin again with what is taken now.
+    fn begin_anew(&self, attribute: sys::CUmemPool_attribute) -> Result<(), DeviceError> {
+        // Only zero may be set.
+        let mut none = 0u64;
+        done(unsafe { sys::cuMemPoolSetAttribute(self.0, attribute, (&raw mut none).cast()) })
+    }
+}
+
+fn done(code: sys::CUresult) -> Result<(), DeviceError> {
+    if code == sys::CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    Err(DeviceError::Failed(format!("the memory pool gives {code:?}")))
 }
