@@ -154,10 +154,27 @@ impl Loading {
         Ok(weight)
     }
 
-    /// All parts as one tensor on the device.
+    /// All parts as one tensor on the device. One part at a time is in memory beside it.
     fn joined(&mut self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
-        let there = timed(&mut self.times.read, || in_memory(tensors, self.precision.dtype))?;
-        timed(&mut self.times.upload, || there.to_device(&self.device)).map_err(|e| start(&e))
+        let (names, dtype) = (tensors.names(), self.precision.dtype);
+        let mut parts = tensors.weights().zip(&names);
+        let mut next = |times: &mut LoadTimes| {
+            timed(&mut times.read, || parts.next().map(|(part, name)| converted(part?, name, dtype))).transpose()
+        };
+        if names.len() == 1
+            && let Some(part) = next(&mut self.times)?
+        {
+            return timed(&mut self.times.upload, || part.to_device(&self.device)).map_err(|e| start(&e));
+        }
+        let shape = (tensors.output(), tensors.input());
+        let joined = Tensor::zeros(shape, dtype, &self.device).map_err(|e| start(&e))?;
+        let mut row = 0;
+        while let Some(part) = next(&mut self.times)? {
+            let put = || joined.slice_set(&part.to_device(&self.device)?, 0, row);
+            timed(&mut self.times.upload, put).map_err(|e| start(&e))?;
+            row += part.dims().first().copied().unwrap_or_default();
+        }
+        Ok(joined)
     }
 
     /// All parts quantised. One part at a time is in memory beside the blocks.
@@ -214,32 +231,13 @@ impl Loading {
     }
 }
 
-/// All parts as one tensor in `dtype`, where they are. One part at a time is in memory beside it.
-fn in_memory(tensors: &LinearTensors<'_>, dtype: DType) -> Result<Tensor, CheckpointError> {
-    let names = tensors.names();
-    let convert = |part: Result<Tensor, CheckpointError>, name: &str| {
-        let part = part?;
-        // Of stored f16 as well: its products take every weight for finite.
-        if dtype == DType::F16 {
-            check_range(&part, name, "f16", "load it as bf16 or f32")?;
-        }
-        part.to_dtype(dtype).map_err(|e| start(&e))
-    };
-    let mut parts = tensors.weights().zip(&names);
-    if names.len() == 1
-        && let Some((part, name)) = parts.next()
-    {
-        return convert(part, name);
+/// A tensor of the checkpoint in the number format in which it will be held.
+fn converted(part: Tensor, name: &str, dtype: DType) -> Result<Tensor, CheckpointError> {
+    // Of stored f16 as well: its products take every weight for finite.
+    if dtype == DType::F16 {
+        check_range(&part, name, "f16", "load it as bf16 or f32")?;
     }
-    let shape = (tensors.output(), tensors.input());
-    let joined = Tensor::zeros(shape, dtype, tensors.device()).map_err(|e| start(&e))?;
-    let mut row = 0;
-    for (part, name) in parts {
-        let part = convert(part, name)?;
-        joined.slice_set(&part, 0, row).map_err(|e| start(&e))?;
-        row += part.dims().first().copied().unwrap_or_default();
-    }
-    Ok(joined)
+    part.to_dtype(dtype).map_err(|e| start(&e))
 }
 
 /// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite. One that is on a GPU before
