@@ -98,6 +98,11 @@ impl ModelExecutor {
         Ok(Self { steps: Steps::new(model, blocks)?, images: HashMap::new(), pictures: HashMap::new() })
     }
 
+    /// Makes the steps of up to `sequences` sequences of up to `tokens` tokens ready, where that takes time.
+    pub fn prepare(&self, sequences: usize, tokens: usize) -> candle_core::Result<()> {
+        self.steps.prepare(sequences, tokens)
+    }
+
     fn image(&self, tiles: &Tiles) -> Result<&PreparedImage, Failure> {
         let image = self.images.get(&tiles.id).and_then(|images| images.get(tiles.image));
         image.map(Arc::as_ref).ok_or_else(|| Failure::Step(format!("the prompt has no image {}", tiles.image)))
