@@ -12,14 +12,14 @@ use super::scheduler::{Budget, SequenceId, Tiles};
 use super::steps::{CHUNK, Steps};
 use crate::device;
 use crate::image::{ImageKey, PreparedImage};
-use crate::models::{VisionLanguage, finite};
-use crate::ops::Segment;
+use crate::models::VisionLanguage;
+use crate::ops::{Segment, finite};
 
 /// Work besides decoding in one step of a processor, while other sequences decode and while none does: a fraction of a
 /// second each.
 const ON_CPU: [Budget; 2] = [Budget { tokens: 128, tiles: 1 }, Budget { tokens: CHUNK, tiles: 4 }];
 /// The same on a GPU: some tens of milliseconds.
-const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, Budget { tokens: 4 * CHUNK, tiles: 16 }];
+const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, Budget { tokens: 8 * CHUNK, tiles: 16 }];
 
 /// Part of a prompt, or of one that is read again with what was generated.
 #[derive(Clone, Debug)]
@@ -150,11 +150,11 @@ impl Executor for ModelExecutor {
         let part = |tiles: &Tiles| Ok((self.image(tiles)?, tiles.first..tiles.first + tiles.count));
         let parts = tiles.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
         let projected = self.steps.model().project_tiles(&parts)?;
+        if !finite(&Tensor::cat(&projected, 0)?)? {
+            return Err(Failure::NotFinite);
+        }
         let mut done = Vec::with_capacity(tiles.len());
         for (tiles, new) in tiles.iter().zip(projected) {
-            if !finite(&new)? {
-                return Err(Failure::NotFinite);
-            }
             done.push((tiles.key, self.rows(tiles, new)?));
         }
         self.pictures.extend(done);
