@@ -169,14 +169,21 @@ __device__ void prefill(const T *cache, Strides at, const uint32_t *tables, cons
     T *keys = reinterpret_cast<T *>(shared), *values = keys + flash::KEYS * flash::STRIDE<HD>;
     uint32_t hd = shape.head_dim, first = runs[2 * blockIdx.x], count = runs[2 * blockIdx.x + 1], head = blockIdx.y;
     float scale = 1.f / sqrtf((float)hd);
-    for (uint32_t i = threadIdx.x; i < flash::QUERIES * HD; i += flash::THREADS) {
-        uint32_t n = i / HD, column = i % HD;
-        float number = 0.f;
-        if (n < count && column < hd) {
-            const float *query = qkv + (size_t)(first + n) * shape.width + (size_t)head * hd;
-            number = scale * rotated(query, angles + (size_t)rows[first + n].angles * hd, hd, column);
+    const float *query = qkv + (size_t)first * shape.width + (size_t)head * hd;
+    // The angles of positions that follow each other do.
+    const float *turn = angles + (size_t)rows[first].angles * hd;
+#pragma unroll 8
+    for (uint32_t i = threadIdx.x; i < flash::QUERIES * (HD / 2); i += flash::THREADS) {
+        uint32_t n = i / (HD / 2), pair = i % (HD / 2), half = hd / 2;
+        float low = 0.f, high = 0.f, cosine = 0.f, sine = 0.f;
+        if (n < count && pair < half) {
+            const float *x = query + (size_t)n * shape.width, *of = turn + (size_t)n * hd;
+            low = scale * x[pair], high = scale * x[pair + half], cosine = of[pair], sine = of[pair + half];
         }
-        keys[n * flash::STRIDE<HD> + column] = narrow<T>(number);
+        // Behind the last pair there is room for zeros alone, whichever half they come from.
+        uint32_t at = pair < half ? pair : 2 * pair, other = pair < half ? pair + half : 2 * pair + 1;
+        keys[n * flash::STRIDE<HD> + at] = narrow<T>(low * cosine - high * sine);
+        keys[n * flash::STRIDE<HD> + other] = narrow<T>(high * cosine + low * sine);
     }
     Cached<T> source = cached(cache, tables, rows[first], at, head / (shape.heads / shape.kv_heads));
     uint32_t position = rows[first].position;

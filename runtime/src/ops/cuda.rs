@@ -50,6 +50,7 @@ modules! {
     ATTENTION = "attention",
     FINITE = "finite",
     GATHER = "gather",
+    HIGHEST = "highest",
     KV_CACHE = "kv_cache",
     LINEAR = "linear",
     NORM = "norm",
