@@ -18,6 +18,7 @@ pub fn open() -> Result<Device, DeviceError> {
     let device = CudaDevice::new_with_stream(0).map_err(failed)?;
     // Events would only order streams among each other.
     unsafe { device.disable_event_tracking() };
+    keep_memory(&device)?;
     tracing::info!(name = gpu.name, capability = format_args!("{}.{}", gpu.major, gpu.minor), "computing on a GPU");
     Ok(Device::Cuda(device))
 }
@@ -36,6 +37,12 @@ pub fn name(device: &CudaDevice) -> String {
     device.cuda_stream().context().name().unwrap_or_else(|_| "GPU".to_owned())
 }
 
+/// Lets the pool from which all memory of tensors comes keep what is free: a step takes as much as the one before, and
+/// memory that is given back to the driver is slow to get again.
+fn keep_memory(device: &CudaDevice) -> Result<(), DeviceError> {
+    Pool::of(device)?.set(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
+}
+
 /// What of its memory is taken; the most at a time is that since the last call.
 ///
 /// # Errors
@@ -47,7 +54,8 @@ pub fn taken(device: &CudaDevice) -> Result<Taken, DeviceError> {
     let used_bytes = pool.get(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
     let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
     let most_bytes = pool.get(high)?;
-    pool.begin_anew(high)?;
+    // Only zero may be set: it begins again with what is taken now.
+    pool.set(high, 0)?;
     Ok(Taken { used_bytes, most_bytes, beside_bytes: ((all - free) as u64).saturating_sub(held) })
 }
 
@@ -57,28 +65,25 @@ struct Pool(sys::CUmemoryPool);
 #[expect(unsafe_code, reason = "the pool is the device's own, and all numbers are of 64 bits")]
 impl Pool {
     fn of(device: &CudaDevice) -> Result<Self, DeviceError> {
-        let mut pool = std::ptr::null_mut();
-        done(unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, device.cuda_stream().context().cu_device()) })?;
+        let (stream, mut pool) = (device.cuda_stream(), std::ptr::null_mut());
+        done(unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) })?;
         Ok(Self(pool))
     }
 
     fn get(&self, attribute: sys::CUmemPool_attribute) -> Result<u64, DeviceError> {
-        let mut bytes = 0u64;
-        done(unsafe { sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) })?;
-        Ok(bytes)
+        let mut number = 0u64;
+        done(unsafe { sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut number).cast()) })?;
+        Ok(number)
     }
 
-    /// Lets a most begin again with what is taken now.
-    fn begin_anew(&self, attribute: sys::CUmemPool_attribute) -> Result<(), DeviceError> {
-        // Only zero may be set.
-        let mut none = 0u64;
-        done(unsafe { sys::cuMemPoolSetAttribute(self.0, attribute, (&raw mut none).cast()) })
+    fn set(&self, attribute: sys::CUmemPool_attribute, mut number: u64) -> Result<(), DeviceError> {
+        done(unsafe { sys::cuMemPoolSetAttribute(self.0, attribute, (&raw mut number).cast()) })
     }
 }
 
 fn done(code: sys::CUresult) -> Result<(), DeviceError> {
-    if code == sys::CUresult::CUDA_SUCCESS {
-        return Ok(());
+    match code {
+        sys::CUresult::CUDA_SUCCESS => Ok(()),
+        error => Err(DeviceError::Failed(format!("the memory pool gives {error:?}"))),
     }
-    Err(DeviceError::Failed(format!("the memory pool gives {code:?}")))
 }

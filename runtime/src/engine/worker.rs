@@ -7,10 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::executor::{Executor, Feeding, Reading};
+use super::executor::{Executor, Feeding, Next, Reading};
 use super::prefix::Content;
 use super::request::EventSink;
-use super::sampling::{choose, uniform};
+use super::sampling::{NotFinite, choose, uniform};
 use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
 use super::{Event, Failure, FinishReason, Request};
@@ -43,6 +43,13 @@ struct Stream {
     events: EventSink,
     generated: usize,
     last: u32,
+}
+
+impl Stream {
+    /// Whether the highest logit is all that matters for its tokens.
+    fn is_greedy(&self) -> bool {
+        self.request.sampling.temperature <= 0.0
+    }
 }
 
 impl<E: Executor> Worker<E> {
@@ -138,13 +145,14 @@ impl<E: Executor> Worker<E> {
         let feeding = |row: &Decode| {
             let (content, blocks) = self.scheduler.get(row.id)?;
             let segment = Segment { blocks, start: row.position, rows: 1, long: content.long() };
-            Some(Feeding { segment, id: row.id, token: self.streams.get(&row.id)?.last })
+            let stream = self.streams.get(&row.id)?;
+            Some(Feeding { segment, id: row.id, token: stream.last, greedy: stream.is_greedy() })
         };
         let feedings: Vec<Feeding<'_>> = decode.iter().filter_map(feeding).collect();
         let ids: Vec<SequenceId> = feedings.iter().map(|feeding| feeding.id).collect();
         let done = apart(&feedings, |feedings| self.executor.decode(feedings));
-        for (id, logits) in ids.into_iter().zip(done) {
-            self.follow(id, logits.map(Some));
+        for (id, next) in ids.into_iter().zip(done) {
+            self.follow(id, next.map(Some));
         }
     }
 
@@ -167,32 +175,35 @@ impl<E: Executor> Worker<E> {
                 ids: content.ids(positions.clone()),
                 pictures: content.rows_at(&positions).collect(),
                 last: chunk.last,
+                greedy: self.streams.get(&chunk.id).is_some_and(Stream::is_greedy),
             })
         };
         let readings: Vec<Reading<'_>> = chunks.iter().filter_map(reading).collect();
         let ids: Vec<SequenceId> = readings.iter().map(|reading| reading.id).collect();
         let done = apart(&readings, |readings| self.executor.prefill(readings));
-        for (id, logits) in ids.into_iter().zip(done) {
-            self.follow(id, logits);
+        for (id, next) in ids.into_iter().zip(done) {
+            self.follow(id, next);
         }
     }
 
     /// Goes on with what a step gave a sequence.
-    fn follow(&mut self, id: SequenceId, logits: Result<Option<Vec<f32>>, Failure>) {
-        match logits {
-            Ok(Some(logits)) => self.token(id, &logits),
+    fn follow(&mut self, id: SequenceId, next: Result<Option<Next>, Failure>) {
+        match next {
+            Ok(Some(next)) => self.token(id, &next),
             Ok(None) => {}
             Err(why) => self.fail(id, why),
         }
     }
 
     /// Chooses the next token of `id`, sends it, and ends the sequence if that was the last.
-    fn token(&mut self, id: SequenceId, logits: &[f32]) {
+    fn token(&mut self, id: SequenceId, next: &Next) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let draw = uniform(stream.seed, stream.generated as u64);
-        let Ok(token) = choose(logits, &stream.request.sampling, draw) else {
-            return self.fail(id, Failure::NotFinite);
+        let chosen = match next {
+            Next::Highest(token) => token.ok_or(NotFinite),
+            Next::Logits(logits) => choose(logits, &stream.request.sampling, draw),
         };
+        let Ok(token) = chosen else { return self.fail(id, Failure::NotFinite) };
         if stream.request.stop_ids.contains(&token) {
             return self.end(id, Some(Event::Finished(FinishReason::Stop)));
         }

@@ -9,7 +9,7 @@ use super::packing::pack;
 use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::{ImageKey, PreparedImage};
-use crate::ops::{Batch, KvCache, Segment, nth_table, room_for};
+use crate::ops::{Batch, KvCache, Segment, finite, nth_table, room_for};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -117,7 +117,7 @@ impl VisionLanguage {
         parts.iter().map(part).collect()
     }
 
-    /// Normalised pixels of some tiles: `[tiles, 3, side, side]`.
+    /// Normalised pixels of some tiles, where the model is: `[tiles, 3, side, side]`.
     fn pixels(&self, image: &PreparedImage, tiles: Range<usize>) -> Result<Tensor> {
         let side = self.config.vision.image_size;
         let PreparedImage { height, width, .. } = *image;
@@ -128,7 +128,7 @@ impl VisionLanguage {
         let Some(pixels) = image.pixels.get(tiles.start * tile..tiles.end * tile) else {
             bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles)
         };
-        Tensor::from_slice(pixels, (tiles.len(), 3, side, side), &Device::Cpu)
+        Tensor::from_slice(pixels, (tiles.len(), 3, side, side), &self.device)
     }
 
     /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
@@ -214,9 +214,4 @@ impl VisionLanguage {
         let logits = self.language.logits(&hidden, batch.last_rows())?;
         Ok(finite(&visual)? && finite(&logits)?)
     }
-}
-
-/// Whether all numbers of an f32 tensor are finite.
-pub fn finite(tensor: &Tensor) -> Result<bool> {
-    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
 }

@@ -12,8 +12,20 @@ use candle_core::cuda::cudarc::driver::{
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, CudaStorage, Error, Layout, Result, bail};
 
+use super::element::Element;
+
 /// Threads of a block where each has one number.
-const THREADS: u32 = 256;
+pub const THREADS: usize = 256;
+
+/// A number format of kernels, which call it what candle does.
+pub trait Format: Element + CudaDType + DeviceRepr {
+    /// What that is.
+    fn name() -> &'static str {
+        Self::DTYPE.as_str()
+    }
+}
+
+impl<T: Element + CudaDType + DeviceRepr> Format for T {}
 
 /// One file of kernels.
 pub struct Module {
@@ -40,10 +52,13 @@ modules! {
     ACTIVATION = "activation",
     ATTENTION = "attention",
     DRAWN = "drawn",
+    FINITE = "finite",
     GATHER = "gather",
+    HIGHEST = "highest",
     KV_CACHE = "kv_cache",
     LINEAR = "linear",
     NORM = "norm",
+    PATCHES = "patches",
     READ = "read",
     RESIDUAL = "residual",
     STEM = "stem",
@@ -109,9 +124,9 @@ pub(crate) use launch;
 
 /// One thread for each of `count` numbers.
 pub fn each(count: usize) -> Result<LaunchConfig> {
-    let blocks = u32::try_from(count.div_ceil(THREADS as usize));
+    let blocks = u32::try_from(count.div_ceil(THREADS));
     let Ok(blocks) = blocks else { bail!("{count} numbers are more than one kernel takes") };
-    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS as u32, 1, 1), shared_mem_bytes: 0 })
 }
 
 /// `grid` blocks of `threads` threads, with `shared` numbers of f32 for each block.
@@ -193,4 +208,29 @@ pub fn check_head(head_dim: usize) -> Result<()> {
 pub fn tile_memory(queries: usize, head_dim: usize) -> Result<usize> {
     check_head(head_dim)?;
     Ok((KEYS + queries) * (head_dim.next_multiple_of(4) + 4))
+}
+
+/// Queries of a block in `kernels/flash.cuh`.
+pub const FLASH_QUERIES: usize = 64;
+/// Keys of a tile there, and threads of a block.
+const FLASH_KEYS: usize = 64;
+const FLASH_THREADS: usize = 128;
+
+/// A launch of attention on tensor cores.
+pub struct Flash {
+    /// The width of a head that the kernel is made for.
+    pub head: usize,
+    /// Blocks and their memory.
+    pub config: LaunchConfig,
+}
+
+impl Flash {
+    /// `grid` blocks for heads of `head_dim` numbers.
+    pub fn new(grid: [usize; 3], head_dim: usize) -> Result<Self> {
+        check_head(head_dim)?;
+        let head = if head_dim <= WIDEST_HEAD / 2 { WIDEST_HEAD / 2 } else { WIDEST_HEAD };
+        // Keys and values in 16 bits: two numbers in the place of one.
+        let shared = FLASH_KEYS * (head + 8);
+        Ok(Self { head, config: blocks(grid, FLASH_THREADS, shared)? })
+    }
 }
