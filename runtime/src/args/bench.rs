@@ -43,7 +43,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests: Vec<u32>,
-    /// How long a soak lasts, beside a third of that for what it is compared with.
+    /// How long a soak lasts, beside a sixth of that for what it is compared with.
     #[arg(long, value_name = "N", default_value_t = 360, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
     /// Requests a second, at random moments (Poisson), for serving. Default: the next when one is answered.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use vlm_catalog::footprint::{GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME};
 
 use super::Failure;
 use super::prefix::PictureRows;
@@ -19,7 +20,9 @@ use crate::ops::{Segment, finite, highest};
 /// second each.
 const ON_CPU: [Budget; 2] = [Budget { tokens: 128, tiles: 1 }, Budget { tokens: CHUNK, tiles: 4 }];
 /// The same on a GPU: some tens of milliseconds.
-const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, Budget { tokens: 8 * CHUNK, tiles: 16 }];
+const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, MOST_ON_GPU];
+/// As much as a fit counts.
+const MOST_ON_GPU: Budget = Budget { tokens: GPU_PREFILL_TOKENS as usize, tiles: GPU_TILES_AT_A_TIME as usize };
 
 /// What follows from a row of a step.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 
 use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Tower, VisionConfig};
+use vlm_catalog::footprint::{GPU_TILES_AT_A_TIME, TILES_AT_A_TIME};
 
 use super::Loading;
 use super::clip::ClipTower;
@@ -12,7 +13,7 @@ use crate::ops::{Linear, gather, patches, stem};
 
 /// Tiles that go through a tower at a time on a CPU, where attention's scores are the largest tensors of a request, and on a
 /// GPU, which never has them.
-const TILES: [usize; 2] = [4, 16];
+const TILES: [usize; 2] = [TILES_AT_A_TIME as usize, GPU_TILES_AT_A_TIME as usize];
 
 /// A vision tower and the joining of its rows.
 pub struct VisionTower {

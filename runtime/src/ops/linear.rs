@@ -13,13 +13,14 @@ mod on_gpu;
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::residual::add;
+use vlm_catalog::footprint::GPU_FEW_QUANTISED_ROWS;
 
 pub use blocks::{BlockBuilder, Blocks};
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
 /// The same for quantised weights: products in integers stay ahead for longer.
-pub const FEW_QUANTISED_ROWS: usize = 32;
+pub const FEW_QUANTISED_ROWS: usize = GPU_FEW_QUANTISED_ROWS as usize;
 
 /// A linear layer.
 #[derive(Clone, Debug)]

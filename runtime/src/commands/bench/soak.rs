@@ -20,7 +20,7 @@ use crate::engine::{Engine, Event, Request, Sampling};
 /// Share of the peak at which requests come.
 const SHARE: f64 = 0.95;
 /// Parts of the time: for the peak, and for each of the two loads with and without large pictures.
-const SHORT_PART: u32 = 12;
+const SHORT_PART: u32 = 24;
 /// Moments at which memory is looked at.
 const SAMPLES: u32 = 36;
 /// First numbers of loads, so that none sends what another has sent.
