@@ -25,6 +25,7 @@ mod residual;
 mod rope;
 mod stem;
 mod tile_attention;
+mod upload;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
@@ -44,3 +45,4 @@ pub use residual::{add, add_scaled};
 pub use rope::RopeTable;
 pub use stem::stem;
 pub use tile_attention::tile_attention;
+pub use upload::upload;

@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::architecture::Activation;
-use vlm_runtime::ops::{LayerNorm, RmsNorm, activate, add, add_scaled, finite, gather, patches, read, silu_mul, stem};
+use vlm_runtime::ops::{
+    LayerNorm, RmsNorm, activate, add, add_scaled, finite, gather, highest, patches, read, silu_mul, stem, upload,
+};
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
 
@@ -186,4 +188,36 @@ fn every_number_is_read() {
     let part = |x: &Tensor| x.narrow(0, 8, 40).unwrap();
     assert_eq!(bits(&part(&x.to_device(&gpu).unwrap())), bits(&part(&x)));
     assert!(read(&x.narrow(0, 0, 3).unwrap().to_device(&gpu).unwrap()).is_err());
+}
+
+#[test]
+fn the_highest_of_each_row_is_that_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (rows, width) in [(1, 1), (3, 31), (2, 1000), (64, 32_000), (5, 151_674)] {
+        let x = random(&[rows, width]);
+        let there = |x: &Tensor| highest(&x.to_device(&gpu).unwrap()).unwrap();
+        assert_eq!(there(&x), highest(&x).unwrap(), "{rows} x {width}");
+        // Few different numbers, so that the highest stands in many places, of which the first counts.
+        let even = x.round().unwrap().clamp(-1f32, 1f32).unwrap();
+        assert_eq!(there(&even), highest(&even).unwrap(), "{rows} x {width} of few numbers");
+        let mut numbers: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+        numbers[rows / 2 * width + width - 1] = f32::NAN;
+        let broken = Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap();
+        let found = there(&broken);
+        assert_eq!(found, highest(&broken).unwrap());
+        assert_eq!((found[rows / 2], found.iter().flatten().count()), (None, rows - 1));
+    }
+}
+
+#[test]
+fn parts_that_are_sent_to_a_gpu_arrive_in_order() {
+    let Some(gpu) = gpu() else { return };
+    // Shorter after longer, in the same memory.
+    for sizes in [&[5usize, 200_000, 1][..], &[1 << 20], &[3, 4]] {
+        let parts: Vec<Vec<f32>> = sizes.iter().map(|size| random(&[*size]).to_vec1().unwrap()).collect();
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        let all = sizes.iter().sum::<usize>();
+        assert_eq!(upload(&parts, all, &gpu).unwrap().to_vec1::<f32>().unwrap(), parts.concat());
+        assert!(upload(&parts, all + 1, &gpu).is_err());
+    }
 }
