@@ -16,7 +16,10 @@ if [ "$(cat "$folder/wheels" 2>/dev/null)" = "${wheels[*]}" ]; then exit; fi
 rm -rf "$folder"
 mkdir -p "$folder"
 # An environment of its own: some systems let nobody install beside their packages.
-"$python" -m venv "$folder/venv"
+"$python" -m venv "$folder/venv" 2>/dev/null || {
+    "$(dirname "$0")/../tests/cluster/packages.sh" python3-venv
+    "$python" -m venv --clear "$folder/venv"
+}
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-compile \
     --target "$folder" "${wheels[@]}"
 # What the linker asks for. The runtime is linked statically; the driver and cuBLAS are opened when the program runs, so

@@ -35,6 +35,7 @@ kube_built() {
 }
 
 phase "fetch crates" cargo fetch --locked
+phase "compile the CUDA kernels" make --no-print-directory cuda-kernels
 phase lint make --no-print-directory lint
 phase "compile tests" cargo test --release --locked --workspace --no-run
 phase "build Kubernetes (the rest of it)" kube_built

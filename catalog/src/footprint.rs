@@ -7,6 +7,7 @@
 
 mod largest;
 mod needs;
+mod on_gpu;
 mod report;
 mod suggestion;
 
@@ -17,7 +18,8 @@ use crate::checkpoint::CheckpointSize;
 use crate::quantization::{Quantization, QuantizationChoice};
 
 use largest::largest;
-pub use needs::{Breakdown, KV_BLOCK_TOKENS, PREFILL_TOKENS, TILES_AT_A_TIME};
+pub use needs::{Breakdown, KV_BLOCK_TOKENS, PICTURE_CACHE_BYTES, PREFILL_TOKENS, TILES_AT_A_TIME};
+pub use on_gpu::{GPU_FEW_QUANTISED_ROWS, GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME};
 pub use report::{bytes_in_words, gib};
 pub use suggestion::{Suggestion, suggest};
 

@@ -7,7 +7,7 @@ BINARY is vlm-runtime (`make cuda`). Writes gpu.json and gpu.md into results/ or
 that is cut off leaves what it has. Nothing is downloaded: both sides have the configuration of catalog/tests/models and draw
 their weights. Both get prompts of 64 tokens of text and one picture, and generate 128 tokens greedily for a whole batch: ours
 by `vlm-runtime bench --mode latency`, transformers by `generate` with its defaults. First tokens are those of the whole batch;
-decoding counts from then on. Medians of five batches, after one that does not count."""
+decoding counts from then on. Medians of three batches, after one that does not count."""
 
 import argparse
 import gc
@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent.parent / "catalog/tests/models"
 # The size of the picture, its tiles, the batches.
 RUNS = {"llava-1.5-7b-hf": ("672x672", 1, [1, 8, 32, 64]), "InternVL3-8B-hf": ("1344x896", 7, [1, 8, 32])}
-TEXT, ANSWER, REPEATS = 64, 128, 5
+TEXT, ANSWER, REPEATS = 64, 128, 3
 COLUMNS = ["model", "batch", "ours tok/s", "of the limit", "transformers tok/s", "of the limit", "ours first ms",
            "transformers first ms"]
 

@@ -1,7 +1,8 @@
 // Causal attention to cached keys. Single rows of a sequence (decode): one warp a part of the keys and a group of query
-// heads that share a kv head, then the parts are joined. Runs of rows (prefill): four warps a run of up to 32 rows and
-// a head.
+// heads that share a kv head, then the parts are joined. Runs of rows (prefill): four warps a run of up to 64 rows and
+// a head on tensor cores, where the cache has 16 bits, and half a run where it has 32.
 #include "cache.cuh"
+#include "flash.cuh"
 #include "rotate.cuh"
 #include "softmax.cuh"
 
@@ -131,8 +132,8 @@ __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const
 }
 
 // One block a head and single row, one thread a column.
-extern "C" __global__ void join(const float *parts, const uint32_t *singles, float *out, uint32_t splits,
-                                uint32_t head_dim) {
+template <typename Out>
+__device__ void join(const float *parts, const uint32_t *singles, Out *out, uint32_t splits, uint32_t head_dim) {
     uint32_t head = blockIdx.x, heads = gridDim.x;
     parts += ((size_t)blockIdx.y * heads + head) * splits * (head_dim + 2);
     float highest = -INFINITY;
@@ -147,17 +148,65 @@ extern "C" __global__ void join(const float *parts, const uint32_t *singles, flo
             sum += correction * part[head_dim + 1];
             mixed += correction * part[i];
         }
-        out[((size_t)singles[blockIdx.y] * heads + head) * head_dim + i] = mixed / sum;
+        out[((size_t)singles[blockIdx.y] * heads + head) * head_dim + i] = narrow<Out>(mixed / sum);
     }
 }
 
+#define JOIN(name, Out)                                                                                               \
+    extern "C" __global__ void join_##name(const float *parts, const uint32_t *singles, Out *out, uint32_t splits,    \
+                                           uint32_t head_dim) {                                                       \
+        join(parts, singles, out, splits, head_dim);                                                                  \
+    }
+JOIN(f32, float)
+JOIN(f16, __half)
+JOIN(bf16, __nv_bfloat16)
+
 // Runs: first row and number of rows, one after another in a sequence. Rows of `out` are heads · head dim.
-template <typename T, int QUERIES>
+template <typename T, typename Out, int HD>
 __device__ void prefill(const T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *runs,
-                        const float *qkv, const float *angles, float *out, Shape shape) {
+                        const float *qkv, const float *angles, Out *out, Shape shape) {
+    extern __shared__ float4 shared[];
+    T *keys = reinterpret_cast<T *>(shared), *values = keys + flash::KEYS * flash::STRIDE<HD>;
+    uint32_t hd = shape.head_dim, first = runs[2 * blockIdx.x], count = runs[2 * blockIdx.x + 1], head = blockIdx.y;
+    float scale = 1.f / sqrtf((float)hd);
+    const float *query = qkv + (size_t)first * shape.width + (size_t)head * hd;
+    // The angles of positions that follow each other do.
+    const float *turn = angles + (size_t)rows[first].angles * hd;
+#pragma unroll 8
+    for (uint32_t i = threadIdx.x; i < flash::QUERIES * (HD / 2); i += flash::THREADS) {
+        uint32_t n = i / (HD / 2), pair = i % (HD / 2), half = hd / 2;
+        float low = 0.f, high = 0.f, cosine = 0.f, sine = 0.f;
+        if (n < count && pair < half) {
+            const float *x = query + (size_t)n * shape.width, *of = turn + (size_t)n * hd;
+            low = scale * x[pair], high = scale * x[pair + half], cosine = of[pair], sine = of[pair + half];
+        }
+        // Behind the last pair there is room for zeros alone, whichever half they come from.
+        uint32_t at = pair < half ? pair : 2 * pair, other = pair < half ? pair + half : 2 * pair + 1;
+        keys[n * flash::STRIDE<HD> + at] = narrow<T>(low * cosine - high * sine);
+        keys[n * flash::STRIDE<HD> + other] = narrow<T>(high * cosine + low * sine);
+    }
+    Cached<T> source = cached(cache, tables, rows[first], at, head / (shape.heads / shape.kv_heads));
+    uint32_t position = rows[first].position;
+    bool whole = hd % 8 == 0 && at.head * sizeof(T) % 16 == 0;
+    flash::attend<T, HD>(
+        keys, values, position + count,
+        [&](T *tile, int begin, int rows, bool of_values) {
+            const T *part = source.cache + (of_values ? at.value : 0);
+            flash::load<T, HD>(tile, [&](int n) { return part + source.offset(begin + n); }, rows, hd, whole);
+        },
+        [&](uint32_t n) { return position + min(n, count - 1) + 1; },
+        [&](uint32_t n) { return out + ((size_t)(first + n) * shape.heads + head) * hd; }, count, hd);
+}
+
+// The same in f32 without tensor cores, 32 rows a block.
+template <typename T, int QUERIES>
+__device__ void prefill_exact(const T *cache, Strides at, const uint32_t *tables, const Row *rows,
+                              const uint32_t *runs, const float *qkv, const float *angles, float *out, Shape shape) {
     extern __shared__ float4 shared[];
     uint32_t hd = shape.head_dim, stride = row_stride(hd), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    uint32_t first = runs[2 * blockIdx.x], count = runs[2 * blockIdx.x + 1], head = blockIdx.y;
+    uint32_t half = blockIdx.z * 4 * QUERIES, all = runs[2 * blockIdx.x + 1];
+    if (half >= all) return;
+    uint32_t first = runs[2 * blockIdx.x] + half, count = min(all - half, 4 * QUERIES), head = blockIdx.y;
     float *tile = reinterpret_cast<float *>(shared), *queries = tile + KEYS * stride + warp * QUERIES * stride;
     int own[QUERIES]; // keys that each of this warp's queries sees
 #pragma unroll
@@ -199,19 +248,26 @@ __device__ void prefill(const T *cache, Strides at, const uint32_t *tables, cons
     }
 }
 
-#define ATTENTION(step, name, T, QUERIES)                                                                             \
-    extern "C" __global__ void step##_##name##_##QUERIES(                                                             \
+#define ATTENTION(step, name, T, Out, ...)                                                                            \
+    extern "C" __global__ void name(                                                                                  \
         const T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *qkv,    \
-        const float *angles, float *out, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {      \
-        step<T, QUERIES>(cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv, angles, out,     \
-                         {width, heads, kv_heads, head_dim});                                                         \
+        const float *angles, Out *out, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {        \
+        step<T, __VA_ARGS__>(cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv, angles, out, \
+                             {width, heads, kv_heads, head_dim});                                                     \
     }
-#define EACH(name, T)                                                                                                 \
-    ATTENTION(decode, name, T, 1)                                                                                     \
-    ATTENTION(decode, name, T, 2)                                                                                     \
-    ATTENTION(decode, name, T, 4)                                                                                     \
-    ATTENTION(decode, name, T, 8)                                                                                     \
-    ATTENTION(prefill, name, T, 8)
-EACH(f32, float)
-EACH(f16, __half)
-EACH(bf16, __nv_bfloat16)
+#define DECODE(name, T)                                                                                               \
+    ATTENTION(decode, decode_##name##_1, T, float, 1)                                                                 \
+    ATTENTION(decode, decode_##name##_2, T, float, 2)                                                                 \
+    ATTENTION(decode, decode_##name##_4, T, float, 4)                                                                 \
+    ATTENTION(decode, decode_##name##_8, T, float, 8)
+DECODE(f32, float)
+DECODE(f16, __half)
+DECODE(bf16, __nv_bfloat16)
+ATTENTION(prefill_exact, prefill_f32, float, float, MOST)
+#define PREFILL(name, T)                                                                                              \
+    ATTENTION(prefill, prefill_##name##_f32_64, T, float, float, 64)                                                  \
+    ATTENTION(prefill, prefill_##name##_f32_128, T, float, float, 128)                                                \
+    ATTENTION(prefill, prefill_##name##_##name##_64, T, T, T, 64)                                                     \
+    ATTENTION(prefill, prefill_##name##_##name##_128, T, T, T, 128)
+PREFILL(f16, __half)
+PREFILL(bf16, __nv_bfloat16)

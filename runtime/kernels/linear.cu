@@ -83,12 +83,6 @@ EACH(f32, float)
 EACH(f16, __half)
 EACH(bf16, __nv_bfloat16)
 
-// Every row of y becomes the bias, to which the products are added.
-extern "C" __global__ void rows_of_bias(const float *bias, float *y, uint32_t outer, size_t count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) y[i] = bias[i % outer];
-}
-
 extern "C" __global__ void add_bias(const float *x, const float *bias, float *y, uint32_t outer, size_t count) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) y[i] = x[i] + bias[i % outer];
@@ -99,5 +93,6 @@ extern "C" __global__ void add_bias(const float *x, const float *bias, float *y,
         size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;                                                     \
         if (i < count) y[i] = narrow<T>(x[i]);                                                                        \
     }
+NARROW(f32, float)
 NARROW(f16, __half)
 NARROW(bf16, __nv_bfloat16)

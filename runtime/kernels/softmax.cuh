@@ -12,13 +12,6 @@ constexpr int COLUMNS = 4; // of a thread: heads have up to 128 numbers
 // banks.
 __device__ __forceinline__ uint32_t row_stride(uint32_t head_dim) { return (head_dim + 3) / 4 * 4 + 4; }
 
-__device__ __forceinline__ float4 four(const float *from) { return *reinterpret_cast<const float4 *>(from); }
-template <typename T> __device__ __forceinline__ float4 four(const T *from) {
-    uint2 loaded = *reinterpret_cast<const uint2 *>(from);
-    const T *part = reinterpret_cast<const T *>(&loaded);
-    return make_float4(widen(part[0]), widen(part[1]), widen(part[2]), widen(part[3]));
-}
-
 // Copies rows to shared memory; those from `count` on, and numbers behind a row's last, become zero. `row(i)` points
 // to row i. Called by `threads` threads together.
 template <typename Rows>

@@ -1,4 +1,6 @@
-// Attention without a mask among the rows of a tile of a picture. Four warps 32 queries of a head.
+// Attention without a mask among the rows of a tile of a picture. Four warps a block: 64 queries of a head on tensor cores,
+// or 32 in f32.
+#include "flash.cuh"
 #include "softmax.cuh"
 
 constexpr int QUERIES = MOST;
@@ -49,3 +51,45 @@ extern "C" __global__ void tile_attention(const float *q, const float *k, const 
         }
     }
 }
+
+// The same with products in 16 bits.
+template <typename T, int HD>
+__device__ void rounded_tile_attention(const float *q, const float *k, const float *v, T *out, uint32_t q_stride,
+                                       uint32_t k_stride, uint32_t v_stride, uint32_t rows, uint32_t heads,
+                                       uint32_t head_dim) {
+    extern __shared__ float4 tiles[];
+    T *keys = reinterpret_cast<T *>(tiles), *values = keys + flash::KEYS * flash::STRIDE<HD>;
+    uint32_t hd = head_dim, head = blockIdx.y, first = blockIdx.x * flash::QUERIES;
+    size_t base = (size_t)blockIdx.z * rows; // the tile's first row
+    int count = min(rows - first, (uint32_t)flash::QUERIES);
+    q += (base + first) * q_stride + head * hd;
+    k += base * k_stride + head * hd;
+    v += base * v_stride + head * hd;
+    auto whole = [&](const float *from, uint32_t stride) {
+        return hd % 4 == 0 && stride % 4 == 0 && reinterpret_cast<size_t>(from) % 16 == 0;
+    };
+    flash::load_rounded<T, HD>(keys, [&](int n) { return q + (size_t)n * q_stride; }, count, hd,
+                               1.f / sqrtf((float)hd), whole(q, q_stride));
+    bool whole_keys = whole(k, k_stride), whole_values = whole(v, v_stride);
+    flash::attend<T, HD>(
+        keys, values, rows,
+        [&](T *tile, int begin, int count, bool of_values) {
+            const float *from = of_values ? v : k;
+            uint32_t stride = of_values ? v_stride : k_stride;
+            flash::load_rounded<T, HD>(tile, [&](int n) { return from + (size_t)(begin + n) * stride; }, count, hd,
+                                       1.f, of_values ? whole_values : whole_keys);
+        },
+        [&](int) { return rows; },
+        [&](int n) { return out + ((base + first + n) * heads + head) * hd; }, count, hd);
+}
+
+#define ROUNDED(name, T, HD)                                                                                          \
+    extern "C" __global__ void tile_attention_##name##_##HD(                                                          \
+        const float *q, const float *k, const float *v, T *out, uint32_t q_stride, uint32_t k_stride,                 \
+        uint32_t v_stride, uint32_t rows, uint32_t heads, uint32_t head_dim) {                                        \
+        rounded_tile_attention<T, HD>(q, k, v, out, q_stride, k_stride, v_stride, rows, heads, head_dim);          \
+    }
+ROUNDED(f16, __half, 64)
+ROUNDED(f16, __half, 128)
+ROUNDED(bf16, __nv_bfloat16, 64)
+ROUNDED(bf16, __nv_bfloat16, 128)

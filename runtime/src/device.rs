@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use thiserror::Error;
 use vlm_contract::diagnosis::Cause;
 
-pub use memory::{Demand, check_host_memory, check_memory, peak_bytes};
+pub use memory::{Demand, Taken, check_host_memory, check_memory, taken};
 
 /// The oldest driver with CUDA 13.0, whose machine code and libraries are used.
 pub const OLDEST_DRIVER: &str = "580";
@@ -126,6 +126,19 @@ pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
             found => found,
         },
     }
+}
+
+/// Loads the project's kernels into `device`, so that no step waits for their code. A CPU has it.
+///
+/// # Errors
+/// What the driver says.
+pub fn load_code(device: &Device) -> Result<(), DeviceError> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return crate::ops::cuda::load_all(device).map_err(|error| DeviceError::Failed(error.to_string()));
+    }
+    debug_assert!(device.is_cpu());
+    Ok(())
 }
 
 /// Whether no work on `device` can succeed any more: an error on a GPU that stays, such as an access outside of memory.

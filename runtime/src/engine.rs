@@ -21,6 +21,7 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
 
 pub use logprobs::Logprobs;
 pub use request::{
@@ -102,11 +103,19 @@ impl Engine {
             blocks,
         };
         let start = |e: candle_core::Error| CheckpointError::Start(e.to_string());
+        let begun = Instant::now();
         // A broken model fails here and not in the first request.
         if !model.warm_up().map_err(start)? {
             return Err(CheckpointError::NotFinite);
         }
         let executor = ModelExecutor::new(model, blocks).map_err(start)?;
+        let warm = begun.elapsed();
+        executor.prepare(options.max_concurrency, options.max_tokens).map_err(start)?;
+        tracing::info!(
+            warm_up_seconds = format_args!("{:.3}", warm.as_secs_f64()),
+            steps_seconds = format_args!("{:.3}", (begun.elapsed() - warm).as_secs_f64()),
+            "warmed up"
+        );
         Self::spawn(executor, sizes, &options)
     }
 

@@ -10,15 +10,15 @@ mod vision;
 mod vision_language;
 
 pub use language::Language;
-pub use loading::HeldWeights;
+pub use loading::{HeldWeights, LoadTimes};
 pub use projector::Projector;
 pub use vision::VisionTower;
-pub use vision_language::{VisionLanguage, finite};
+pub use vision_language::VisionLanguage;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::checkpoint::{CheckpointError, NormTensors};
-use crate::ops::{LayerNorm, RmsNorm};
+use crate::ops::{LayerNorm, Linear, RmsNorm};
 use loading::Loading;
 
 fn start(error: &candle_core::Error) -> CheckpointError {
@@ -41,9 +41,18 @@ impl Norm {
 
     /// `[…, width]` to the same.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_as(x, DType::F32)
+    }
+
+    /// As [`Self::forward`], in the format in which `linear` takes the rows `x`.
+    fn forward_for(&self, x: &Tensor, linear: &Linear) -> Result<Tensor> {
+        self.forward_as(x, linear.takes(x.dim(0)?))
+    }
+
+    fn forward_as(&self, x: &Tensor, out: DType) -> Result<Tensor> {
         match self {
-            Self::Layer(norm) => norm.forward(x),
-            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward_as(x, out),
+            Self::Rms(norm) => norm.forward_as(x, out),
         }
     }
 }

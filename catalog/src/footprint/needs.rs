@@ -3,30 +3,33 @@
 
 use serde::Serialize;
 
-use super::{Device, MOST_CONCURRENT, Model};
+use super::{Device, MOST_CONCURRENT, Model, on_gpu};
 use crate::architecture::{ModelConfig, VisionConfig};
 use crate::checkpoint::Part;
 use crate::quantization::Quantization;
 
 /// Tokens of a block of the KV cache; sequences take whole blocks.
 pub const KV_BLOCK_TOKENS: u64 = 32;
-/// Tiles that go through the tower at a time; they may be of several pictures.
+/// Tiles that go through the tower of a processor at a time; they may be of several pictures.
 pub const TILES_AT_A_TIME: u64 = 4;
-/// Tokens of prompts that are read in one step.
+/// Tokens of prompts that a processor reads in one step.
 pub const PREFILL_TOKENS: u64 = 512;
 
 const MIB: u64 = 1 << 20;
 /// The context of a GPU: driver state, loaded kernels.
 const GPU_CONTEXT_BYTES: u64 = 512 * MIB;
 /// The libraries' workspaces and the captured graphs of a GPU.
-const GPU_LIBRARY_BYTES: u64 = 96 * MIB;
+const GPU_LIBRARY_BYTES: u64 = 256 * MIB;
 /// A process without a GPU: its code, request bodies, one decoded picture of 40 million pixels.
 const PROCESS_BYTES: u64 = 256 * MIB;
 /// Pictures that are kept on processor cores, and the most bytes of them, for the next request with the same one.
 const KEPT_PICTURES: u64 = 32;
 const MOST_KEPT_BYTES: u64 = 256 * MIB;
+/// Bytes of pictures' rows that a server keeps for the next request with the same picture, where nothing else is said:
+/// 32 large pictures of a model of 8 billion.
+pub const PICTURE_CACHE_BYTES: u64 = 256 * MIB;
 /// Bytes of a number in sums, logits and rotary angles.
-const SINGLE: u64 = 4;
+pub(super) const SINGLE: u64 = 4;
 
 /// What a replica takes, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,7 +45,7 @@ pub struct Breakdown {
     pub tower_bytes: u64,
     /// The projector, and the row that ends lines of tiles.
     pub projector_bytes: u64,
-    /// What lives while the largest picture is read, and on processor cores what is kept of earlier ones.
+    /// What lives while the largest picture is read, and what is kept of earlier ones.
     pub image_bytes: u64,
     /// What lives while a step of the decoder is computed, rotary angles among it.
     pub workspace_bytes: u64,
@@ -67,6 +70,7 @@ impl Breakdown {
             Device::Gpu { .. } => 2,
             Device::Cpu { .. } => SINGLE,
         };
+        let sequences = max_concurrency.unwrap_or(MOST_CONCURRENT);
         let held = |part| model.size.held_bytes(part, quantization, number);
         let mut breakdown = Self {
             embedding_bytes: held(Part::Embedding),
@@ -74,16 +78,20 @@ impl Breakdown {
             head_bytes: held(Part::Head),
             tower_bytes: held(Part::Tower),
             projector_bytes: held(Part::Projector).saturating_add(held(Part::Newline)),
-            image_bytes: image(config, number).saturating_add(picture_cache(config, device).unwrap_or(0)),
-            workspace_bytes: workspace(config, number, max_tokens, max_concurrency.unwrap_or(MOST_CONCURRENT)),
+            image_bytes: image(config),
+            workspace_bytes: workspace(config, max_tokens, sequences),
             context_bytes: PROCESS_BYTES,
             kv_bytes_per_token: config.text.kv_bytes_per_token(number as usize),
             kv_bytes: 0,
         };
         if matches!(device, Device::Gpu { .. }) {
             breakdown.context_bytes = GPU_CONTEXT_BYTES;
-            breakdown.workspace_bytes = breakdown.workspace_bytes.saturating_add(GPU_LIBRARY_BYTES);
+            breakdown.image_bytes = on_gpu::image(config);
+            let workspace = on_gpu::workspace(config, quantization, max_tokens, sequences);
+            breakdown.workspace_bytes = workspace.saturating_add(GPU_LIBRARY_BYTES);
         }
+        let kept = picture_cache(config, device).unwrap_or(PICTURE_CACHE_BYTES);
+        breakdown.image_bytes = breakdown.image_bytes.saturating_add(kept);
         breakdown.kv_bytes = breakdown.sequence_bytes(max_tokens);
         breakdown
     }
@@ -122,58 +130,58 @@ pub(super) fn picture_cache(config: &ModelConfig, device: Device) -> Option<u64>
     matches!(device, Device::Cpu { .. }).then(|| rows.min(MOST_KEPT_BYTES))
 }
 
-/// What lives while the largest picture is read: its pixels, and the larger of a layer of the tower beside the features
+/// What lives on a processor while the largest picture is read: its pixels, and the larger of a layer of the tower beside the features
 /// of all tiles, and the projector beside them.
-fn image(config: &ModelConfig, number: u64) -> u64 {
+fn image(config: &ModelConfig) -> u64 {
     let vision = &config.vision;
     let tiles = config.largest_image_tiles();
     let side = vision.image_size as u64;
     let rows = product([tiles, vision.tokens_per_tile() as u64]);
     let joined = product([vision.hidden_size as u64, vision.shuffle as u64, vision.shuffle as u64]);
     let width = config.text.hidden_size as u64;
-    let features = product([rows, joined, number]);
+    let features = product([rows, joined, SINGLE]);
     // The norm's rows, and the two layers' with the activation between.
-    let projector = product([rows, joined.saturating_add(product([3, width])), number]);
+    let projector = product([rows, joined.saturating_add(product([3, width])), SINGLE]);
     let pixels = product([tiles, 3, side, side, SINGLE]);
-    let layer = tower_layer(vision, number);
+    let layer = tower_layer(vision);
     sum([pixels, features, projector.max(layer)])
 }
 
 /// The larger half of a layer of the tower: attention, whose scores live as they are and beside them in 32 bit for the
 /// softmax, or the two layers behind it.
-fn tower_layer(vision: &VisionConfig, number: u64) -> u64 {
+fn tower_layer(vision: &VisionConfig) -> u64 {
     let tiles = TILES_AT_A_TIME;
     let patches = (vision.grid() as u64).saturating_mul(vision.grid() as u64);
     let rows = patches.saturating_add(1);
     let width = vision.hidden_size as u64;
-    let scores = product([tiles, vision.heads as u64, rows, rows, number + SINGLE]);
+    let scores = product([tiles, vision.heads as u64, rows, rows, 2 * SINGLE]);
     // The stream and its norm; queries, keys and values, and the same by heads.
-    let attention = scores.saturating_add(product([tiles, rows, 8, width, number]));
+    let attention = scores.saturating_add(product([tiles, rows, 8, width, SINGLE]));
     let inner = sum([product([3, width]), product([2, vision.intermediate_size as u64])]);
-    attention.max(product([tiles, rows, inner, number]))
+    attention.max(product([tiles, rows, inner, SINGLE]))
 }
 
-/// What lives while a step of the decoder is computed: the rows of a layer, the cache's spare block, the logits of all sequences and their copy
-/// for sampling, and the rotary angles of every position.
-fn workspace(config: &ModelConfig, number: u64, max_tokens: u64, sequences: u64) -> u64 {
+/// What lives on a processor while a step of the decoder is computed: the rows of a layer, the cache's spare block, the
+/// logits of all sequences and their copy for sampling, and the rotary angles of every position.
+fn workspace(config: &ModelConfig, max_tokens: u64, sequences: u64) -> u64 {
     let text = &config.text;
     let rows = PREFILL_TOKENS.saturating_add(sequences);
     let qkv = product([(text.heads + 2 * text.kv_heads) as u64, text.head_dim as u64]);
     let row =
         sum([product([4, text.hidden_size as u64]), product([2, qkv]), product([3, text.intermediate_size as u64])]);
-    let layer = product([rows, row, number]);
+    let layer = product([rows, row, SINGLE]);
     // One block of the cache belongs to no sequence: rows that only fill up a step write there.
-    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(number as usize)]);
+    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(SINGLE as usize)]);
     let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
     // Decoders with factors for long sequences have two tables.
     let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);
     sum([layer, spare, logits, angles])
 }
 
-fn product<const N: usize>(factors: [u64; N]) -> u64 {
+pub(super) fn product<const N: usize>(factors: [u64; N]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
 }
 
-fn sum<const N: usize>(terms: [u64; N]) -> u64 {
+pub(super) fn sum<const N: usize>(terms: [u64; N]) -> u64 {
     terms.into_iter().fold(0, u64::saturating_add)
 }

@@ -43,12 +43,17 @@ pub fn suggest(model: Model<'_>, wish: Wish, device: Device, types: &GpuTypes) -
 
 /// The fit that needs least.
 fn smallest(model: Model<'_>, wish: Wish, device: Device) -> Option<Fit> {
-    let quantization = match wish.quantization {
-        QuantizationChoice::Auto => QuantizationChoice::Fixed(Quantization::Int4),
-        fixed @ QuantizationChoice::Fixed(_) => fixed,
-    };
     // With no memory at all the context is the shortest that makes sense, unless one is wished.
-    fit(model, Wish { quantization, ..wish }, device.with_memory(0)).ok()
+    let of = |quantization| fit(model, Wish { quantization, ..wish }, device.with_memory(0)).ok();
+    match wish.quantization {
+        // Not always that of the fewest bits: a small model takes more to compute with quantised weights than they save.
+        QuantizationChoice::Auto => {
+            let all =
+                Quantization::ALL.into_iter().filter_map(|quantization| of(QuantizationChoice::Fixed(quantization)));
+            all.min_by_key(|fit| fit.required_bytes)
+        }
+        fixed @ QuantizationChoice::Fixed(_) => of(fixed),
+    }
 }
 
 /// The smallest memory whose share is what `fit` requires.

@@ -45,6 +45,20 @@ fn keys_and_values_get_all_that_is_left() {
 }
 
 #[test]
+fn what_a_server_keeps_of_pictures_is_counted() {
+    // Much more than what lives while the one tile of a picture is read.
+    let none = Wish { quantization: QuantizationChoice::Fixed(Quantization::None), ..Wish::default() };
+    with("llava-1.5-7b-hf", |model| {
+        let gpu = fit(model, none, L4).unwrap();
+        // The server's own default, which the fit does not change there.
+        assert_eq!(gpu.picture_cache_bytes, None);
+        assert!(gpu.breakdown.image_bytes > PICTURE_CACHE_BYTES, "{:?}", gpu.breakdown);
+        let cpu = fit(model, none, Device::Cpu { memory_bytes: Some(64 << 30) }).unwrap();
+        assert!(cpu.breakdown.image_bytes > cpu.picture_cache_bytes.unwrap(), "{:?}", cpu.breakdown);
+    });
+}
+
+#[test]
 fn without_a_wish_the_context_is_the_longest_that_fits() {
     let wish = Wish { quantization: QuantizationChoice::Fixed(Quantization::None), ..Wish::default() };
     with("InternVL2-4B", |model| {

@@ -38,9 +38,14 @@ pub struct BenchArgs {
     /// Tokens of each answer.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..))]
     pub output_tokens: u32,
-    /// Requests in all, for each batch. Default: five batches, or eight where they are not sent as batches.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub requests: Option<u32>,
+    /// Requests in all, for each batch; several, such as 2,32, are those of each --batch. Default: five batches, or eight
+    /// where they are not sent as batches.
+    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub requests: Vec<u32>,
+    /// How long a soak lasts, beside a sixth of that for what it is compared with.
+    #[arg(long, value_name = "N", default_value_t = 360, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
     /// Requests a second, at random moments (Poisson), for serving. Default: the next when one is answered.
     #[arg(long, value_name = "N", value_parser = rate)]
     pub request_rate: Option<f64>,
@@ -69,6 +74,9 @@ pub enum BenchMode {
     Throughput,
     /// As many clients as the batch has, each waiting for its answer; or random moments.
     Serving,
+    /// All kinds of requests at random moments, near the most that can be answered, for --seconds: leaks, and what large
+    /// pictures cost others.
+    Soak,
 }
 
 impl BenchMode {
@@ -79,15 +87,19 @@ impl BenchMode {
             Self::Latency => "latency",
             Self::Throughput => "throughput",
             Self::Serving => "serving",
+            Self::Soak => "soak",
         }
     }
 }
 
 impl BenchArgs {
-    /// Requests of a measurement of `batch`.
-    pub fn requests(&self, batch: usize) -> usize {
+    /// Each batch, and the requests of its measurement.
+    pub fn batches(&self) -> impl Iterator<Item = (usize, usize)> {
         let batches = if self.mode == BenchMode::Latency { 5 } else { 8 };
-        self.requests.map_or(batches * batch, |requests| requests as usize)
+        self.batch.iter().enumerate().map(move |(nth, batch)| {
+            let requests = self.requests.get(nth).or(self.requests.last());
+            (*batch as usize, requests.map_or(batches * *batch as usize, |requests| *requests as usize))
+        })
     }
 
     /// The largest batch.
@@ -124,11 +136,19 @@ impl BenchArgs {
                 "--vision-tower names weights, but --dummy-weights reads none; leave one of them out".to_owned()
             );
         }
-        let broken = |batch: &&u32| !self.requests.unwrap_or(**batch).is_multiple_of(**batch);
+        if self.requests.len() > 1 && self.requests.len() != self.batch.len() {
+            return Err(format!(
+                "--requests has {} numbers and --batch {}; give one for all, or one for each",
+                self.requests.len(),
+                self.batch.len()
+            ));
+        }
+        if self.mode == BenchMode::Soak && (self.batch.len() != 1 || !self.requests.is_empty()) {
+            return Err("--mode soak takes one --batch, and --seconds for --requests; correct them".to_owned());
+        }
         if self.mode == BenchMode::Latency
-            && let Some(batch) = self.batch.iter().find(broken)
+            && let Some((batch, requests)) = self.batches().find(|(batch, requests)| !requests.is_multiple_of(*batch))
         {
-            let requests = self.requests.unwrap_or_default();
             return Err(format!(
                 "--requests {requests} is no multiple of --batch {batch}, and --mode latency sends whole batches; \
                  make it one"
@@ -178,11 +198,14 @@ mod tests {
     #[test]
     fn a_measurement_has_as_many_requests_as_its_mode_needs() {
         let model = ["--model", "x"];
-        assert_eq!(bench(&[&model[..], &["--batch", "4"]].concat()).requests(4), 20);
-        assert_eq!(bench(&[&model[..], &["--mode", "serving"]].concat()).requests(4), 32);
+        let batches = |words: &[&str]| bench(&[&model[..], words].concat()).batches().collect::<Vec<_>>();
+        assert_eq!(batches(&["--batch", "4"]), [(4, 20)]);
+        assert_eq!(batches(&["--mode", "serving", "--batch", "4"]), [(4, 32)]);
+        assert_eq!(batches(&["--batch", "1,32", "--requests", "2,64"]), [(1, 2), (32, 64)]);
         let several = bench(&["--model", "x", "--batch", "1,8,2", "--requests", "16", "--image-size", "896x448"]);
         assert_eq!((&several.batch[..], several.largest_batch()), (&[1, 8, 2][..], 8));
-        assert_eq!((several.requests(8), several.image_size, several.check()), (16, (896, 448), Ok(())));
+        assert_eq!((several.image_size, several.check()), ((896, 448), Ok(())));
+        assert_eq!(several.batches().collect::<Vec<_>>(), [(1, 16), (8, 16), (2, 16)]);
     }
 
     #[test]
@@ -197,7 +220,7 @@ mod tests {
             (&["--output-tokens", "1"], &["--output-tokens", "2.."]),
             (&["--request-rate", "nan"], &["--request-rate", "0.001"]),
             (&["--requests", "0"], &["--requests", "1..=1000000"]),
-            (&["--mode", "speed"], &["--mode", "bandwidth, latency, throughput, serving"]),
+            (&["--mode", "speed"], &["--mode", "bandwidth, latency, throughput, serving, soak"]),
         ];
         for (words, says) in cases {
             let sentence = wrong(words);
@@ -207,7 +230,7 @@ mod tests {
 
     #[test]
     fn flags_that_contradict_each_other_are_named() {
-        let cases: [(&[&str], &[&str]); 6] = [
+        let cases: [(&[&str], &[&str]); 8] = [
             (&[], &["--model", "latency"]),
             (&["--model", "x", "--request-rate", "2"], &["--request-rate", "--mode serving", "latency"]),
             (
@@ -217,6 +240,8 @@ mod tests {
             (&["--model", "x", "--same-images", "--images", "0"], &["--same-images", "--images"]),
             (&["--model", "x", "--dummy-weights", "--vision-tower", "y"], &["--vision-tower", "--dummy-weights"]),
             (&["--model", "x", "--requests", "12", "--batch", "4,8"], &["--requests 12", "--batch 8"]),
+            (&["--model", "x", "--requests", "4,8", "--batch", "4"], &["--requests has 2", "--batch 1"]),
+            (&["--model", "x", "--mode", "soak", "--batch", "1,2"], &["--mode soak", "--batch", "--seconds"]),
         ];
         for (words, says) in cases {
             let sentence = wrong(words);

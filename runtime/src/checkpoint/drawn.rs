@@ -1,6 +1,7 @@
 //! Weights that nobody trained, for measurements of speed and memory: random numbers of the shapes that `config.json`
 //! describes, drawn where they will be computed with. No file of weights is read.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -9,7 +10,7 @@ use vlm_catalog::architecture::{ModelConfig, Tower};
 use super::{CONFIG, Checkpoint, CheckpointError, Layout, Weights};
 
 /// Standard deviation of linear layers' weights, as those of decoders are set before training.
-const SPREAD: f64 = 0.02;
+const SPREAD: f32 = 0.02;
 
 /// Draws tensors.
 pub(super) struct Drawn {
@@ -24,8 +25,15 @@ impl Drawn {
     /// finite.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let norm = shape.len() == 1 && name.ends_with("weight");
-        let drawn = Tensor::randn(f32::from(u8::from(norm)), SPREAD as f32, shape, &self.device)?;
+        let drawn = Tensor::randn(f32::from(u8::from(norm)), SPREAD, shape, &self.device)?;
         drawn.to_dtype(self.dtype)
+    }
+
+    /// For who draws the tensor `name` in a format of his own: the standard deviation, and what sets it apart from others.
+    pub fn spread_and_seed(name: &str) -> (f32, u64) {
+        let mut seed = DefaultHasher::new();
+        name.hash(&mut seed);
+        (SPREAD, seed.finish())
     }
 }
 

@@ -156,6 +156,11 @@ impl<'a> LinearTensors<'a> {
         self.at.device()
     }
 
+    /// Standard deviation and seed of weights that are to be drawn, and that nobody has to read.
+    pub fn drawn(&self) -> Option<(f32, u64)> {
+        self.parts.first().and_then(|(name, _)| self.at.at(name).drawn("weight"))
+    }
+
     /// Full names of the weights.
     pub fn names(&self) -> Vec<String> {
         self.parts.iter().map(|(name, _)| self.at.at(name).name("weight")).collect()

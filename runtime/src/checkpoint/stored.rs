@@ -2,10 +2,15 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use thiserror::Error;
 pub(super) use vlm_hub::header::{MAX_AXES, MAX_NAME, elements};
+
+/// Numbers that one thread copies at a time.
+const COPIED: usize = 1 << 16;
 
 /// What is wrong with the inside of a weight file, without a full stop.
 #[derive(Debug, Error)]
@@ -47,12 +52,33 @@ impl Stored {
     pub fn tensor(&self, file: &[u8], dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let bytes = file.get(self.bytes.clone()).unwrap_or_default();
         match &self.strides {
+            None if device.is_cpu() => copied(bytes, dtype, &self.shape),
             None => Tensor::from_raw_buffer(bytes, dtype, &self.shape, device),
             Some(strides) => {
                 let bytes = gather(bytes, &self.shape, strides, dtype.size_in_bytes());
                 Tensor::from_raw_buffer(&bytes, dtype, &self.shape, device)
             }
         }
+    }
+}
+
+/// The numbers that follow each other in `bytes`, copied by all threads: pages that are touched for the first time, in the
+/// file and in memory, take most of the time.
+fn copied(bytes: &[u8], dtype: DType, shape: &[usize]) -> candle_core::Result<Tensor> {
+    fn of<const N: usize, E: WithDType>(
+        bytes: &[u8],
+        shape: &[usize],
+        read: fn([u8; N]) -> E,
+    ) -> candle_core::Result<Tensor> {
+        let (numbers, _) = bytes.as_chunks::<N>();
+        let numbers: Vec<E> = numbers.par_iter().with_min_len(COPIED).map(|bytes| read(*bytes)).collect();
+        Tensor::from_vec(numbers, shape, &Device::Cpu)
+    }
+    match dtype {
+        DType::F16 => of(bytes, shape, f16::from_le_bytes),
+        DType::BF16 => of(bytes, shape, bf16::from_le_bytes),
+        DType::F32 => of(bytes, shape, f32::from_le_bytes),
+        _ => Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu),
     }
 }
 

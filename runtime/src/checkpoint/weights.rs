@@ -207,6 +207,12 @@ impl Tensors<'_> {
         self.weights.tensor(&self.name(name), shape, &self.device)
     }
 
+    /// The standard deviation of linear layers' weights and a seed that belongs to the tensor `name`, where tensors are
+    /// drawn.
+    pub fn drawn(&self, name: &str) -> Option<(f32, u64)> {
+        self.weights.drawn.as_ref().map(|_| Drawn::spread_and_seed(&self.name(name)))
+    }
+
     /// Where the tensors are.
     pub fn device(&self) -> &Device {
         &self.device

@@ -1,22 +1,27 @@
 //! `bench`: how fast this machine runs a model, and how near that is to what its memory allows. Reads as that list;
-//! `bandwidth` measures memory, `prompts` makes requests, `load` sends them, `figures` and `report` say what that gave,
-//! `table` shows it to people.
+//! `bandwidth` measures memory, `prompts` and `mix` make requests, `load` sends them, `soak` for long, `figures` and
+//! `report` say what that gave, `table` shows it to people.
 
 mod bandwidth;
 mod figures;
 mod load;
+mod mix;
 mod prompts;
 mod report;
+mod soak;
+mod start;
 mod table;
 
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
-use std::time::Instant;
 
 use candle_core::Device;
 use tokio::runtime::{Builder, Runtime};
+use vlm_catalog::checkpoint::{CheckpointSize, Head};
+use vlm_catalog::footprint::{self, Wish, fit};
+use vlm_catalog::quantization::QuantizationChoice;
 
 use super::CommandError;
 use crate::args::{BenchArgs, BenchMode};
@@ -27,9 +32,11 @@ use crate::engine::{ENCODER_CACHE_BYTES, Engine, EngineOptions};
 use crate::models::VisionLanguage;
 use crate::ops::{BLOCK_TOKENS, room_for};
 use crate::precision::Precision;
-use load::{Arrivals, Load, Timings};
+use load::{Arrivals, Ask, Load, Timings};
+use mix::Mix;
 use prompts::Prompts;
 use report::{Measured, Memory, Model, Report, Run, Settings, step_bytes};
+use start::{StartSeconds, seconds};
 
 /// Measures, prints tables, and writes JSON if a file was named.
 ///
@@ -39,11 +46,13 @@ pub fn run(args: &BenchArgs) -> Result<(), CommandError> {
     args.check().map_err(StartError::Arguments)?;
     // Nobody wants to hear of a wrong name after the measurement.
     let file = args.json.as_deref().map(|path| create(path).map(|file| (path, file))).transpose()?;
-    let device = device::open(args.how.device)?;
+    let (device, opened) = seconds(|| device::open(args.how.device)).map_err(StartError::from)?;
+    let ((), code) = seconds(|| device::load_code(&device)).map_err(StartError::from)?;
+    let start = StartSeconds { device: opened, code, ..StartSeconds::default() };
     progress(&format!("reading the memory of {}", device::name(&device)));
     let mut report = Report::new(args.mode, device::name(&device), bandwidth::measure(&device)?);
     if let (Some(model), false) = (&args.model, args.mode == BenchMode::Bandwidth) {
-        report.model = Some(measure(args, model, &device, report.read_bytes_per_second)?);
+        report.model = Some(measure(args, model, &device, report.read_bytes_per_second, start)?);
     }
     print!("{report}");
     let Some((path, mut file)) = file else { return Ok(()) };
@@ -60,29 +69,31 @@ fn unwritten(path: &Path, reason: &impl ToString) -> CommandError {
     CommandError::Write { path: path.to_owned(), reason: reason.to_string(), mend }
 }
 
-fn measure(args: &BenchArgs, path: &Path, device: &Device, read: f64) -> Result<Measured, CommandError> {
-    let checkpoint = if args.dummy_weights {
-        Checkpoint::drawn(path, device)?
-    } else {
-        Checkpoint::open_with(path, &OpenOptions { vision_tower: args.how.vision_tower.clone(), progress: None })?
-    };
+fn measure(
+    args: &BenchArgs,
+    path: &Path,
+    device: &Device,
+    read: f64,
+    start: StartSeconds,
+) -> Result<Measured, CommandError> {
+    let (checkpoint, opened) = seconds(|| open(args, path, device))?;
     let prompts = Prompts::new(&checkpoint, args)?;
+    let mix = (args.mode == BenchMode::Soak).then(|| Mix::new(&checkpoint, args)).transpose()?;
     let settings = Settings::of(args, &prompts);
     let precision = args.how.precision.on(device, checkpoint.stored());
-    let longest = settings.prompt_tokens + settings.output_tokens;
+    let longest = mix.as_ref().map_or(settings.prompt_tokens + settings.output_tokens, Mix::longest);
     let demand = room(args, &checkpoint, precision, device, longest)?;
-    // What was taken before does not count.
-    device::peak_bytes(device)?;
     progress(&format!("loading {}", path.display()));
-    let begun = Instant::now();
     let model = VisionLanguage::load_on(&checkpoint, longest, precision, device)?;
-    let weights_bytes = model.weights().bytes;
-    let engine = Engine::over(model, options(args, precision, longest))?;
-    let model = Model::new(path, args.dummy_weights, precision, begun.elapsed().as_secs_f64());
-    let load = Load { engine: &engine, prompts: &prompts, output_tokens: settings.output_tokens };
+    let (times, weights_bytes) = (model.load_times(), model.weights().bytes);
+    let (engine, warm_up) = seconds(|| Engine::over(model, options(args, precision, longest)))?;
+    let start = StartSeconds { checkpoint: opened, warm_up, ..start }.with(times);
+    // What is drawn takes more for a moment than what is read.
+    device::taken(device)?;
+    let asks = |n| Some(Ask { prompt: prompts.nth(n), output_tokens: settings.output_tokens, cancel_after: None });
+    let load = Load { engine: &engine, asks: &asks };
     let (mut runs, mut sent) = (Vec::new(), 0);
-    for batch in args.batch.iter().map(|batch| *batch as usize) {
-        let count = args.requests(batch);
+    for (batch, count) in args.batches().filter(|_| mix.is_none()) {
         let timings = send(args, &load, batch, sent..sent + batch + count)?;
         sent += batch + count;
         let run = Run::of(batch, &settings, &timings);
@@ -92,10 +103,32 @@ fn measure(args: &BenchArgs, path: &Path, device: &Device, read: f64) -> Result<
         // At random moments nobody knows how many are computed together.
         runs.push(if args.request_rate.is_none() { run.with_limit(bytes, read) } else { run });
     }
-    let peak_bytes = device::peak_bytes(device)?;
-    let Demand { weights: predicted_weights_bytes, kv: kv_bytes, .. } = demand;
-    let memory = Memory { weights_bytes, predicted_weights_bytes, kv_bytes, peak_bytes };
-    Ok(Measured { model, memory, settings, runs })
+    let soak = mix.map(|mix| soak::run(args, &mix, &engine, device)).transpose()?;
+    let predicted = predicted_bytes(&checkpoint, precision, longest, args.largest_batch());
+    let memory = Memory::of(demand, weights_bytes, device::taken(device)?, predicted);
+    let model = Model::new(path, args.dummy_weights, precision, start);
+    Ok(Measured { model, memory, settings, runs, soak })
+}
+
+fn open(args: &BenchArgs, path: &Path, device: &Device) -> Result<Checkpoint, CommandError> {
+    Ok(if args.dummy_weights {
+        Checkpoint::drawn(path, device)?
+    } else {
+        Checkpoint::open_with(path, &OpenOptions { vision_tower: args.how.vision_tower.clone(), progress: None })?
+    })
+}
+
+/// What the catalogue reckons on a GPU for everything but keys and values, pictures of the largest kind among it.
+fn predicted_bytes(checkpoint: &Checkpoint, precision: Precision, longest: usize, batch: usize) -> u64 {
+    let config = checkpoint.config();
+    let size = CheckpointSize::of(config, Head::Stored);
+    let wish = Wish {
+        quantization: QuantizationChoice::Fixed(precision.quantization),
+        max_tokens: Some(longest as u64),
+        max_concurrency: Some(batch as u64),
+    };
+    let fit = fit(footprint::Model { config, size: &size }, wish, footprint::Device::Gpu { memory_bytes: 0 });
+    fit.map_or(0, |fit| fit.breakdown.fixed_bytes())
 }
 
 /// What the model will take, if the model can be so long and there is so much.
@@ -105,7 +138,7 @@ fn room(
     precision: Precision,
     device: &Device,
     longest: usize,
-) -> Result<Demand, StartError> {
+) -> Result<Demand, CommandError> {
     let (text, output, batch) = (&checkpoint.config().text, args.output_tokens as usize, args.largest_batch());
     if longest > text.max_positions {
         return Err(StartError::Arguments(format!(
@@ -113,22 +146,24 @@ fn room(
              (--output-tokens) are more than the model's {} positions; lower one of them",
             longest - output,
             text.max_positions
-        )));
+        ))
+        .into());
     }
     let block = text.kv_bytes_per_token(precision.dtype.size_in_bytes()).saturating_mul(BLOCK_TOKENS as u64);
     let needed = block.saturating_mul(room_for(batch, longest) as u64);
     let kv = args.kv_bytes.unwrap_or(needed);
     // Serving goes on with less: sequences wait, or are read again.
-    if kv < needed && args.mode != BenchMode::Serving {
+    if kv < needed && !matches!(args.mode, BenchMode::Serving | BenchMode::Soak) {
         return Err(StartError::Arguments(format!(
             "--kv-bytes {kv} does not hold --batch {batch} sequences of {longest} tokens, which take {needed}; raise the \
              one or lower the other"
-        )));
+        ))
+        .into());
     }
     let demand = Demand { kv, ..Demand::of(checkpoint, precision, longest, batch) };
     device::check_memory(device, demand)?;
     if device.is_cpu() {
-        device::check_host_memory(demand)?;
+        device::check_host_memory(demand).map_err(CommandError::HostMemory)?;
     }
     Ok(demand)
 }
@@ -153,8 +188,8 @@ fn send(args: &BenchArgs, load: &Load<'_>, batch: usize, requests: Range<usize>)
     let (first, count) = (requests.start + batch, requests.len() - batch);
     let arrivals = match (args.mode, args.request_rate) {
         (BenchMode::Latency | BenchMode::Bandwidth, _) => Arrivals::Batches(batch),
-        (BenchMode::Throughput, _) | (BenchMode::Serving, None) => Arrivals::Clients(batch),
-        (BenchMode::Serving, Some(rate)) => Arrivals::Random { rate, seed: args.seed },
+        (BenchMode::Throughput, _) | (BenchMode::Serving | BenchMode::Soak, None) => Arrivals::Clients(batch),
+        (BenchMode::Serving | BenchMode::Soak, Some(rate)) => Arrivals::Random { rate, seed: args.seed },
     };
     progress(&format!("batch {batch}: warming up"));
     load.run(&runtime, requests.start..first, Arrivals::Batches(batch), &|_| {})?;

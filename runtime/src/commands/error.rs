@@ -21,6 +21,9 @@ pub enum CommandError {
     /// The model cannot be loaded, or a flag is wrong.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The model, or what is to be measured with it, does not fit into the memory of this machine.
+    #[error("{0}; use a machine with more memory, quantise the model, or lower the prompt, the answer or the batch")]
+    HostMemory(DeviceError),
     /// A file that was named, or must be there, is missing or unreadable.
     #[error("{}: {source}; {mend}", path.display())]
     Read {
@@ -92,6 +95,8 @@ impl CommandError {
         match self {
             Self::Off(_) => 1,
             Self::Start(error) => error.cause().exit_code(),
+            // As on a GPU, though there is none to name.
+            Self::HostMemory(error) => error.cause().exit_code(),
             Self::Read { .. } => 3,
             Self::Expected { .. } => 4,
             Self::Image { .. } => 5,

@@ -86,8 +86,18 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.
 fn load(args: &ServeArgs, progress: Arc<LoadProgress>) -> Result<Loaded, StartError> {
+    let begun = Instant::now();
     let device = device::open(args.how.device)?;
+    let opened = begun.elapsed();
+    device::load_code(&device)?;
+    let coded = begun.elapsed();
     let (checkpoint, processor) = super::open_watched(&args.model, &args.how, Some(progress))?;
+    tracing::info!(
+        device_seconds = format_args!("{:.3}", opened.as_secs_f64()),
+        code_seconds = format_args!("{:.3}", (coded - opened).as_secs_f64()),
+        files_seconds = format_args!("{:.3}", (begun.elapsed() - coded).as_secs_f64()),
+        "device and files opened"
+    );
     let longest = processor.max_model_len();
     let max_tokens = args.max_tokens.map_or(longest, |tokens| tokens as usize);
     if max_tokens > longest {

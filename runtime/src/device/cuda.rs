@@ -3,7 +3,7 @@
 use candle_core::cuda::cudarc::driver::sys;
 use candle_core::{CudaDevice, Device};
 
-use super::{DeviceError, driver, libraries};
+use super::{DeviceError, Taken, driver, libraries};
 
 /// The first GPU. The order of the checks is that in which a person mends them.
 ///
@@ -18,6 +18,7 @@ pub fn open() -> Result<Device, DeviceError> {
     let device = CudaDevice::new_with_stream(0).map_err(failed)?;
     // Events would only order streams among each other.
     unsafe { device.disable_event_tracking() };
+    keep_memory(&device)?;
     tracing::info!(name = gpu.name, capability = format_args!("{}.{}", gpu.major, gpu.minor), "computing on a GPU");
     Ok(Device::Cuda(device))
 }
@@ -36,19 +37,53 @@ pub fn name(device: &CudaDevice) -> String {
     device.cuda_stream().context().name().unwrap_or_else(|_| "GPU".to_owned())
 }
 
-/// Most bytes of its pool, from which all memory of tensors comes, that were taken at a time since the last call.
+/// Lets the pool from which all memory of tensors comes keep what is free: a step takes as much as the one before, and
+/// memory that is given back to the driver is slow to get again.
+fn keep_memory(device: &CudaDevice) -> Result<(), DeviceError> {
+    Pool::of(device)?.set(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
+}
+
+/// What of its memory is taken; the most at a time is that since the last call.
 ///
 /// # Errors
 /// What the driver says.
-#[expect(unsafe_code, reason = "the pool is the device's own, and both numbers are of 64 bits")]
-pub fn peak_bytes(device: &CudaDevice) -> Result<u64, DeviceError> {
-    let failed = |error: sys::CUresult| DeviceError::Failed(format!("the memory pool gives {error:?}"));
-    let done = |code: sys::CUresult| if code == sys::CUresult::CUDA_SUCCESS { Ok(()) } else { Err(failed(code)) };
+pub fn taken(device: &CudaDevice) -> Result<Taken, DeviceError> {
+    let (free, all) = device.cuda_stream().context().mem_get_info().map_err(|e| DeviceError::Failed(e.to_string()))?;
+    let pool = Pool::of(device)?;
+    let held = pool.get(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used_bytes = pool.get(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
     let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    let (stream, mut pool, mut bytes, mut none) = (device.cuda_stream(), std::ptr::null_mut(), 0u64, 0u64);
-    done(unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) })?;
-    done(unsafe { sys::cuMemPoolGetAttribute(pool, high, (&raw mut bytes).cast()) })?;
+    let most_bytes = pool.get(high)?;
     // Only zero may be set: it begins again with what is taken now.
-    done(unsafe { sys::cuMemPoolSetAttribute(pool, high, (&raw mut none).cast()) })?;
-    Ok(bytes)
+    pool.set(high, 0)?;
+    Ok(Taken { used_bytes, most_bytes, beside_bytes: ((all - free) as u64).saturating_sub(held) })
+}
+
+/// The pool from which all memory of tensors comes.
+struct Pool(sys::CUmemoryPool);
+
+#[expect(unsafe_code, reason = "the pool is the device's own, and all numbers are of 64 bits")]
+impl Pool {
+    fn of(device: &CudaDevice) -> Result<Self, DeviceError> {
+        let (stream, mut pool) = (device.cuda_stream(), std::ptr::null_mut());
+        done(unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device()) })?;
+        Ok(Self(pool))
+    }
+
+    fn get(&self, attribute: sys::CUmemPool_attribute) -> Result<u64, DeviceError> {
+        let mut number = 0u64;
+        done(unsafe { sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut number).cast()) })?;
+        Ok(number)
+    }
+
+    fn set(&self, attribute: sys::CUmemPool_attribute, mut number: u64) -> Result<(), DeviceError> {
+        done(unsafe { sys::cuMemPoolSetAttribute(self.0, attribute, (&raw mut number).cast()) })
+    }
+}
+
+fn done(code: sys::CUresult) -> Result<(), DeviceError> {
+    match code {
+        sys::CUresult::CUDA_SUCCESS => Ok(()),
+        error => Err(DeviceError::Failed(format!("the memory pool gives {error:?}"))),
+    }
 }

@@ -67,24 +67,36 @@ pub fn check_host_memory(demand: Demand) -> Result<(), DeviceError> {
     host::available_bytes().and_then(|free| demand.refusal(free, HOST)).map_or(Ok(()), Err)
 }
 
-/// Most bytes of `device` that were taken at a time since the last call; `None` on a CPU.
+/// What of a GPU's memory is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "they say their unit")]
+pub struct Taken {
+    /// By tensors, now.
+    pub used_bytes: u64,
+    /// By tensors, the most at a time since it was asked last.
+    pub most_bytes: u64,
+    /// By everything else: contexts, code, the libraries' own, other processes.
+    pub beside_bytes: u64,
+}
+
+/// What of the memory of `device` is taken; `None` on a CPU.
 ///
 /// # Errors
 /// What the driver says.
 #[cfg(feature = "cuda")]
-pub fn peak_bytes(device: &Device) -> Result<Option<u64>, DeviceError> {
+pub fn taken(device: &Device) -> Result<Option<Taken>, DeviceError> {
     match device {
-        Device::Cuda(device) => super::cuda::peak_bytes(device).map(Some),
+        Device::Cuda(device) => super::cuda::taken(device).map(Some),
         _ => Ok(None),
     }
 }
 
-/// Most bytes of `device` that were taken at a time since the last call; `None` on a CPU.
+/// What of the memory of `device` is taken; `None` on a CPU.
 ///
 /// # Errors
 /// None without CUDA.
 #[cfg(not(feature = "cuda"))]
-pub fn peak_bytes(_: &Device) -> Result<Option<u64>, DeviceError> {
+pub fn taken(_: &Device) -> Result<Option<Taken>, DeviceError> {
     Ok(None)
 }
 

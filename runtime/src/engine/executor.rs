@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use vlm_catalog::footprint::{GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME};
 
 use super::Failure;
 use super::prefix::PictureRows;
@@ -12,14 +13,25 @@ use super::scheduler::{Budget, SequenceId, Tiles};
 use super::steps::{CHUNK, Steps};
 use crate::device;
 use crate::image::{ImageKey, PreparedImage};
-use crate::models::{VisionLanguage, finite};
-use crate::ops::Segment;
+use crate::models::VisionLanguage;
+use crate::ops::{Segment, finite, highest};
 
 /// Work besides decoding in one step of a processor, while other sequences decode and while none does: a fraction of a
 /// second each.
 const ON_CPU: [Budget; 2] = [Budget { tokens: 128, tiles: 1 }, Budget { tokens: CHUNK, tiles: 4 }];
 /// The same on a GPU: some tens of milliseconds.
-const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, Budget { tokens: 4 * CHUNK, tiles: 16 }];
+const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, MOST_ON_GPU];
+/// As much as a fit counts.
+const MOST_ON_GPU: Budget = Budget { tokens: GPU_PREFILL_TOKENS as usize, tiles: GPU_TILES_AT_A_TIME as usize };
+
+/// What follows from a row of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Its logits, of which the caller chooses.
+    Logits(Vec<f32>),
+    /// The first of the highest, where that is all that is wanted; none where one is not finite.
+    Highest(Option<u32>),
+}
 
 /// Part of a prompt, or of one that is read again with what was generated.
 #[derive(Clone, Debug)]
@@ -32,8 +44,10 @@ pub struct Reading<'a> {
     pub ids: &'a [u32],
     /// The rows of pictures among them, in order.
     pub pictures: Vec<PictureRows>,
-    /// Whether the logits after the last row are wanted.
+    /// Whether what follows from the last row is wanted.
     pub last: bool,
+    /// Whether the highest of its logits is enough.
+    pub greedy: bool,
 }
 
 /// One more token of a sequence.
@@ -45,6 +59,8 @@ pub struct Feeding<'a> {
     pub id: SequenceId,
     /// The token that is fed.
     pub token: u32,
+    /// Whether the highest of the logits is enough.
+    pub greedy: bool,
 }
 
 /// Runs steps. What a call cannot compute changes nothing that another call sees: the same may be asked again in parts.
@@ -57,10 +73,10 @@ pub trait Executor: Send {
     fn drop_picture(&mut self, key: &ImageKey);
     /// Runs the vision tower on tiles, and keeps the rows of the pictures that are thereby complete.
     fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure>;
-    /// Reads parts of prompts; for each the logits after its last row, where wanted.
-    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure>;
-    /// One more token for each; logits in the same order.
-    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure>;
+    /// Reads parts of prompts; for each what follows from its last row, where wanted.
+    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure>;
+    /// One more token for each; what follows in the same order.
+    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure>;
     /// Most work besides decoding in one step: while other sequences decode, and while none does.
     fn budgets(&self) -> [Budget; 2] {
         ON_CPU
@@ -96,6 +112,11 @@ impl ModelExecutor {
     /// A model with a cache of `blocks` blocks, the dummy block among them.
     pub fn new(model: VisionLanguage, blocks: usize) -> candle_core::Result<Self> {
         Ok(Self { steps: Steps::new(model, blocks)?, images: HashMap::new(), pictures: HashMap::new() })
+    }
+
+    /// Makes the steps of up to `sequences` sequences of up to `tokens` tokens ready, where that takes time.
+    pub fn prepare(&self, sequences: usize, tokens: usize) -> candle_core::Result<()> {
+        self.steps.prepare(sequences, tokens)
     }
 
     fn image(&self, tiles: &Tiles) -> Result<&PreparedImage, Failure> {
@@ -150,18 +171,18 @@ impl Executor for ModelExecutor {
         let part = |tiles: &Tiles| Ok((self.image(tiles)?, tiles.first..tiles.first + tiles.count));
         let parts = tiles.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
         let projected = self.steps.model().project_tiles(&parts)?;
+        if !finite(&Tensor::cat(&projected, 0)?)? {
+            return Err(Failure::NotFinite);
+        }
         let mut done = Vec::with_capacity(tiles.len());
         for (tiles, new) in tiles.iter().zip(projected) {
-            if !finite(&new)? {
-                return Err(Failure::NotFinite);
-            }
             done.push((tiles.key, self.rows(tiles, new)?));
         }
         self.pictures.extend(done);
         Ok(vec![(); tiles.len()])
     }
 
-    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
+    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
         let embeds = readings.iter().map(|reading| self.embed(reading)).collect::<Result<Vec<_>, _>>()?;
         let segments: Vec<Segment<'_>> = readings.iter().map(|reading| reading.segment).collect();
         let hidden = self.steps.read(&Tensor::cat(&embeds, 0)?, &segments)?;
@@ -173,13 +194,14 @@ impl Executor for ModelExecutor {
         if wanted.is_empty() {
             return Ok(vec![None; readings.len()]);
         }
-        let mut logits = self.steps.logits(&hidden, &wanted)?.to_vec2()?.into_iter();
-        Ok(readings.iter().map(|reading| if reading.last { logits.next() } else { None }).collect())
+        let greedy = readings.iter().all(|reading| reading.greedy || !reading.last);
+        let mut follows = following(&self.steps.logits(&hidden, &wanted)?, greedy)?.into_iter();
+        Ok(readings.iter().map(|reading| if reading.last { follows.next() } else { None }).collect())
     }
 
-    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
         let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
-        Ok(self.steps.next(&rows)?.to_vec2()?)
+        following(&self.steps.next(&rows)?, feedings.iter().all(|feeding| feeding.greedy))
     }
 
     fn budgets(&self) -> [Budget; 2] {
@@ -196,4 +218,12 @@ impl Executor for ModelExecutor {
             std::mem::forget(self);
         }
     }
+}
+
+/// What follows from each row of `logits`. Where all are `greedy`, the logits stay where they are.
+fn following(logits: &Tensor, greedy: bool) -> Result<Vec<Next>, Failure> {
+    if greedy {
+        return Ok(highest(logits)?.into_iter().map(Next::Highest).collect());
+    }
+    Ok(logits.to_vec2()?.into_iter().map(Next::Logits).collect())
 }

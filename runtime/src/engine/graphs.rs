@@ -19,6 +19,9 @@ const EACH: usize = 8;
 /// Above, rows are padded to a multiple of this.
 const ROWS: usize = 16;
 
+/// Rows of the steps that are recorded before any of them is asked for, as far as sequences may be that many.
+const AT_START: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
 /// What a graph is recorded for: at least the rows and the longest sequence of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Size {
@@ -28,10 +31,27 @@ struct Size {
 
 impl Size {
     fn of(segments: &[Segment<'_>]) -> Self {
-        let rows = segments.len();
-        let rows = if rows <= EACH { rows } else { rows.next_multiple_of(ROWS) };
         let longest = segments.iter().map(|segment| segment.start + segment.rows).max().unwrap_or_default();
-        Self { rows, tokens: longest.next_power_of_two().max(SHORTEST) }
+        Self::around(segments.len(), longest)
+    }
+
+    fn around(rows: usize, tokens: usize) -> Self {
+        let rows = if rows <= EACH { rows } else { rows.next_multiple_of(ROWS) };
+        Self { rows, tokens: tokens.next_power_of_two().max(SHORTEST) }
+    }
+
+    /// Those of the first steps of up to `rows` sequences of up to `tokens` tokens.
+    fn at_start(rows: usize, tokens: usize) -> Vec<Self> {
+        let longest = Self::around(1, tokens).tokens;
+        let lengths =
+            || std::iter::successors(Some(SHORTEST), |tokens| Some(2 * tokens)).take_while(|tokens| *tokens <= longest);
+        // More than there are sequences are for the last of them.
+        let few = AT_START.iter().take_while(|some| **some <= rows).copied();
+        let most = AT_START.iter().find(|some| **some >= rows).copied();
+        let mut sizes: Vec<Self> =
+            few.chain(most).flat_map(|rows| lengths().map(move |tokens| Self { rows, tokens })).collect();
+        sizes.dedup();
+        sizes
     }
 }
 
@@ -60,6 +80,18 @@ struct Owned(CudaGraph);
 unsafe impl Send for Owned {}
 
 impl Graphs {
+    /// Records the steps of up to `rows` sequences of up to `tokens` tokens that come first, so that none waits for that.
+    pub fn prepare(&mut self, language: &Language, cache: &KvCache, rows: usize, tokens: usize) -> Result<()> {
+        let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
+        self.settle(language, cache)?;
+        for size in Size::at_start(rows, tokens) {
+            if let Entry::Vacant(vacant) = self.recorded.entry(size) {
+                vacant.insert(Recorded::new(size, language, cache, device)?);
+            }
+        }
+        Ok(())
+    }
+
     /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`. The first step of
     /// a size is computed as it is, and recorded for the next.
     pub fn next(
@@ -71,12 +103,10 @@ impl Graphs {
     ) -> Result<Tensor> {
         let size = Size::of(segments);
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
+        self.settle(language, cache)?;
         match self.recorded.entry(size) {
             Entry::Occupied(recorded) => recorded.into_mut().replay(language, cache, segments, ids),
             Entry::Vacant(vacant) => {
-                if !std::mem::replace(&mut self.settled, true) {
-                    settle(language, cache)?;
-                }
                 let batch = Batch::new(segments);
                 let hidden = language.forward(&language.embed(ids)?, &batch, cache)?;
                 let logits = language.logits(&hidden, batch.last_rows())?;
@@ -85,17 +115,20 @@ impl Graphs {
             }
         }
     }
-}
 
-/// Computes as many rows as candle's two kinds of kernels for quantised weights ever get: each has one buffer, which
-/// moves when it grows, and a graph would go on with where it was.
-fn settle(language: &Language, cache: &KvCache) -> Result<()> {
-    for rows in [EACH, FEW_QUANTISED_ROWS] {
-        let batch = Batch::padded(&[], rows);
-        let hidden = language.forward(&language.embed(&vec![0; rows])?, &batch, cache)?;
-        language.all_logits(&hidden)?;
+    /// Computes, once, as many rows as candle's two kinds of kernels for quantised weights ever get: each has one buffer,
+    /// which moves when it grows, and a graph would go on with where it was.
+    fn settle(&mut self, language: &Language, cache: &KvCache) -> Result<()> {
+        if std::mem::replace(&mut self.settled, true) {
+            return Ok(());
+        }
+        for rows in [EACH, FEW_QUANTISED_ROWS] {
+            let batch = Batch::padded(&[], rows);
+            let hidden = language.forward(&language.embed(&vec![0; rows])?, &batch, cache)?;
+            language.all_logits(&hidden)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Recorded {
@@ -163,5 +196,17 @@ mod tests {
         assert_eq!(size(8, 255), (8, 256));
         assert_eq!(size(9, 256), (16, 512));
         assert_eq!(size(33, 1000), (48, 1024));
+    }
+
+    #[test]
+    fn the_first_steps_of_as_many_sequences_as_there_may_be_are_recorded_ahead() {
+        let sizes = |rows, tokens| {
+            Size::at_start(rows, tokens).into_iter().map(|Size { rows, tokens }| (rows, tokens)).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(1, 300), [(1, 256), (1, 512)]);
+        let rows = |most| sizes(most, 256).into_iter().map(|(rows, _)| rows).collect::<Vec<_>>();
+        assert_eq!(rows(8), [1, 2, 4, 8]);
+        assert_eq!(rows(20), [1, 2, 4, 8, 16, 32]);
+        assert_eq!(rows(100), AT_START);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
+use vlm_catalog::footprint::PICTURE_CACHE_BYTES;
 
 use super::fair::ClientId;
 use super::logprobs::Logprobs;
@@ -32,8 +33,8 @@ pub struct EngineOptions {
     pub precision: Precision,
 }
 
-/// Bytes of pictures' rows that are kept, where nothing else is said: 32 large pictures of a model of 8 billion.
-pub const ENCODER_CACHE_BYTES: u64 = 1 << 28;
+/// Bytes of pictures' rows that are kept, where nothing else is said: as many as a fit counts.
+pub const ENCODER_CACHE_BYTES: u64 = PICTURE_CACHE_BYTES;
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -75,7 +75,7 @@ impl Scheduler {
         self.claim_pictures();
         // What the work lets go of is still needed for it, and dropped with the next step.
         let dropped = self.encoder.dropped();
-        let work = self.work(!decode.is_empty());
+        let work = self.work(decode.len());
         Step { admitted, decode, work, dropped }
     }
 

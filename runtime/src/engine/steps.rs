@@ -35,6 +35,23 @@ impl Steps {
         })
     }
 
+    /// Makes the steps of up to `rows` sequences of up to `tokens` tokens ready, where that takes time.
+    ///
+    /// # Errors
+    /// What the device has no room for.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "on a GPU alone")
+    )]
+    pub fn prepare(&self, rows: usize, tokens: usize) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if self.model.device().is_cuda() {
+            return self.graphs.borrow_mut().prepare(self.model.language(), &self.cache, rows, tokens);
+        }
+        let _ = (rows, tokens);
+        Ok(())
+    }
+
     /// The model.
     pub fn model(&self) -> &VisionLanguage {
         &self.model

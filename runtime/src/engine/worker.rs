@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::executor::{Executor, Feeding, Reading};
+use super::executor::{Executor, Feeding, Next, Reading};
 use super::fair::FairQueue;
 use super::logprobs::Logprobs;
 use super::prefix::Content;
@@ -66,12 +66,21 @@ struct Stream {
 }
 
 impl Stream {
+    /// Whether the highest logit is all that matters for its tokens.
+    fn is_greedy(&self) -> bool {
+        self.request.sampling.temperature <= 0.0 && self.steered.is_none() && self.request.logprobs.is_none()
+    }
+
     /// The next token and whether the answer's form is complete with it; `None` where the answer ends before.
-    fn choose(&mut self, logits: &[f32], draw: f64) -> Result<Result<Option<(u32, bool)>, Failure>, NotFinite> {
+    fn choose(&mut self, next: &Next, draw: f64) -> Result<Result<Option<(u32, bool)>, Failure>, NotFinite> {
         let sampling = &self.request.sampling;
+        let logits = match next {
+            Next::Highest(token) => return Ok(Ok(self.unless_stopped(token.ok_or(NotFinite)?))),
+            Next::Logits(logits) => logits,
+        };
         let Some(steered) = &mut self.steered else {
             let token = choose(logits, sampling, draw)?;
-            return Ok(Ok((!self.request.stop_ids.contains(&token)).then_some((token, false))));
+            return Ok(Ok(self.unless_stopped(token)));
         };
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(NotFinite);
@@ -90,6 +99,10 @@ impl Stream {
             Some(true) => Some((token, true)),
             Some(false) => None,
         }))
+    }
+
+    fn unless_stopped(&self, token: u32) -> Option<(u32, bool)> {
+        (!self.request.stop_ids.contains(&token)).then_some((token, false))
     }
 }
 
@@ -237,13 +250,14 @@ impl<E: Executor> Worker<E> {
         let feeding = |row: &Decode| {
             let (content, blocks) = self.scheduler.get(row.id)?;
             let segment = Segment { blocks, start: row.position, rows: 1, long: content.long() };
-            Some(Feeding { segment, id: row.id, token: self.streams.get(&row.id)?.last })
+            let stream = self.streams.get(&row.id)?;
+            Some(Feeding { segment, id: row.id, token: stream.last, greedy: stream.is_greedy() })
         };
         let feedings: Vec<Feeding<'_>> = decode.iter().filter_map(feeding).collect();
         let ids: Vec<SequenceId> = feedings.iter().map(|feeding| feeding.id).collect();
         let done = apart(&feedings, |feedings| self.executor.decode(feedings));
-        for (id, logits) in ids.into_iter().zip(done) {
-            self.follow(id, logits.map(Some));
+        for (id, next) in ids.into_iter().zip(done) {
+            self.follow(id, next.map(Some));
         }
     }
 
@@ -266,36 +280,40 @@ impl<E: Executor> Worker<E> {
                 ids: content.ids(positions.clone()),
                 pictures: content.rows_at(&positions).collect(),
                 last: chunk.last,
+                greedy: self.streams.get(&chunk.id).is_some_and(Stream::is_greedy),
             })
         };
         let readings: Vec<Reading<'_>> = chunks.iter().filter_map(reading).collect();
         let ids: Vec<SequenceId> = readings.iter().map(|reading| reading.id).collect();
         let done = apart(&readings, |readings| self.executor.prefill(readings));
-        for (id, logits) in ids.into_iter().zip(done) {
-            self.follow(id, logits);
+        for (id, next) in ids.into_iter().zip(done) {
+            self.follow(id, next);
         }
     }
 
     /// Goes on with what a step gave a sequence.
-    fn follow(&mut self, id: SequenceId, logits: Result<Option<Vec<f32>>, Failure>) {
-        match logits {
-            Ok(Some(logits)) => self.token(id, &logits),
+    fn follow(&mut self, id: SequenceId, next: Result<Option<Next>, Failure>) {
+        match next {
+            Ok(Some(next)) => self.token(id, &next),
             Ok(None) => {}
             Err(why) => self.fail(id, why),
         }
     }
 
     /// Chooses the next token of `id`, sends it, and ends the sequence if that was the last.
-    fn token(&mut self, id: SequenceId, logits: &[f32]) {
+    fn token(&mut self, id: SequenceId, next: &Next) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let draw = uniform(stream.seed, stream.generated as u64);
-        let Ok(chosen) = stream.choose(logits, draw) else { return self.fail(id, Failure::NotFinite) };
+        let Ok(chosen) = stream.choose(next, draw) else { return self.fail(id, Failure::NotFinite) };
         let (token, complete) = match chosen {
             Ok(Some(chosen)) => chosen,
             Ok(None) => return self.end(id, Some(Event::Finished(FinishReason::Stop))),
             Err(why) => return self.fail(id, why),
         };
-        let logprobs = stream.request.logprobs.map(|top| Box::new(Logprobs::of(logits, token, top)));
+        let logprobs = match (stream.request.logprobs, next) {
+            (Some(top), Next::Logits(logits)) => Some(Box::new(Logprobs::of(logits, token, top))),
+            _ => None,
+        };
         stream.generated += 1;
         stream.last = token;
         self.scheduler.token(id, token);

@@ -6,7 +6,7 @@ use vlm_catalog::architecture::{Activation, VisionConfig};
 use super::vision::thirds;
 use super::{Loading, Norm};
 use crate::checkpoint::{CheckpointError, TowerLayer, TowerTensors};
-use crate::ops::{Linear, activate, add, tile_attention};
+use crate::ops::{Linear, activate, tile_attention};
 
 /// The norm behind the stem, and the layers.
 pub struct ClipTower {
@@ -44,7 +44,7 @@ impl ClipTower {
         let (tiles, rows, width) = x.dims3()?;
         let mut x = self.pre_norm.forward(&x.reshape((tiles * rows, width))?)?;
         for layer in &self.layers {
-            x = layer.forward(&x, tiles, self.heads, self.activation)?;
+            x = layer.forward(x, tiles, self.heads, self.activation)?;
         }
         x.reshape((tiles, rows, width))
     }
@@ -67,10 +67,10 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
-        let [q, k, v] = thirds(&self.qkv.forward(&self.norm1.forward(x)?)?)?;
-        let x = add(x, &self.out.forward(&tile_attention([&q, &k, &v], tiles, heads)?)?)?;
-        let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, activation)?;
-        add(&x, &self.fc2.forward(&inner)?)
+    fn forward(&self, x: Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
+        let [q, k, v] = thirds(&self.qkv.forward(&self.norm1.forward_for(&x, &self.qkv)?)?)?;
+        let x = self.out.forward_added(&tile_attention([&q, &k, &v], tiles, heads, self.out.takes(q.dim(0)?))?, x)?;
+        let inner = activate(&self.fc1.forward_rounded(&self.norm2.forward_for(&x, &self.fc1)?)?, activation)?;
+        self.fc2.forward_added(&inner, x)
     }
 }

@@ -80,13 +80,13 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
-        let [mut q, mut k, v] = thirds(&self.qkv.forward(&self.norm1.forward(x)?)?)?;
+        let [mut q, mut k, v] = thirds(&self.qkv.forward(&self.norm1.forward_for(x, &self.qkv)?)?)?;
         if let Some([of_q, of_k]) = &self.qk_norms {
             (q, k) = (of_q.forward(&q)?, of_k.forward(&k)?);
         }
-        let mixed = self.out.forward(&tile_attention([&q, &k, &v], tiles, heads)?)?;
+        let mixed = self.out.forward(&tile_attention([&q, &k, &v], tiles, heads, self.out.takes(q.dim(0)?))?)?;
         let x = add_scaled(x, &mixed, &self.scale1)?;
-        let inner = activate(&self.fc1.forward(&self.norm2.forward(&x)?)?, activation)?;
+        let inner = activate(&self.fc1.forward_rounded(&self.norm2.forward_for(&x, &self.fc1)?)?, activation)?;
         add_scaled(&x, &self.fc2.forward(&inner)?, &self.scale2)
     }
 }

@@ -10,7 +10,7 @@ use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
 #[cfg(feature = "cuda")]
 use crate::ops::DeviceRows;
-use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, add, attention, gather, gather_at, silu_mul};
+use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, attention, gather, gather_at, silu_mul};
 
 /// The decoder.
 pub struct Language {
@@ -75,9 +75,10 @@ impl Language {
 
     /// Runs `[rows, width]` through the layers, extending the caches of the rows' sequences.
     pub fn forward(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
-        let mut x = embeds.clone();
+        // The layers add to it where it is.
+        let mut x = embeds.copy()?;
         for (n, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, n, &self.rope, batch, cache)?;
+            x = layer.forward(x, n, &self.rope, batch, cache)?;
         }
         Ok(x)
     }
@@ -89,7 +90,7 @@ impl Language {
 
     /// Logits `[rows, vocabulary]` of all hidden states.
     pub fn all_logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward(hidden)?)
+        self.head.forward(&self.norm.forward_as(hidden, self.head.takes(hidden.dim(0)?))?)
     }
 
     /// Refuses ids and rows that [`Self::embed`] and [`Self::forward`] would.
@@ -131,11 +132,12 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, n: usize, rope: &RopeTable, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
-        let qkv = self.qkv.forward(&self.input_norm.forward(x)?)?;
+    fn forward(&self, x: Tensor, n: usize, rope: &RopeTable, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
+        let rows = x.dim(0)?;
+        let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes(rows))?)?;
         cache.store(n, &qkv, rope, batch)?;
-        let x = add(x, &self.out.forward(&attention(&qkv, cache, n, rope, batch)?)?)?;
-        let gated = silu_mul(&self.gate_up.forward(&self.post_norm.forward(&x)?)?)?;
-        add(&x, &self.down.forward(&gated)?)
+        let x = self.out.forward_added(&attention(&qkv, cache, n, rope, batch, self.out.takes(rows))?, x)?;
+        let gate_up = self.gate_up.forward_rounded(&self.post_norm.forward_as(&x, self.gate_up.takes(rows))?)?;
+        self.down.forward_added(&silu_mul(&gate_up)?, x)
     }
 }

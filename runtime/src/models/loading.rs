@@ -2,13 +2,14 @@
 //! of them take. Norms, biases, positions and the like stay in f32.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::quantization::{BlockFormat, LinearRole, Quantization};
 
 use super::start;
 use crate::checkpoint::{CheckpointError, LinearTensors, NormTensors};
-use crate::ops::{BlockBuilder, Linear, Weight, largest};
+use crate::ops::{BlockBuilder, Blocks, Linear, Weight, largest};
 use crate::precision::Precision;
 
 /// The largest number of f16, in which the scales of blocks are as well.
@@ -36,7 +37,7 @@ impl HeldWeights {
         self.bytes as f64 * 8.0 / (self.parameters as f64).max(1.0)
     }
 
-    pub(super) fn report(&self, precision: Precision) {
+    pub(super) fn report(&self, precision: Precision, times: LoadTimes) {
         let fallbacks: Vec<_> = self.fallbacks.iter().map(String::as_str).collect();
         tracing::info!(
             quantization = precision.quantization.name(),
@@ -47,9 +48,31 @@ impl HeldWeights {
             quantized_parameters = self.quantised_parameters,
             quantized_bytes = self.quantised_bytes,
             fallbacks = fallbacks.join(", "),
+            read_seconds = format_args!("{:.3}", times.read.as_secs_f64()),
+            quantize_seconds = format_args!("{:.3}", times.quantise.as_secs_f64()),
+            upload_seconds = format_args!("{:.3}", times.upload.as_secs_f64()),
             "weights loaded"
         );
     }
+}
+
+/// How long each part of a load took, all tensors together. Drawn weights are made in the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadTimes {
+    /// From the files, in the number format in which they are held.
+    pub read: Duration,
+    /// Into blocks.
+    pub quantise: Duration,
+    /// Into the memory of the device.
+    pub upload: Duration,
+}
+
+/// Adds the time that `work` takes.
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    *total += begun.elapsed();
+    done
 }
 
 /// A load under way.
@@ -57,12 +80,13 @@ pub struct Loading {
     precision: Precision,
     device: Device,
     held: HeldWeights,
+    times: LoadTimes,
 }
 
 impl Loading {
     /// Weights will be held as `precision` says, in the memory of `device`.
     pub fn new(precision: Precision, device: &Device) -> Self {
-        Self { precision, device: device.clone(), held: HeldWeights::default() }
+        Self { precision, device: device.clone(), held: HeldWeights::default(), times: LoadTimes::default() }
     }
 
     /// Where the weights go.
@@ -70,9 +94,10 @@ impl Loading {
         &self.device
     }
 
-    /// What was loaded.
-    pub fn finish(self) -> HeldWeights {
-        self.held
+    /// What was loaded, once all of it has arrived.
+    pub fn finish(mut self) -> Result<(HeldWeights, LoadTimes), CheckpointError> {
+        timed(&mut self.times.upload, || self.device.synchronize()).map_err(|e| start(&e))?;
+        Ok((self.held, self.times))
     }
 
     /// A tensor that stays in f32.
@@ -129,35 +154,24 @@ impl Loading {
         Ok(weight)
     }
 
-    /// All parts as one tensor on the device.
-    fn joined(&self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
-        self.in_memory(tensors)?.to_device(&self.device).map_err(|e| start(&e))
-    }
-
-    /// All parts as one tensor, where they are. One part at a time is in memory beside it.
-    fn in_memory(&self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
-        let dtype = self.precision.dtype;
-        let names = tensors.names();
-        let convert = |part: Result<Tensor, CheckpointError>, name: &str| {
-            let part = part?;
-            // Of stored f16 as well: its products take every weight for finite.
-            if dtype == DType::F16 {
-                check_range(&part, name, "f16", "load it as bf16 or f32")?;
-            }
-            part.to_dtype(dtype).map_err(|e| start(&e))
-        };
+    /// All parts as one tensor on the device. One part at a time is in memory beside it.
+    fn joined(&mut self, tensors: &LinearTensors<'_>) -> Result<Tensor, CheckpointError> {
+        let (names, dtype) = (tensors.names(), self.precision.dtype);
         let mut parts = tensors.weights().zip(&names);
+        let mut next = |times: &mut LoadTimes| {
+            timed(&mut times.read, || parts.next().map(|(part, name)| converted(part?, name, dtype))).transpose()
+        };
         if names.len() == 1
-            && let Some((part, name)) = parts.next()
+            && let Some(part) = next(&mut self.times)?
         {
-            return convert(part, name);
+            return timed(&mut self.times.upload, || part.to_device(&self.device)).map_err(|e| start(&e));
         }
         let shape = (tensors.output(), tensors.input());
-        let joined = Tensor::zeros(shape, dtype, tensors.device()).map_err(|e| start(&e))?;
+        let joined = Tensor::zeros(shape, dtype, &self.device).map_err(|e| start(&e))?;
         let mut row = 0;
-        for (part, name) in parts {
-            let part = convert(part, name)?;
-            joined.slice_set(&part, 0, row).map_err(|e| start(&e))?;
+        while let Some(part) = next(&mut self.times)? {
+            let put = || joined.slice_set(&part.to_device(&self.device)?, 0, row);
+            timed(&mut self.times.upload, put).map_err(|e| start(&e))?;
             row += part.dims().first().copied().unwrap_or_default();
         }
         Ok(joined)
@@ -165,22 +179,36 @@ impl Loading {
 
     /// All parts quantised. One part at a time is in memory beside the blocks.
     fn blocks(&mut self, tensors: &LinearTensors<'_>, format: BlockFormat) -> Result<Weight, CheckpointError> {
+        let blocks = match tensors.drawn() {
+            Some((spread, seed)) => {
+                let dims = (tensors.output(), tensors.input());
+                let drawn = || Blocks::drawn(format, dims, spread, seed, &self.device);
+                timed(&mut self.times.read, drawn).map_err(|e| start(&e))?
+            }
+            None => self.blocks_of(tensors, format)?,
+        };
+        let weight = Weight::Blocks(blocks);
+        self.count(tensors.output() * tensors.input(), weight.bytes());
+        self.held.quantised_parameters += (tensors.output() * tensors.input()) as u64;
+        self.held.quantised_bytes += weight.bytes() as u64;
+        Ok(weight)
+    }
+
+    fn blocks_of(&mut self, tensors: &LinearTensors<'_>, format: BlockFormat) -> Result<Blocks, CheckpointError> {
         let failed = |name: &str, e: &candle_core::Error| CheckpointError::Start(format!("quantising {name}: {e}"));
         let names = tensors.names();
         let first = names.first().map(String::as_str).unwrap_or_default();
         let mut builder =
             BlockBuilder::new(format, tensors.output(), tensors.input()).map_err(|e| failed(first, &e))?;
-        for (part, name) in tensors.weights().zip(&names) {
+        let mut parts = tensors.weights().zip(&names);
+        while let Some((part, name)) = timed(&mut self.times.read, || parts.next()) {
             let part = part?;
-            check_range(&part, name, "a quantised weight", "load it without quantization")?;
-            let appended = if part.device().is_cpu() { builder.append(&part) } else { builder.append_alike(&part) };
-            appended.map_err(|e| failed(name, &e))?;
+            timed(&mut self.times.quantise, || {
+                check_range(&part, name, "a quantised weight", "load it without quantization")?;
+                builder.append(&part).map_err(|e| failed(name, &e))
+            })?;
         }
-        let weight = Weight::Blocks(builder.finish(&self.device).map_err(|e| failed(first, &e))?);
-        self.count(tensors.output() * tensors.input(), weight.bytes());
-        self.held.quantised_parameters += (tensors.output() * tensors.input()) as u64;
-        self.held.quantised_bytes += weight.bytes() as u64;
-        Ok(weight)
+        timed(&mut self.times.upload, || builder.finish(&self.device)).map_err(|e| failed(first, &e))
     }
 
     /// The format that the quantisation gives a weight, noted when it is not the one that it gives others.
@@ -201,6 +229,15 @@ impl Loading {
         self.held.parameters += parameters as u64;
         self.held.bytes += bytes as u64;
     }
+}
+
+/// A tensor of the checkpoint in the number format in which it will be held.
+fn converted(part: Tensor, name: &str, dtype: DType) -> Result<Tensor, CheckpointError> {
+    // Of stored f16 as well: its products take every weight for finite.
+    if dtype == DType::F16 {
+        check_range(&part, name, "f16", "load it as bf16 or f32")?;
+    }
+    part.to_dtype(dtype).map_err(|e| start(&e))
 }
 
 /// Refuses a tensor with numbers beyond the range of f16, or with some that are not finite. One that is on a GPU before

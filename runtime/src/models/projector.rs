@@ -32,8 +32,8 @@ impl Projector {
     /// `[rows, joined vision width]` to `[rows, text width]`.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let first = match &self.norm {
-            Some(norm) => self.first.forward(&norm.forward(features)?)?,
-            None => self.first.forward(features)?,
+            Some(norm) => self.first.forward_rounded(&norm.forward_for(features, &self.first)?)?,
+            None => self.first.forward_rounded(features)?,
         };
         self.second.forward(&activate(&first, self.activation)?)
     }

@@ -1,17 +1,19 @@
 //! What the vision towers share: the stem that makes rows of patches, attention within a tile, and the
 //! squares of patches that are joined behind the tower.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Tower, VisionConfig};
+use vlm_catalog::footprint::{GPU_TILES_AT_A_TIME, TILES_AT_A_TIME};
 
 use super::Loading;
 use super::clip::ClipTower;
 use super::intern_vit::InternVit;
 use crate::checkpoint::{CheckpointError, TowerTensors};
-use crate::ops::{Linear, gather, stem};
+use crate::ops::{Linear, gather, patches, stem};
 
-/// Tiles that go through a tower at a time: attention's scores are the largest tensors of a request.
-const TILES: usize = 4;
+/// Tiles that go through a tower at a time on a CPU, where attention's scores are the largest tensors of a request, and on a
+/// GPU, which never has them.
+const TILES: [usize; 2] = [TILES_AT_A_TIME as usize, GPU_TILES_AT_A_TIME as usize];
 
 /// A vision tower and the joining of its rows.
 pub struct VisionTower {
@@ -38,9 +40,11 @@ impl VisionTower {
     /// Pixels `[tiles, 3, side, side]` to features `[tiles, rows, width · shuffle²]`, the projector's input.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let tiles = pixels.dim(0)?;
+        let [on_cpu, on_gpu] = TILES;
+        let some = if pixels.device().is_cpu() { on_cpu } else { on_gpu };
         let parts = (0..tiles)
-            .step_by(TILES)
-            .map(|first| self.some(&pixels.narrow(0, first, TILES.min(tiles - first))?))
+            .step_by(some)
+            .map(|first| self.some(&pixels.narrow(0, first, some.min(tiles - first))?))
             .collect::<Result<Vec<_>>>()?;
         Tensor::cat(&parts, 0)
     }
@@ -64,7 +68,6 @@ struct Stem {
     positions: Tensor,
     grid: usize,
     patch: usize,
-    device: Device,
 }
 
 impl Stem {
@@ -75,21 +78,16 @@ impl Stem {
             positions: loading.vector(&tensors.positions()?)?,
             grid: tensors.config().grid(),
             patch: tensors.config().patch_size,
-            device: loading.device().clone(),
         })
     }
 
-    /// Pixels `[tiles, 3, side, side]` in main memory to `[tiles, 1 + patches, width]`, the class token first.
+    /// Pixels `[tiles, 3, side, side]` to `[tiles, 1 + patches, width]`, the class token first.
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (tiles, channels, _, _) = pixels.dims4()?;
-        let (grid, patch) = (self.grid, self.patch);
-        let patches = pixels
-            .reshape(&[tiles, channels, grid, patch, grid, patch][..])?
-            .permute(&[0, 2, 4, 1, 3, 5][..])?
-            .reshape((tiles * grid * grid, channels * patch * patch))?;
-        let patches = self.patches.forward(&patches.to_device(&self.device)?)?;
-        let width = patches.dim(1)?;
-        stem(&patches.reshape((tiles, grid * grid, width))?, &self.class, &self.positions)
+        let (tiles, places) = (pixels.dim(0)?, self.grid * self.grid);
+        let rows = patches(pixels, self.patch, self.patches.takes(tiles * places))?;
+        let rows = self.patches.forward(&rows)?;
+        let width = rows.dim(1)?;
+        stem(&rows.reshape((tiles, places, width))?, &self.class, &self.positions)
     }
 }
 

@@ -6,10 +6,10 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
 
 use super::packing::pack;
-use super::{HeldWeights, Language, Loading, Projector, VisionTower};
+use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::{ImageKey, PreparedImage};
-use crate::ops::{Batch, KvCache, Segment, nth_table, room_for};
+use crate::ops::{Batch, KvCache, Segment, finite, nth_table, room_for, upload};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -23,6 +23,7 @@ pub struct VisionLanguage {
     dtype: DType,
     device: Device,
     weights: HeldWeights,
+    load_times: LoadTimes,
 }
 
 impl VisionLanguage {
@@ -51,10 +52,10 @@ impl VisionLanguage {
         let projector = Projector::load(&checkpoint.projector(), &mut loading)?;
         let language = Language::load(&checkpoint.decoder(), positions, &mut loading)?;
         checkpoint.check_all_read()?;
-        let weights = loading.finish();
-        weights.report(precision);
+        let (weights, load_times) = loading.finish()?;
+        weights.report(precision, load_times);
         let (config, dtype, device) = (config.clone(), precision.dtype, device.clone());
-        Ok(Self { config, vision, projector, newline, language, dtype, device, weights })
+        Ok(Self { config, vision, projector, newline, language, dtype, device, weights, load_times })
     }
 
     /// What the model is.
@@ -65,6 +66,11 @@ impl VisionLanguage {
     /// The number formats and bytes of all weights.
     pub fn weights(&self) -> &HeldWeights {
         &self.weights
+    }
+
+    /// How long loading them took.
+    pub fn load_times(&self) -> LoadTimes {
+        self.load_times
     }
 
     /// What computes.
@@ -88,7 +94,7 @@ impl VisionLanguage {
     /// # Errors
     /// Tiles of another size than the tower's.
     pub fn vision_features(&self, image: &PreparedImage) -> Result<Tensor> {
-        self.vision.forward(&self.pixels(image, 0..image.tiles)?)
+        self.vision.forward(&self.pixels(&[(image, 0..image.tiles)])?)
     }
 
     /// The projected rows of some tiles of several pictures, which go through tower and projector together:
@@ -97,9 +103,7 @@ impl VisionLanguage {
     /// # Errors
     /// As [`Self::vision_features`], and tiles that a picture does not have.
     pub fn project_tiles(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Vec<Tensor>> {
-        let pixels =
-            parts.iter().map(|(image, tiles)| self.pixels(image, tiles.clone())).collect::<Result<Vec<_>>>()?;
-        let features = self.vision.forward(&Tensor::cat(&pixels, 0)?)?;
+        let features = self.vision.forward(&self.pixels(parts)?)?;
         let (tiles, projected) = (features.dim(0)?, self.project(&features)?);
         let per_tile = projected.dim(0)? / tiles.max(1);
         let mut first = 0;
@@ -111,18 +115,12 @@ impl VisionLanguage {
         parts.iter().map(part).collect()
     }
 
-    /// Normalised pixels of some tiles: `[tiles, 3, side, side]`.
-    fn pixels(&self, image: &PreparedImage, tiles: Range<usize>) -> Result<Tensor> {
+    /// Normalised pixels of some tiles, where the model is: `[tiles, 3, side, side]`.
+    fn pixels(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Tensor> {
         let side = self.config.vision.image_size;
-        let PreparedImage { height, width, .. } = *image;
-        if (height, width) != (side, side) || tiles.is_empty() {
-            bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
-        }
-        let tile = 3 * side * side;
-        let Some(pixels) = image.pixels.get(tiles.start * tile..tiles.end * tile) else {
-            bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles)
-        };
-        Tensor::from_slice(pixels, (tiles.len(), 3, side, side), &Device::Cpu)
+        let all = parts.iter().map(|(image, tiles)| of_tiles(image, tiles, side)).collect::<Result<Vec<_>>>()?;
+        let tiles: usize = parts.iter().map(|(_, tiles)| tiles.len()).sum();
+        upload(&all, (tiles, 3, side, side), &self.device)
     }
 
     /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
@@ -210,7 +208,15 @@ impl VisionLanguage {
     }
 }
 
-/// Whether all numbers of an f32 tensor are finite.
-pub fn finite(tensor: &Tensor) -> Result<bool> {
-    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
+/// The normalised pixels of some tiles of `side` by `side` pixels.
+fn of_tiles<'a>(image: &'a PreparedImage, tiles: &Range<usize>, side: usize) -> Result<&'a [f32]> {
+    let PreparedImage { height, width, ref pixels, .. } = *image;
+    if (height, width) != (side, side) || tiles.is_empty() {
+        bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
+    }
+    let tile = 3 * side * side;
+    match pixels.get(tiles.start * tile..tiles.end * tile) {
+        Some(pixels) => Ok(pixels),
+        None => bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles),
+    }
 }

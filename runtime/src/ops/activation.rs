@@ -2,20 +2,27 @@
 
 use std::f32::consts::FRAC_1_SQRT_2;
 
+#[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
 use candle_core::cpu::erf::erf_f32;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
+#[cfg(feature = "cuda")]
+use half::{bf16, f16};
 use vlm_catalog::architecture::Activation;
 
 use super::cpu;
 #[cfg(feature = "cuda")]
-use super::cuda::{self, ACTIVATION, Kernel, launch};
+use super::cuda::{self, ACTIVATION, Format, Kernel, THREADS, launch};
 
-/// `silu(gate) · up` of rows `[gate | up]`: `[rows, 2 · width]` to `[rows, width]` (Shazeer 2020).
+/// `silu(gate) · up` of rows `[gate | up]`: `[rows, 2 · width]` to `[rows, width]` in the same format, f32 on a CPU
+/// (Shazeer 2020).
 pub fn silu_mul(gate_up: &Tensor) -> Result<Tensor> {
     gate_up.apply_op1_no_bwd(&SiluMul)
 }
 
-/// `activation` of each element.
+/// `activation` of each element, in the same format, f32 on a CPU.
 pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     x.apply_op1_no_bwd(&Each(activation))
 }
@@ -53,13 +60,25 @@ impl CustomOp1 for SiluMul {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &candle_core::CudaStorage, layout: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        match x.dtype() {
+            DType::F16 => Self::launch::<f16>(x, layout, "silu_mul_f16"),
+            DType::BF16 => Self::launch::<bf16>(x, layout, "silu_mul_bf16"),
+            _ => Self::launch::<f32>(x, layout, "silu_mul_f32"),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl SiluMul {
+    fn launch<T: Format>(x: &CudaStorage, layout: &Layout, name: &str) -> Result<(CudaStorage, Shape)> {
         let (device, (rows, width)) = (&x.device, Self::dims(layout)?);
-        let x = cuda::slice::<f32>(x, layout)?;
-        let (count, columns) = (rows * width, width as u32);
-        let mut out = cuda::room::<f32>(device, count)?;
-        let kernel = Kernel::of(device, &ACTIVATION, "silu_mul")?;
-        launch!(kernel, cuda::each(count)?, &x, &mut out, &columns, &count)?;
+        let (x, columns) = (cuda::slice::<T>(x, layout)?, width as u32);
+        let mut out = cuda::room::<T>(device, rows * width)?;
+        if rows > 0 {
+            let config = cuda::blocks([rows, width.div_ceil(4 * THREADS), 1], THREADS, 0)?;
+            launch!(Kernel::of(device, &ACTIVATION, name)?, config, &x, &mut out, &columns)?;
+        }
         Ok((cuda::storage(out, device), (rows, width).into()))
     }
 }
@@ -92,15 +111,27 @@ impl CustomOp1 for Each {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &candle_core::CudaStorage, layout: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
-        let (device, x) = (&x.device, cuda::slice::<f32>(x, layout)?);
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        match x.dtype() {
+            DType::F16 => self.launch::<f16>(x, layout, "f16"),
+            DType::BF16 => self.launch::<bf16>(x, layout, "bf16"),
+            _ => self.launch::<f32>(x, layout, "f32"),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Each {
+    fn launch<T: Format>(&self, x: &CudaStorage, layout: &Layout, format: &str) -> Result<(CudaStorage, Shape)> {
+        let (device, x) = (&x.device, cuda::slice::<T>(x, layout)?);
         let count = x.len();
-        let mut out = cuda::room::<f32>(device, count)?;
+        let mut out = cuda::room::<T>(device, count)?;
         let name = match self.0 {
             Activation::Gelu => "gelu",
             Activation::QuickGelu => "quick_gelu",
         };
-        launch!(Kernel::of(device, &ACTIVATION, name)?, cuda::each(count)?, &x, &mut out, &count)?;
+        let kernel = Kernel::of(device, &ACTIVATION, &format!("{name}_{format}"))?;
+        launch!(kernel, cuda::each(count.div_ceil(4))?, &x, &mut out, &count)?;
         Ok((cuda::storage(out, device), layout.shape().clone()))
     }
 }

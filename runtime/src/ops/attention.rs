@@ -1,7 +1,7 @@
 //! Causal attention of each row to the cached keys of its own sequence, query heads sharing key
 //! heads in groups (Ainslie et al. 2023), softmax in f32.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
@@ -14,14 +14,28 @@ use super::{Batch, KvCache, RopeTable, cpu};
 mod on_gpu;
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
-/// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`.
-pub fn attention(qkv: &Tensor, cache: &KvCache, layer: usize, rope: &RopeTable, batch: &Batch) -> Result<Tensor> {
-    qkv.apply_op3_no_bwd(cache.layer(layer), rope.tensor(), &Attention { batch, rope })
+/// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`, rounded to `out`: f32, or on a GPU
+/// the cache's 16 bits. A GPU rounds the queries and weights of rows that follow each other to the cache's format.
+pub fn attention(
+    qkv: &Tensor,
+    cache: &KvCache,
+    layer: usize,
+    rope: &RopeTable,
+    batch: &Batch,
+    out: DType,
+) -> Result<Tensor> {
+    let cache = cache.layer(layer);
+    if out != DType::F32 && (qkv.device().is_cpu() || out != cache.dtype()) {
+        bail!("attention over a cache of {:?} cannot give {out:?} there", cache.dtype())
+    }
+    qkv.apply_op3_no_bwd(cache, rope.tensor(), &Attention { batch, rope, out })
 }
 
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a CPU gives f32 alone"))]
 struct Attention<'a> {
     batch: &'a Batch,
     rope: &'a RopeTable,
+    out: DType,
 }
 
 impl CustomOp3 for Attention<'_> {
@@ -56,13 +70,14 @@ impl CustomOp3 for Attention<'_> {
         rope: &candle_core::CudaStorage,
         rope_layout: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        use candle_core::DType;
         use candle_core::backend::BackendStorage;
-        let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
-        match cache.dtype() {
-            DType::F16 => self.launch::<f16>(qkv, (cache, cache_layout), rope, "f16"),
-            DType::BF16 => self.launch::<bf16>(qkv, (cache, cache_layout), rope, "bf16"),
-            _ => self.launch::<f32>(qkv, (cache, cache_layout), rope, "f32"),
+        let (qkv, cache, rope) = ((qkv, qkv_layout), (cache, cache_layout), (rope, rope_layout));
+        match (cache.0.dtype(), self.out) {
+            (DType::F16, DType::F16) => self.launch::<f16, f16>(qkv, cache, rope),
+            (DType::F16, _) => self.launch::<f16, f32>(qkv, cache, rope),
+            (DType::BF16, DType::BF16) => self.launch::<bf16, bf16>(qkv, cache, rope),
+            (DType::BF16, _) => self.launch::<bf16, f32>(qkv, cache, rope),
+            _ => self.launch::<f32, f32>(qkv, cache, rope),
         }
     }
 }
@@ -185,7 +200,7 @@ fn softmax(weights: &mut [f32]) {
 mod tests {
     use super::super::Segment;
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     const HEADS: usize = 4;
     const KV_HEADS: usize = 2;
@@ -213,7 +228,7 @@ mod tests {
         let qkv = (Tensor::randn(0f32, 1.0, (rows, (HEADS + 2 * KV_HEADS) * WIDTH), &device).unwrap() * scale).unwrap();
         let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows, long: false }]);
         cache.store(0, &qkv, &rope, &batch).unwrap();
-        let out: Vec<Vec<f32>> = attention(&qkv, &cache, 0, &rope, &batch).unwrap().to_vec2().unwrap();
+        let out: Vec<Vec<f32>> = attention(&qkv, &cache, 0, &rope, &batch, DType::F32).unwrap().to_vec2().unwrap();
         let cached = cached(&cache, &blocks, rows);
         let queries: Vec<Vec<f32>> = qkv.to_vec2().unwrap();
         let angles: Vec<Vec<f32>> = rope.tensor().to_vec2().unwrap();

@@ -14,7 +14,7 @@ use candle_core::{CudaDevice, Result};
 #[cfg(feature = "cuda")]
 use super::RopeTable;
 #[cfg(feature = "cuda")]
-pub use on_gpu::DeviceRows;
+pub use on_gpu::{DeviceRows, RUN};
 
 /// Consecutive rows of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,20 @@ use candle_core::cuda::cudarc::driver::{
 use candle_core::cuda::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, CudaStorage, Error, Layout, Result, bail};
 
+use super::element::Element;
+
 /// Threads of a block where each has one number.
-const THREADS: u32 = 256;
+pub const THREADS: usize = 256;
+
+/// A number format of kernels, which call it what candle does.
+pub trait Format: Element + CudaDType + DeviceRepr {
+    /// What that is.
+    fn name() -> &'static str {
+        Self::DTYPE.as_str()
+    }
+}
+
+impl<T: Element + CudaDType + DeviceRepr> Format for T {}
 
 /// One file of kernels.
 pub struct Module {
@@ -30,16 +42,23 @@ macro_rules! modules {
                 image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
             };
         )+
+
+        /// All of them.
+        const MODULES: &[&Module] = &[$(&$constant),+];
     };
 }
 
 modules! {
     ACTIVATION = "activation",
     ATTENTION = "attention",
+    DRAWN = "drawn",
+    FINITE = "finite",
     GATHER = "gather",
+    HIGHEST = "highest",
     KV_CACHE = "kv_cache",
     LINEAR = "linear",
     NORM = "norm",
+    PATCHES = "patches",
     READ = "read",
     RESIDUAL = "residual",
     STEM = "stem",
@@ -50,6 +69,25 @@ modules! {
 /// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.
 static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
 
+/// Loads every module, where steps would do so on their first use of each.
+pub fn load_all(device: &CudaDevice) -> Result<()> {
+    MODULES.iter().try_for_each(|module| loaded(device, module).map(drop))
+}
+
+/// A module, which is loaded on its first use.
+fn loaded(device: &CudaDevice, module: &Module) -> Result<Arc<CudaModule>> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (context.ordinal(), module.name);
+    if let Some(held) = loaded.get(&key) {
+        return Ok(Arc::clone(held));
+    }
+    let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
+    loaded.insert(key, Arc::clone(&fresh));
+    Ok(fresh)
+}
+
 /// A kernel and the stream of its device.
 pub struct Kernel {
     function: CudaFunction,
@@ -59,18 +97,8 @@ pub struct Kernel {
 impl Kernel {
     /// The kernel `name` of `module`, which is loaded on its first use.
     pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
-        let stream = device.cuda_stream();
-        let context = stream.context();
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (context.ordinal(), module.name);
-        let held = if let Some(held) = loaded.get(&key) {
-            Arc::clone(held)
-        } else {
-            let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
-            loaded.insert(key, Arc::clone(&fresh));
-            fresh
-        };
-        Ok(Self { function: held.load_function(name).map_err(failed)?, stream })
+        let function = loaded(device, module)?.load_function(name).map_err(failed)?;
+        Ok(Self { function, stream: device.cuda_stream() })
     }
 
     /// Its arguments, none yet.
@@ -96,9 +124,9 @@ pub(crate) use launch;
 
 /// One thread for each of `count` numbers.
 pub fn each(count: usize) -> Result<LaunchConfig> {
-    let blocks = u32::try_from(count.div_ceil(THREADS as usize));
+    let blocks = u32::try_from(count.div_ceil(THREADS));
     let Ok(blocks) = blocks else { bail!("{count} numbers are more than one kernel takes") };
-    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 })
+    Ok(LaunchConfig { grid_dim: (blocks.max(1), 1, 1), block_dim: (THREADS as u32, 1, 1), shared_mem_bytes: 0 })
 }
 
 /// `grid` blocks of `threads` threads, with `shared` numbers of f32 for each block.
@@ -180,4 +208,29 @@ pub fn check_head(head_dim: usize) -> Result<()> {
 pub fn tile_memory(queries: usize, head_dim: usize) -> Result<usize> {
     check_head(head_dim)?;
     Ok((KEYS + queries) * (head_dim.next_multiple_of(4) + 4))
+}
+
+/// Queries of a block in `kernels/flash.cuh`.
+pub const FLASH_QUERIES: usize = 64;
+/// Keys of a tile there, and threads of a block.
+const FLASH_KEYS: usize = 64;
+const FLASH_THREADS: usize = 128;
+
+/// A launch of attention on tensor cores.
+pub struct Flash {
+    /// The width of a head that the kernel is made for.
+    pub head: usize,
+    /// Blocks and their memory.
+    pub config: LaunchConfig,
+}
+
+impl Flash {
+    /// `grid` blocks for heads of `head_dim` numbers.
+    pub fn new(grid: [usize; 3], head_dim: usize) -> Result<Self> {
+        check_head(head_dim)?;
+        let head = if head_dim <= WIDEST_HEAD / 2 { WIDEST_HEAD / 2 } else { WIDEST_HEAD };
+        // Keys and values in 16 bits: two numbers in the place of one.
+        let shared = FLASH_KEYS * (head + 8);
+        Ok(Self { head, config: blocks(grid, FLASH_THREADS, shared)? })
+    }
 }

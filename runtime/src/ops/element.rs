@@ -4,11 +4,15 @@
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::cpu;
 
 /// 2¹¹², between the exponents of f16 and of f32.
 const F16_SCALE: f32 = f32::from_bits((127 + 112) << 23);
+
+/// Numbers that one thread compares at a time.
+const COMPARED: usize = 1 << 18;
 
 /// A number format of weights and of cached keys and values.
 pub trait Element: Copy + Send + Sync + 'static {
@@ -148,10 +152,13 @@ pub fn largest(tensor: &Tensor) -> Result<f32> {
     let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else { bail!("the tensor is not in main memory") };
+    fn of<E: Element>(values: &[E]) -> u32 {
+        values.par_chunks(COMPARED).map(|part| cpu::vectorised(Largest(part))).max().unwrap_or(0)
+    }
     let bits = match tensor.dtype() {
-        DType::F16 => cpu::vectorised(Largest(cpu::stored::<f16>(storage, layout)?)),
-        DType::BF16 => cpu::vectorised(Largest(cpu::stored::<bf16>(storage, layout)?)),
-        _ => cpu::vectorised(Largest(cpu::stored::<f32>(storage, layout)?)),
+        DType::F16 => of(cpu::stored::<f16>(storage, layout)?),
+        DType::BF16 => of(cpu::stored::<bf16>(storage, layout)?),
+        _ => of(cpu::stored::<f32>(storage, layout)?),
     };
     Ok(f32::from_bits(bits))
 }

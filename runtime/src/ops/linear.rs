@@ -3,20 +3,24 @@
 
 mod activations;
 mod blocks;
+mod drawn;
 mod few_rows;
 mod kernels;
 mod many_rows;
 #[cfg(feature = "cuda")]
 mod on_gpu;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::residual::add;
+use vlm_catalog::footprint::GPU_FEW_QUANTISED_ROWS;
 
 pub use blocks::{BlockBuilder, Blocks};
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
 /// The same for quantised weights: products in integers stay ahead for longer.
-pub const FEW_QUANTISED_ROWS: usize = 32;
+pub const FEW_QUANTISED_ROWS: usize = GPU_FEW_QUANTISED_ROWS as usize;
 
 /// A linear layer.
 #[derive(Clone, Debug)]
@@ -40,16 +44,62 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// `[rows, in]` to `[rows, out]`, f32 both.
+    /// The format to which so many rows are rounded before they are multiplied: the weights' 16 bits where a GPU has many
+    /// rows, and otherwise f32, which is not rounded. Rows may come in either.
+    pub fn takes(&self, rows: usize) -> DType {
+        match &self.weight {
+            Weight::Dense(weight) if weight.device().is_cuda() && rows > FEW_ROWS => weight.dtype(),
+            _ => DType::F32,
+        }
+    }
+
+    /// The format of the weights, f32 where they are quantised.
+    pub fn dtype(&self) -> DType {
+        match &self.weight {
+            Weight::Dense(weight) => weight.dtype(),
+            Weight::Blocks(_) => DType::F32,
+        }
+    }
+
+    /// `[rows, in]` to `[rows, out]` in f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.products(x, DType::F32)
+    }
+
+    /// As [`Self::forward`], in the format that [`Self::takes`]: for what only goes through an activation.
+    pub fn forward_rounded(&self, x: &Tensor) -> Result<Tensor> {
+        self.products(x, self.takes(x.dim(0)?))
+    }
+
+    /// `to` (`[rows, out]` in f32) plus what [`Self::forward`] gives, in its memory where the device adds products to what
+    /// is there. Nothing else may need what `to` was.
+    pub fn forward_added(&self, x: &Tensor, to: Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Weight::Dense(weight) = &self.weight
+            && self.takes(x.dim(0)?) != DType::F32
+        {
+            self.check(x)?;
+            on_gpu::add_to(&to, x, weight, self.bias.as_ref())?;
+            return Ok(to);
+        }
+        add(&to, &self.forward(x)?)
+    }
+
+    fn check(&self, x: &Tensor) -> Result<usize> {
         let (rows, inner) = x.dims2()?;
         let (_, input) = self.weight.dims()?;
         if inner != input {
             bail!("a linear layer of rows of {input} numbers cannot take rows of {inner}")
         }
+        Ok(rows)
+    }
+
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "a CPU gives f32 alone"))]
+    fn products(&self, x: &Tensor, out: DType) -> Result<Tensor> {
+        let rows = self.check(x)?;
         #[cfg(feature = "cuda")]
         if x.device().is_cuda() {
-            return on_gpu::forward(x, &self.weight, self.bias.as_ref());
+            return on_gpu::forward(x, &self.weight, self.bias.as_ref(), out);
         }
         let y = if rows <= self.weight.few_rows() {
             few_rows::forward(x, &self.weight)?

@@ -1,10 +1,14 @@
 //! Root-mean-square and layer norms, statistics in f32 (Zhang & Sennrich 2019; Ba et al. 2016).
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use half::{bf16, f16};
 
 use super::cpu;
 #[cfg(feature = "cuda")]
-use super::cuda::{self, Kernel, NORM, launch};
+use super::cuda::{self, Format, Kernel, NORM, launch};
 
 /// `x / rms(x) · weight`.
 #[derive(Clone, Debug)]
@@ -21,11 +25,22 @@ impl RmsNorm {
 
     /// `[…, width]` to the same. Rows may be parts of longer ones.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rows(x)?.apply_op2_no_bwd(&self.weight, self)
+        self.forward_as(x, DType::F32)
+    }
+
+    /// As [`Self::forward`], rounded to `out`; on a CPU that is f32.
+    pub fn forward_as(&self, x: &Tensor, out: DType) -> Result<Tensor> {
+        rows(x, out)?.apply_op2_no_bwd(&self.weight, &RmsNormAs { norm: self, out })
     }
 }
 
-impl CustomOp2 for RmsNorm {
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a CPU gives f32 alone"))]
+struct RmsNormAs<'a> {
+    norm: &'a RmsNorm,
+    out: DType,
+}
+
+impl CustomOp2 for RmsNormAs<'_> {
     fn name(&self) -> &'static str {
         "rms-norm"
     }
@@ -41,7 +56,7 @@ impl CustomOp2 for RmsNorm {
         let mut out = Vec::with_capacity(x.len());
         for row in x.chunks_exact(weight.len()) {
             let square: f32 = row.iter().map(|v| v * v).sum();
-            let scale = (square / row.len() as f32 + self.eps).sqrt().recip();
+            let scale = (square / row.len() as f32 + self.norm.eps).sqrt().recip();
             out.extend(row.iter().zip(weight).map(|(v, w)| v * scale * w));
         }
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
@@ -50,19 +65,35 @@ impl CustomOp2 for RmsNorm {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(
         &self,
-        x: &candle_core::CudaStorage,
+        x: &CudaStorage,
         x_layout: &Layout,
-        w: &candle_core::CudaStorage,
+        w: &CudaStorage,
         w_layout: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
+    ) -> Result<(CudaStorage, Shape)> {
+        match self.out {
+            DType::F16 => self.launch::<f16>((x, x_layout), (w, w_layout), "rms_norm_f16"),
+            DType::BF16 => self.launch::<bf16>((x, x_layout), (w, w_layout), "rms_norm_bf16"),
+            _ => self.launch::<f32>((x, x_layout), (w, w_layout), "rms_norm_f32"),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl RmsNormAs<'_> {
+    fn launch<T: Format>(
+        &self,
+        (x, x_layout): (&CudaStorage, &Layout),
+        (w, w_layout): (&CudaStorage, &Layout),
+        kernel: &str,
+    ) -> Result<(CudaStorage, Shape)> {
         let device = &x.device;
         let (weight, (x, stride)) = (cuda::slice::<f32>(w, w_layout)?, cuda::rows::<f32>(x, x_layout)?);
         let (count, width) = check(x_layout, weight.len())?;
-        let mut out = cuda::room::<f32>(device, count * width)?;
+        let mut out = cuda::room::<T>(device, count * width)?;
         let (config, columns, stride) =
             (cuda::blocks([count, 1, 1], cuda::threads(width), 0)?, width as u32, stride as u32);
-        let kernel = Kernel::of(device, &NORM, "rms_norm")?;
-        launch!(kernel, config, &x, &weight, &mut out, &columns, &stride, &self.eps)?;
+        let kernel = Kernel::of(device, &NORM, kernel)?;
+        launch!(kernel, config, &x, &weight, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))
     }
 }
@@ -83,11 +114,22 @@ impl LayerNorm {
 
     /// `[…, width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rows(x)?.apply_op3_no_bwd(&self.weight, &self.bias, self)
+        self.forward_as(x, DType::F32)
+    }
+
+    /// As [`Self::forward`], rounded to `out`; on a CPU that is f32.
+    pub fn forward_as(&self, x: &Tensor, out: DType) -> Result<Tensor> {
+        rows(x, out)?.apply_op3_no_bwd(&self.weight, &self.bias, &LayerNormAs { norm: self, out })
     }
 }
 
-impl CustomOp3 for LayerNorm {
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a CPU gives f32 alone"))]
+struct LayerNormAs<'a> {
+    norm: &'a LayerNorm,
+    out: DType,
+}
+
+impl CustomOp3 for LayerNormAs<'_> {
     fn name(&self) -> &'static str {
         "layer-norm"
     }
@@ -108,7 +150,7 @@ impl CustomOp3 for LayerNorm {
             let row = &x[n * width..(n + 1) * width];
             let mean = row.iter().sum::<f32>() / width as f32;
             let square: f32 = row.iter().map(|v| (v - mean) * (v - mean)).sum();
-            let scale = (square / width as f32 + self.eps).sqrt().recip();
+            let scale = (square / width as f32 + self.norm.eps).sqrt().recip();
             for (((out, v), w), b) in out.iter_mut().zip(row).zip(weight).zip(bias) {
                 *out = (v - mean) * scale * w + b;
             }
@@ -119,28 +161,49 @@ impl CustomOp3 for LayerNorm {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(
         &self,
-        x: &candle_core::CudaStorage,
+        x: &CudaStorage,
         x_layout: &Layout,
-        w: &candle_core::CudaStorage,
+        w: &CudaStorage,
         w_layout: &Layout,
-        b: &candle_core::CudaStorage,
+        b: &CudaStorage,
         b_layout: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
+    ) -> Result<(CudaStorage, Shape)> {
+        let (w, b) = ((w, w_layout), (b, b_layout));
+        match self.out {
+            DType::F16 => self.launch::<f16>((x, x_layout), w, b, "layer_norm_f16"),
+            DType::BF16 => self.launch::<bf16>((x, x_layout), w, b, "layer_norm_bf16"),
+            _ => self.launch::<f32>((x, x_layout), w, b, "layer_norm_f32"),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl LayerNormAs<'_> {
+    fn launch<T: Format>(
+        &self,
+        (x, x_layout): (&CudaStorage, &Layout),
+        (w, w_layout): (&CudaStorage, &Layout),
+        (b, b_layout): (&CudaStorage, &Layout),
+        kernel: &str,
+    ) -> Result<(CudaStorage, Shape)> {
         let device = &x.device;
         let (weight, bias) = (cuda::slice::<f32>(w, w_layout)?, cuda::slice::<f32>(b, b_layout)?);
         let (x, stride) = cuda::rows::<f32>(x, x_layout)?;
         let (count, width) = check(x_layout, weight.len().min(bias.len()))?;
-        let mut out = cuda::room::<f32>(device, count * width)?;
+        let mut out = cuda::room::<T>(device, count * width)?;
         let (config, columns, stride) =
             (cuda::blocks([count, 1, 1], cuda::threads(width), 0)?, width as u32, stride as u32);
-        let kernel = Kernel::of(device, &NORM, "layer_norm")?;
-        launch!(kernel, config, &x, &weight, &bias, &mut out, &columns, &stride, &self.eps)?;
+        let kernel = Kernel::of(device, &NORM, kernel)?;
+        launch!(kernel, config, &x, &weight, &bias, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))
     }
 }
 
 /// `x` as the norms take it: on a CPU rows follow each other.
-fn rows(x: &Tensor) -> Result<Tensor> {
+fn rows(x: &Tensor, out: DType) -> Result<Tensor> {
+    if x.device().is_cpu() && out != DType::F32 {
+        bail!("a norm on a CPU gives f32 and not {out:?}")
+    }
     if x.device().is_cpu() { x.contiguous() } else { Ok(x.clone()) }
 }
 

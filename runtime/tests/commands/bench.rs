@@ -116,6 +116,30 @@ fn every_way_of_sending_answers_all_requests() {
 }
 
 #[test]
+fn a_soak_answers_all_kinds_of_requests_and_leaves_no_block_behind() {
+    let words = ["--mode", "soak", "--seconds", "12", "--batch", "3", "--output-tokens", "24", "--prompt-tokens", "12"];
+    let (ended, results) = drawn("internvl3_qwen2_chat", &words);
+    let soak = &results["soak"];
+    let count = |name: &str| number(soak, &format!("/{name}"));
+    assert!(count("answered") > 0.0 && count("cancelled") > 0.0, "{soak}");
+    let sent = count("request_rate") * 12.0;
+    assert!((count("answered") + count("cancelled") + count("refused") - sent.ceil()).abs() < 1.5, "{soak}");
+    assert_equal(count("request_rate"), 0.95 * count("peak_requests_per_second"), "the rate");
+    assert_eq!(soak["idle"][0], soak["idle"][1], "a block is still in use");
+    assert!(number(soak, "/idle/0/kv_usage") > 0.0, "the short request has a block");
+    let beside = |name: &str| number(soak, &format!("/beside_pictures/{name}"));
+    assert!(beside("pictures") >= 1.0 && beside("tiles") > 1.0 && beside("streams") > 2.0, "{soak}");
+    assert_equal(beside("p99_ratio"), beside("with_ms/p99") / beside("without_ms/p99"), "the ratio");
+    assert!(ended.out.contains("idle after") && results["runs"].as_array().unwrap().is_empty(), "{}", ended.out);
+    let parts = results["model"]["start_seconds"].as_object().unwrap();
+    let sum: f64 = parts.values().map(|part| part.as_f64().unwrap()).sum();
+    assert_equal(number(&results, "/model/load_seconds"), sum, "the start");
+    assert!(
+        number(&results, "/model/start_seconds/read") > 0.0 && number(&results, "/model/start_seconds/warm_up") > 0.0
+    );
+}
+
+#[test]
 fn every_family_is_drawn_in_every_number_format() {
     for case in FAMILIES.into_iter().chain(["internvl2_phi3_long_chat", "llava_next_llama_hub"]) {
         let mut bytes = Vec::new();
@@ -212,5 +236,6 @@ fn a_batch_for_which_there_is_no_memory_is_refused_with_both_numbers() {
     let registry = Path::new(env!("CARGO_MANIFEST_DIR")).join("../catalog/tests/models/llava-1.5-7b-hf.json");
     // 4096 sequences of 768 tokens of a LLaVA of 7 billion parameters: terabytes.
     let words = ["--dummy-weights", "--batch", "4096", "--dtype", "bf16"];
-    assert_says(&registry, &words, 34, &["weights take", "KV cache", "this machine's memory are free", "concurrency"]);
+    assert_says(&registry, &words, 34, &["weights take", "KV cache", "this machine's memory are free", "batch"]);
+    assert!(!bench(&registry, &words).0.error.contains("GPU"), "there is none");
 }

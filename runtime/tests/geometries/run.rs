@@ -9,8 +9,8 @@ use vlm_catalog::checkpoint::{CheckpointSize, Head};
 use vlm_catalog::quantization::Quantization;
 use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::image::{ImageKey, KeptGrid, PreparedImage};
-use vlm_runtime::models::{VisionLanguage, finite};
-use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
+use vlm_runtime::models::VisionLanguage;
+use vlm_runtime::ops::{Batch, Segment, finite, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 
 const STEPS: u32 = 3;

@@ -21,7 +21,7 @@ const GEOMETRIES: [(usize, usize, usize); 8] =
 fn run(
     device: &Device,
     (heads, kv_heads, width): (usize, usize, usize),
-    dtype: DType,
+    (dtype, out): (DType, DType),
     steps: &[(Vec<Segment<'_>>, Tensor)],
 ) -> (Vec<Tensor>, Tensor) {
     let rope = RopeTable::new(TOKENS, width, 10_000.0, device).unwrap();
@@ -30,7 +30,7 @@ fn run(
         let (batch, qkv) = (Batch::new(segments), qkv.to_device(device).unwrap());
         assert_eq!(qkv.dim(1).unwrap(), (heads + 2 * kv_heads) * width);
         cache.store(1, &qkv, &rope, &batch).unwrap();
-        attention(&qkv, &cache, 1, &rope, &batch).unwrap()
+        attention(&qkv, &cache, 1, &rope, &batch, out).unwrap()
     });
     (outs.collect(), cache.layer(1).clone())
 }
@@ -55,13 +55,16 @@ fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
             of(vec![segment(4, 565, 135), segment(2, 35, 2)]),
         ];
         for (dtype, limit) in [(DType::F32, 2e-5), (DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
-            let (want, cached) = run(&Device::Cpu, (heads, kv_heads, width), dtype, &steps);
-            let (got, cached_there) = run(&gpu, (heads, kv_heads, width), dtype, &steps);
-            let what = format!("{heads} and {kv_heads} heads of {width} in {dtype:?}");
-            // Keys are rotated with other roundings, which may fall to either side.
-            assert_near(&cached_there, &cached, limit * 2.0, &format!("cache of {what}"));
-            for (step, (got, want)) in got.iter().zip(&want).enumerate() {
-                assert_near(got, want, limit, &format!("step {step} of {what}"));
+            let (want, cached) = run(&Device::Cpu, (heads, kv_heads, width), (dtype, DType::F32), &steps);
+            for out in [DType::F32, dtype] {
+                let (got, cached_there) = run(&gpu, (heads, kv_heads, width), (dtype, out), &steps);
+                let what = format!("{heads} and {kv_heads} heads of {width} in {dtype:?}, {out:?}");
+                // Keys are rotated with other roundings, which may fall to either side.
+                assert_near(&cached_there, &cached, limit * 2.0, &format!("cache of {what}"));
+                for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+                    assert_eq!(got.dtype(), out);
+                    assert_near(got, want, limit, &format!("step {step} of {what}"));
+                }
             }
         }
     }
@@ -74,8 +77,8 @@ fn large_scores_and_numbers_that_are_none_are_not_lost() {
     let prompt = (random(&[100, 8 * 64]) * 300.0).unwrap();
     let single = (random(&[1, 8 * 64]) * 300.0).unwrap();
     let steps = [(vec![segment(0, 0, 100)], prompt.clone()), (vec![segment(0, 100, 1)], single.clone())];
-    let (want, _) = run(&Device::Cpu, geometry, DType::F32, &steps);
-    let (got, _) = run(&gpu, geometry, DType::F32, &steps);
+    let (want, _) = run(&Device::Cpu, geometry, (DType::F32, DType::F32), &steps);
+    let (got, _) = run(&gpu, geometry, (DType::F32, DType::F32), &steps);
     for (got, want) in got.iter().zip(&want) {
         assert_near(got, want, 2.0, "scores of tens of thousands");
     }
@@ -83,9 +86,23 @@ fn large_scores_and_numbers_that_are_none_are_not_lost() {
     values[70 * 512 + 3] = f32::NAN;
     let broken = Tensor::from_vec(values, (100, 512), &Device::Cpu).unwrap();
     let steps = [(vec![segment(0, 0, 100)], broken), (vec![segment(1, 0, 1)], single)];
-    let (got, _) = run(&gpu, geometry, DType::F32, &steps);
-    assert_not_finite(&got[0], "a query that is no number");
-    assert!(got[1].flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|value| value.is_finite()));
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let (got, _) = run(&gpu, geometry, (dtype, DType::F32), &steps);
+        assert_not_finite(&got[0].narrow(0, 70, 1).unwrap(), "a query that is no number");
+        let others = [got[0].narrow(0, 0, 70).unwrap(), got[0].narrow(0, 71, 29).unwrap(), got[1].clone()];
+        for part in others {
+            assert!(part.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|value| value.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn a_format_that_the_cache_does_not_have_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let rope = RopeTable::new(TOKENS, 8, 100.0, &gpu).unwrap();
+    let cache = KvCache::new(1, 2, 1, 8, DType::F16, &gpu).unwrap();
+    let (qkv, batch) = (random(&[1, 24]).to_device(&gpu).unwrap(), Batch::new(&[segment(0, 0, 1)]));
+    assert!(attention(&qkv, &cache, 0, &rope, &batch, DType::BF16).is_err());
 }
 
 #[test]
@@ -110,12 +127,19 @@ fn attention_within_tiles_is_that_of_the_cpu() {
         let there = all.to_device(&gpu).unwrap();
         let parts = |all: &Tensor| [0, 1, 2].map(|n| all.narrow(1, n * heads * width, heads * width).unwrap());
         let ([q, k, v], [gq, gk, gv]) = (parts(&all), parts(&there));
-        let want = tile_attention([&q, &k, &v], tiles, heads).unwrap();
+        let want = tile_attention([&q, &k, &v], tiles, heads, DType::F32).unwrap();
         let what = format!("{tiles} tiles of {rows} rows, {heads} heads of {width}");
-        assert_near(&tile_attention([&gq, &gk, &gv], tiles, heads).unwrap(), &want, 2e-5, &what);
+        assert_near(&tile_attention([&gq, &gk, &gv], tiles, heads, DType::F32).unwrap(), &want, 2e-5, &what);
         let whole = [gq.force_contiguous().unwrap(), gk.force_contiguous().unwrap(), gv];
-        assert_near(&tile_attention([&whole[0], &whole[1], &whole[2]], tiles, heads).unwrap(), &want, 2e-5, &what);
+        assert_near(
+            &tile_attention([&whole[0], &whole[1], &whole[2]], tiles, heads, DType::F32).unwrap(),
+            &want,
+            2e-5,
+            &what,
+        );
     }
     let wide = random(&[4, 256]).to_device(&gpu).unwrap();
-    assert!(tile_attention([&wide, &wide, &wide], 1, 1).is_err(), "heads of 256 were taken");
+    for out in [DType::F32, DType::F16] {
+        assert!(tile_attention([&wide, &wide, &wide], 1, 1, out).is_err(), "heads of 256 were taken");
+    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::quantization::BlockFormat;
-use vlm_runtime::ops::{BlockBuilder, Linear, Weight};
+use vlm_runtime::ops::{BlockBuilder, Blocks, Linear, Weight};
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
 
@@ -34,6 +34,42 @@ fn dense_layers_are_those_of_the_cpu() {
             }
         }
     }
+}
+
+#[test]
+fn rounded_rows_and_sums_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (inner, outer) in SHAPES {
+        let (weights, bias) = (random(&[outer, inner]), random(&[outer]));
+        for (dtype, many) in [(DType::F32, 1e-5), (DType::F16, 2e-3), (DType::BF16, 1.5e-2)] {
+            let weights = rounded(&weights, dtype);
+            let layer = |device: &Device, bias: Option<&Tensor>| {
+                let there = |tensor: &Tensor| tensor.to_device(device).unwrap();
+                Linear::new(Weight::Dense(there(&weights)), bias.map(there))
+            };
+            for rows in [1, 8, 9, 33, 200] {
+                let limit = (inner as f32).sqrt() * if rows <= 8 { 1e-5 } else { many };
+                let (x, to) = (random(&[rows, inner]), random(&[rows, outer]));
+                for bias in [None, Some(&bias)] {
+                    let (here, there) = (layer(&Device::Cpu, bias), layer(&gpu, bias));
+                    let what = format!("{rows} rows, {inner} to {outer} in {dtype:?}, bias {}", bias.is_some());
+                    let takes = there.takes(rows);
+                    assert_eq!(takes, if rows <= 8 { DType::F32 } else { dtype }, "{what}");
+                    assert_eq!(here.takes(rows), DType::F32);
+                    let x_there = rounded(&x, takes).to_device(&gpu).unwrap();
+                    let got = there.forward_rounded(&x_there).unwrap();
+                    assert_eq!(got.dtype(), takes);
+                    assert_near(&got, &here.forward_rounded(&x).unwrap(), 2.0 * limit, &what);
+                    let got = there.forward_added(&x_there, to.to_device(&gpu).unwrap()).unwrap();
+                    assert_near(&got, &here.forward_added(&x, to.clone()).unwrap(), limit + 1e-5, &what);
+                }
+            }
+        }
+    }
+    let there = Linear::new(Weight::Dense(rounded(&random(&[4, 64]), DType::F16).to_device(&gpu).unwrap()), None);
+    let rows = |rows, width| random(&[rows, width]).to_device(&gpu).unwrap();
+    assert!(there.forward_added(&rows(20, 64), rows(19, 4)).is_err(), "sums of other shapes were taken");
+    assert!(there.forward_added(&rows(20, 63), rows(20, 4)).is_err(), "rows of another width were taken");
 }
 
 #[test]
@@ -94,5 +130,17 @@ fn numbers_that_are_none_are_not_lost() {
             assert_not_finite(&y, "linear");
         }
         assert!(layer.forward(&random(&[1, 63]).to_device(&gpu).unwrap()).is_err());
+    }
+}
+
+#[test]
+fn blocks_are_drawn_as_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_K] {
+        for dims in [(1, 256), (17, 768), (1000, 1024)] {
+            let drawn = |device: &Device| Blocks::drawn(format, dims, 0.02, 5, device).unwrap();
+            let (there, here) = (drawn(&gpu), drawn(&Device::Cpu));
+            assert!(there.tensor().data().unwrap() == here.tensor().data().unwrap(), "{format} {dims:?}");
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::architecture::Activation;
-use vlm_runtime::ops::{LayerNorm, RmsNorm, activate, add, add_scaled, gather, read, silu_mul, stem};
+use vlm_runtime::ops::{
+    LayerNorm, RmsNorm, activate, add, add_scaled, finite, gather, highest, patches, read, silu_mul, stem, upload,
+};
 
-use crate::gpu::{assert_near, assert_not_finite, gpu, random};
+use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
 
 const SHAPES: [(usize, usize); 7] = [(1, 1), (3, 31), (7, 64), (2, 100), (5, 1025), (577, 1024), (3, 4096)];
 
@@ -22,6 +24,40 @@ fn norms_are_those_of_the_cpu() {
         let on_gpu = LayerNorm::new(there(&w), there(&b), 1e-5);
         assert_near(&on_gpu.forward(&there(&x)).unwrap(), &here.forward(&x).unwrap(), 2e-5, &what);
     }
+}
+
+/// What rounding a number of the size of `large` may change.
+const ROUNDED: [(DType, f32); 2] = [(DType::F16, 1.0 / 2048.0), (DType::BF16, 1.0 / 256.0)];
+
+#[test]
+fn norms_and_activations_in_16_bits_are_those_of_the_cpu_rounded() {
+    let Some(gpu) = gpu() else { return };
+    let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
+    for (rows, width) in SHAPES {
+        let (x, w, b) = (random(&[rows, width]), random(&[width]), random(&[width]));
+        for (dtype, part) in ROUNDED {
+            let what = format!("{rows} x {width} in {dtype:?}");
+            let near = |got: Tensor, want: Tensor, what: &str| {
+                assert_eq!(got.dtype(), dtype, "{what}");
+                let large = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert_near(&got, &want, (large * part).max(1e-5), what);
+            };
+            let (here, on_gpu) = (RmsNorm::new(w.clone(), 1e-5), RmsNorm::new(there(&w), 1e-5));
+            near(on_gpu.forward_as(&there(&x), dtype).unwrap(), here.forward(&x).unwrap(), &what);
+            let here = LayerNorm::new(w.clone(), b.clone(), 1e-5);
+            let on_gpu = LayerNorm::new(there(&w), there(&b), 1e-5);
+            near(on_gpu.forward_as(&there(&x), dtype).unwrap(), here.forward(&x).unwrap(), &what);
+            let both = random(&[rows, 2 * width]).to_dtype(dtype).unwrap();
+            let wide = both.to_dtype(DType::F32).unwrap();
+            near(silu_mul(&there(&both)).unwrap(), silu_mul(&wide).unwrap(), &format!("silu {what}"));
+            for activation in [Activation::Gelu, Activation::QuickGelu] {
+                let what = format!("{activation:?} {what}");
+                near(activate(&there(&both), activation).unwrap(), activate(&wide, activation).unwrap(), &what);
+            }
+        }
+    }
+    let norm = RmsNorm::new(random(&[4]), 1e-5);
+    assert!(norm.forward_as(&random(&[2, 4]), DType::F16).is_err(), "a CPU gave 16 bits");
 }
 
 #[test]
@@ -111,6 +147,36 @@ fn the_first_rows_of_a_tower_are_those_of_the_cpu() {
 }
 
 #[test]
+fn patches_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (tiles, side, patch) in [(1, 2, 1), (3, 28, 14), (2, 12, 4), (1, 336, 14)] {
+        let pixels = random(&[tiles, 3, side, side]);
+        let want = patches(&pixels, patch, DType::F32).unwrap();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let got = patches(&pixels.to_device(&gpu).unwrap(), patch, dtype).unwrap();
+            assert_near(&got, &rounded(&want, dtype), 0.0, &format!("{tiles} of {side} by {patch} in {dtype:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_none_is_found_wherever_it_is() {
+    let Some(gpu) = gpu() else { return };
+    for count in [1, 33, 5000, 1 << 20] {
+        let numbers: Vec<f32> = random(&[count]).to_vec1().unwrap();
+        let there = |numbers: &[f32]| Tensor::new(numbers, &gpu).unwrap();
+        assert!(finite(&there(&numbers)).unwrap(), "{count}");
+        for (place, broken) in [(0, f32::NAN), (count / 2, f32::INFINITY), (count - 1, f32::NEG_INFINITY)] {
+            let mut numbers = numbers.clone();
+            numbers[place] = broken;
+            assert!(!finite(&there(&numbers)).unwrap(), "{broken} at {place} of {count}");
+        }
+    }
+    let broken = Tensor::new(&[[1f32, 2.0], [f32::NAN, 4.0], [5.0, 6.0]], &gpu).unwrap();
+    assert!(finite(&broken.narrow(0, 0, 1).unwrap()).unwrap() && finite(&broken.narrow(0, 2, 1).unwrap()).unwrap());
+}
+
+#[test]
 fn every_number_is_read() {
     let Some(gpu) = gpu() else { return };
     let bits = |x: &Tensor| read(x).unwrap().to_vec1::<u32>().unwrap();
@@ -122,4 +188,36 @@ fn every_number_is_read() {
     let part = |x: &Tensor| x.narrow(0, 8, 40).unwrap();
     assert_eq!(bits(&part(&x.to_device(&gpu).unwrap())), bits(&part(&x)));
     assert!(read(&x.narrow(0, 0, 3).unwrap().to_device(&gpu).unwrap()).is_err());
+}
+
+#[test]
+fn the_highest_of_each_row_is_that_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    for (rows, width) in [(1, 1), (3, 31), (2, 1000), (64, 32_000), (5, 151_674)] {
+        let x = random(&[rows, width]);
+        let there = |x: &Tensor| highest(&x.to_device(&gpu).unwrap()).unwrap();
+        assert_eq!(there(&x), highest(&x).unwrap(), "{rows} x {width}");
+        // Few different numbers, so that the highest stands in many places, of which the first counts.
+        let even = x.round().unwrap().clamp(-1f32, 1f32).unwrap();
+        assert_eq!(there(&even), highest(&even).unwrap(), "{rows} x {width} of few numbers");
+        let mut numbers: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+        numbers[rows / 2 * width + width - 1] = f32::NAN;
+        let broken = Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap();
+        let found = there(&broken);
+        assert_eq!(found, highest(&broken).unwrap());
+        assert_eq!((found[rows / 2], found.iter().flatten().count()), (None, rows - 1));
+    }
+}
+
+#[test]
+fn parts_that_are_sent_to_a_gpu_arrive_in_order() {
+    let Some(gpu) = gpu() else { return };
+    // Shorter after longer, in the same memory.
+    for sizes in [&[5usize, 200_000, 1][..], &[1 << 20], &[3, 4]] {
+        let parts: Vec<Vec<f32>> = sizes.iter().map(|size| random(&[*size]).to_vec1().unwrap()).collect();
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        let all = sizes.iter().sum::<usize>();
+        assert_eq!(upload(&parts, all, &gpu).unwrap().to_vec1::<f32>().unwrap(), parts.concat());
+        assert!(upload(&parts, all + 1, &gpu).is_err());
+    }
 }

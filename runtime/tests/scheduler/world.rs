@@ -110,16 +110,15 @@ impl World {
         self.check_blocks();
         self.check_decodes(&step);
         self.check_turn(&step);
-        let decoding = !step.decode.is_empty();
-        assert!(decoding || step.work.is_some(), "a step does nothing although something is left");
+        let reading = self.scheduler.running().saturating_sub(step.decode.len());
+        assert!(!step.decode.is_empty() || step.work.is_some(), "a step does nothing although something is left");
         for decode in &step.decode {
             self.decode(decode, &mut fails);
         }
         for decode in &step.decode {
             self.token(decode.id, &mut leaves);
         }
-        let limits = self.scenario.limits;
-        let budget = if decoding { limits.while_decoding } else { limits.alone };
+        let budget = self.scenario.limits.budget(reading, step.decode.len());
         match step.work {
             Some(Work::Encode(tiles)) => {
                 assert!(tiles.iter().map(|tiles| tiles.count).sum::<usize>() <= budget.tiles, "too many tiles");

@@ -85,7 +85,11 @@ mod tests {
     use super::*;
 
     fn timing(start: Instant, tokens: &[u64]) -> Timing {
-        Timing { sent: start, tokens: tokens.iter().map(|ms| start + Duration::from_millis(*ms)).collect() }
+        Timing {
+            sent: start,
+            tokens: tokens.iter().map(|ms| start + Duration::from_millis(*ms)).collect(),
+            cancelled: false,
+        }
     }
 
     #[test]

@@ -11,9 +11,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::sleep_until;
 
-use super::prompts::Prompts;
 use crate::commands::CommandError;
-use crate::engine::{Engine, Event, Request, Sampling, SubmitError, uniform};
+use crate::engine::{Engine, Event, Request, SubmitError, uniform};
 use crate::prompt::Prompt;
 
 /// Prompts that are ready where they are sent at random moments.
@@ -26,6 +25,11 @@ pub enum Arrivals {
     Batches(usize),
     /// By so many clients, each of which sends its next request when it has its answer.
     Clients(usize),
+    /// At moments that are as far apart as one is from the next, whether others are answered or not.
+    Steady {
+        /// Requests a second.
+        rate: f64,
+    },
     /// At random moments, a process of Poisson's, whether others are answered or not.
     Random {
         /// Requests a second.
@@ -35,14 +39,22 @@ pub enum Arrivals {
     },
 }
 
+/// One request.
+pub struct Ask {
+    /// What is asked.
+    pub prompt: Prompt,
+    /// Tokens of the answer.
+    pub output_tokens: usize,
+    /// Tokens after which nobody listens any more.
+    pub cancel_after: Option<usize>,
+}
+
 /// What is sent where.
 pub struct Load<'a> {
     /// Answers.
     pub engine: &'a Engine,
-    /// Asks.
-    pub prompts: &'a Prompts,
-    /// Tokens of each answer.
-    pub output_tokens: usize,
+    /// The request of a number; `None` ends the load.
+    pub asks: &'a (dyn Fn(usize) -> Option<Ask> + Sync),
 }
 
 /// When one request was sent and when its tokens came.
@@ -52,6 +64,8 @@ pub struct Timing {
     pub sent: Instant,
     /// When each token came.
     pub tokens: Vec<Instant>,
+    /// Whether the client left before the end.
+    pub cancelled: bool,
 }
 
 /// Those of all requests, batch by batch where they were sent so.
@@ -66,7 +80,7 @@ pub struct Timings {
 }
 
 impl Load<'_> {
-    /// Sends the requests of some numbers; `answered` is told how many have been answered.
+    /// Sends the requests of some numbers, or as many as there are; `answered` is told how many have been answered.
     ///
     /// # Errors
     /// The first request that fails.
@@ -79,18 +93,18 @@ impl Load<'_> {
     ) -> Result<Timings, CommandError> {
         let ahead = match arrivals {
             Arrivals::Batches(together) | Arrivals::Clients(together) => together.max(1),
-            Arrivals::Random { .. } => AHEAD,
+            Arrivals::Steady { .. } | Arrivals::Random { .. } => AHEAD,
         };
         let (prompts, ready) = channel(ahead);
         thread::scope(|scope| {
             let moments = moments(arrivals, requests.len());
             // It ends when nobody takes prompts any more.
-            scope.spawn(move || requests.map(|n| self.prompts.nth(n)).try_for_each(|p| prompts.blocking_send(p)));
+            scope.spawn(move || requests.map_while(self.asks).try_for_each(|ask| prompts.blocking_send(ask)));
             runtime.block_on(async {
                 match arrivals {
                     Arrivals::Batches(size) => self.batches(size, ready, answered).await,
                     Arrivals::Clients(clients) => self.clients(clients, ready, answered).await,
-                    Arrivals::Random { .. } => self.at(moments, ready, answered).await,
+                    Arrivals::Steady { .. } | Arrivals::Random { .. } => self.at(moments, ready, answered).await,
                 }
             })
         })
@@ -99,22 +113,22 @@ impl Load<'_> {
     async fn batches(
         &self,
         size: usize,
-        mut ready: Receiver<Prompt>,
+        mut ready: Receiver<Ask>,
         answered: &dyn Fn(usize),
     ) -> Result<Timings, CommandError> {
         let (mut timings, mut done) = (Timings::default(), 0);
         loop {
-            let mut prompts = Vec::with_capacity(size);
-            while prompts.len() < size
-                && let Some(prompt) = ready.recv().await
+            let mut asks = Vec::with_capacity(size);
+            while asks.len() < size
+                && let Some(ask) = ready.recv().await
             {
-                prompts.push(prompt);
+                asks.push(ask);
             }
-            if prompts.is_empty() {
+            if asks.is_empty() {
                 return Ok(timings);
             }
             let begun = Instant::now();
-            let batch = try_join_all(prompts.into_iter().map(|prompt| self.ask(prompt, begun))).await?;
+            let batch = try_join_all(asks.into_iter().map(|ask| self.ask(ask, begun))).await?;
             timings.seconds += begun.elapsed().as_secs_f64();
             done += batch.len();
             timings.refused += batch.iter().filter(|timing| timing.is_none()).count();
@@ -126,21 +140,21 @@ impl Load<'_> {
     async fn clients(
         &self,
         clients: usize,
-        mut ready: Receiver<Prompt>,
+        mut ready: Receiver<Ask>,
         answered: &dyn Fn(usize),
     ) -> Result<Timings, CommandError> {
         let Some(first) = ready.recv().await else { return Ok(Timings::default()) };
         let begun = Instant::now();
         let next = stream::unfold(ready, |mut ready| async move { Some((ready.recv().await?, ready)) });
-        let prompts = stream::iter([first]).chain(next);
-        let answers = prompts.map(|prompt| self.ask(prompt, Instant::now())).buffer_unordered(clients.max(1));
+        let asks = stream::iter([first]).chain(next);
+        let answers = asks.map(|ask| self.ask(ask, Instant::now())).buffer_unordered(clients.max(1));
         gather(answers, begun, answered).await
     }
 
     async fn at(
         &self,
         moments: Vec<Duration>,
-        ready: Receiver<Prompt>,
+        ready: Receiver<Ask>,
         answered: &dyn Fn(usize),
     ) -> Result<Timings, CommandError> {
         let begun = Instant::now();
@@ -149,31 +163,28 @@ impl Load<'_> {
             sleep_until(moment.into()).await;
             Some(((ready.recv().await?, moment), (ready, moments)))
         });
-        let answers = due.map(|(prompt, moment)| self.ask(prompt, moment)).buffer_unordered(usize::MAX);
+        let answers = due.map(|(ask, moment)| self.ask(ask, moment)).buffer_unordered(usize::MAX);
         gather(answers, begun, answered).await
     }
 
     /// One answer; `None` where the queue has no room.
-    async fn ask(&self, prompt: Prompt, sent: Instant) -> Result<Option<Timing>, CommandError> {
-        let sampling = Sampling::default();
-        let request = Request {
-            prompt,
-            sampling,
-            max_new_tokens: self.output_tokens,
-            stop_ids: Vec::new(),
-            ..Request::default()
-        };
+    async fn ask(&self, ask: Ask, sent: Instant) -> Result<Option<Timing>, CommandError> {
+        let Ask { prompt, output_tokens, cancel_after } = ask;
+        let request = Request { prompt, max_new_tokens: output_tokens, ..Request::default() };
         let failed = |why: &dyn ToString| CommandError::Compute(why.to_string());
         let mut answer = match self.engine.submit(request) {
             Ok(answer) => answer,
             Err(SubmitError::QueueFull { .. }) => return Ok(None),
             Err(error) => return Err(failed(&error)),
         };
-        let mut tokens = Vec::with_capacity(self.output_tokens);
+        let mut tokens = Vec::with_capacity(output_tokens);
         loop {
+            if cancel_after.is_some_and(|after| tokens.len() >= after) {
+                return Ok(Some(Timing { sent, tokens, cancelled: true }));
+            }
             match answer.next().await {
                 Some(Event::Token { .. }) => tokens.push(Instant::now()),
-                Some(Event::Finished(_)) => return Ok(Some(Timing { sent, tokens })),
+                Some(Event::Finished(_)) => return Ok(Some(Timing { sent, tokens, cancelled: false })),
                 Some(Event::Failed(why)) => return Err(failed(&why)),
                 None => return Err(failed(&"the engine gave no end of an answer")),
             }
@@ -201,18 +212,28 @@ async fn gather(
 
 /// When each request is sent, where that does not depend on answers.
 fn moments(arrivals: Arrivals, count: usize) -> Vec<Duration> {
-    let Arrivals::Random { rate, seed } = arrivals else { return Vec::new() };
     let mut at = 0.0;
-    let next = |n| {
-        at -= (1.0 - uniform(seed, n)).ln() / rate;
-        Duration::from_secs_f64(at)
+    let next = |n| match arrivals {
+        Arrivals::Steady { rate } => Duration::from_secs_f64(n as f64 / rate),
+        Arrivals::Random { rate, seed } => {
+            at -= (1.0 - uniform(seed, n)).ln() / rate;
+            Duration::from_secs_f64(at)
+        }
+        Arrivals::Batches(_) | Arrivals::Clients(_) => Duration::ZERO,
     };
-    (0..count as u64).map(next).collect()
+    let timed = matches!(arrivals, Arrivals::Steady { .. } | Arrivals::Random { .. });
+    (0..if timed { count as u64 } else { 0 }).map(next).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steady_moments_are_as_far_apart_as_the_rate_says() {
+        let moments = moments(Arrivals::Steady { rate: 4.0 }, 5);
+        assert_eq!(moments, [0, 250, 500, 750, 1000].map(Duration::from_millis));
+    }
 
     #[test]
     fn random_moments_come_at_their_rate_and_again_with_their_seed() {

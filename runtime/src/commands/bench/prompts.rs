@@ -80,7 +80,9 @@ impl Prompts {
         ids.extend((1..self.text).map(text));
         let picture = |which: usize| {
             let prompt = if self.same { 0 } else { n };
-            let key = ImageKey::of_pixels(&[prompt as f32, which as f32]);
+            // Twenty bits at a time, which a number holds exactly.
+            let name = [prompt >> 40, prompt >> 20 & 0xf_ffff, prompt & 0xf_ffff, which].map(|part| part as f32);
+            let key = ImageKey::of_pixels(&name);
             Arc::new(PreparedImage { key, ..self.picture.clone() })
         };
         Prompt { ids, image_token: self.image_token, images: (0..self.images).map(picture).collect() }
@@ -115,6 +117,8 @@ mod tests {
         assert_eq!(ids(&one).into_iter().collect::<HashSet<_>>().len(), 50);
         let keys: HashSet<_> = (0..50).flat_map(|n| one.nth(n).images).map(|image| image.key).collect();
         assert_eq!(keys.len(), 100);
+        let far: HashSet<_> = (0..50).flat_map(|n| one.nth(n + (3 << 40)).images).map(|image| image.key).collect();
+        assert_eq!((far.len(), far.intersection(&keys).count()), (100, 0));
         assert_eq!(one.picture.pixels, again.picture.pixels);
         assert_ne!(one.picture.pixels, other.picture.pixels);
     }

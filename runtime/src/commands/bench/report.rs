@@ -10,7 +10,10 @@ use vlm_catalog::checkpoint::{CheckpointSize, Head, Part};
 use super::figures::{Decode, Quantiles, first_tokens, next_tokens};
 use super::load::{Timing, Timings};
 use super::prompts::Prompts;
+use super::soak::Soak;
+use super::start::StartSeconds;
 use crate::args::{BenchArgs, BenchMode};
+use crate::device::{Demand, Taken};
 use crate::precision::Precision;
 
 /// All results.
@@ -53,6 +56,8 @@ pub struct Measured {
     pub settings: Settings,
     /// The figures, one set for each batch.
     pub runs: Vec<Run>,
+    /// What a long load showed, if that was measured.
+    pub soak: Option<Soak>,
 }
 
 /// The model as it is held.
@@ -66,8 +71,10 @@ pub struct Model {
     pub dtype: &'static str,
     /// Of the decoder's linear layers and its head.
     pub quantization: &'static str,
-    /// From the first tensor to a warm engine.
+    /// From the opening of the device to a warm engine.
     pub load_seconds: f64,
+    /// The parts of that.
+    pub start_seconds: StartSeconds,
 }
 
 /// Bytes on the device.
@@ -80,8 +87,31 @@ pub struct Memory {
     pub predicted_weights_bytes: u64,
     /// Of keys and values.
     pub kv_bytes: u64,
-    /// Most that was taken at a time, where the device tells.
+    /// Most that tensors took at a time, where the device tells.
     pub peak_bytes: Option<u64>,
+    /// What else is taken there: contexts, code, the libraries' own.
+    pub beside_bytes: Option<u64>,
+    /// Both without the KV cache: what a fit has to know.
+    pub without_kv_bytes: Option<u64>,
+    /// The same, as a fit on a GPU reckons for pictures of the largest kind.
+    pub predicted_without_kv_bytes: u64,
+}
+
+impl Memory {
+    /// Of what was foreseen, and what was taken.
+    pub fn of(demand: Demand, weights_bytes: u64, taken: Option<Taken>, predicted_without_kv_bytes: u64) -> Self {
+        let (peak, beside) = (taken.map(|taken| taken.most_bytes), taken.map(|taken| taken.beside_bytes));
+        let all = taken.map(|taken| taken.most_bytes + taken.beside_bytes);
+        Self {
+            weights_bytes,
+            predicted_weights_bytes: demand.weights,
+            kv_bytes: demand.kv,
+            peak_bytes: peak,
+            beside_bytes: beside,
+            without_kv_bytes: all.map(|all| all.saturating_sub(demand.kv)),
+            predicted_without_kv_bytes,
+        }
+    }
 }
 
 /// What was asked for.
@@ -185,13 +215,14 @@ impl Report {
 
 impl Model {
     /// Of the model in `path`.
-    pub fn new(path: &Path, dummy_weights: bool, precision: Precision, load_seconds: f64) -> Self {
+    pub fn new(path: &Path, dummy_weights: bool, precision: Precision, start: StartSeconds) -> Self {
         Self {
             path: path.display().to_string(),
             dummy_weights,
             dtype: precision.dtype.as_str(),
             quantization: precision.quantization.name(),
-            load_seconds,
+            load_seconds: start.sum(),
+            start_seconds: start,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::figures::Quantiles;
 use super::report::{Measured, Memory, Report, Run, Settings};
+use super::soak::Soak;
+use super::start::StartSeconds;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -12,19 +14,31 @@ impl fmt::Display for Report {
         row("---", "---".to_owned())?;
         row("memory read", format!("{:.1} GB/s", self.read_bytes_per_second / 1e9))?;
         let Some(measured) = &self.model else { return Ok(()) };
-        let Measured { model, memory, settings, runs } = measured;
+        let Measured { model, memory, settings, runs, soak } = measured;
         let drawn = if model.dummy_weights { ", random weights" } else { "" };
         row("model", format!("{} ({}, {}{drawn})", model.path, model.dtype, model.quantization))?;
-        let Memory { weights_bytes, predicted_weights_bytes, kv_bytes, peak_bytes } = *memory;
+        let Memory { weights_bytes, predicted_weights_bytes, kv_bytes, peak_bytes, .. } = *memory;
         row(
             "weights, and as predicted",
             format!("{:.3} GB, {:.3} GB", giga(weights_bytes), giga(predicted_weights_bytes)),
         )?;
         row("KV cache", format!("{:.3} GB", giga(kv_bytes)))?;
         if let Some(peak) = peak_bytes {
-            row("most memory taken", format!("{:.3} GB", giga(peak)))?;
+            row("most memory of tensors", format!("{:.3} GB", giga(peak)))?;
         }
-        row("load", format!("{:.2} s", model.load_seconds))?;
+        if let Some(without_kv) = memory.without_kv_bytes {
+            let predicted = giga(memory.predicted_without_kv_bytes);
+            row("all but KV, predicted", format!("{:.3} GB, {predicted:.3} GB", giga(without_kv)))?;
+        }
+        let StartSeconds { device, code, checkpoint, read, quantise, upload, warm_up } = model.start_seconds;
+        row(
+            "start",
+            format!(
+                "{:.2} s: device {device:.2}, code {code:.2}, files {checkpoint:.2}, weights read {read:.2}, quantised \
+                 {quantise:.2}, uploaded {upload:.2}, warm-up {warm_up:.2}",
+                model.load_seconds
+            ),
+        )?;
         let Settings { prompt_tokens, image_tokens, images, tiles, output_tokens, same_images, .. } = settings;
         let same = if *same_images { ", the same in all" } else { "" };
         row(
@@ -35,8 +49,35 @@ impl fmt::Display for Report {
         if let Some(rate) = settings.request_rate {
             row("requests", format!("{rate} a second, at random moments, seed {}", settings.seed))?;
         }
-        figures(f, runs)
+        match soak {
+            Some(soak) => long(f, soak),
+            None => figures(f, runs),
+        }
     }
+}
+
+/// What a soak showed, a row each.
+fn long(f: &mut fmt::Formatter<'_>, soak: &Soak) -> fmt::Result {
+    let mut row = |what: &str, value: String| writeln!(f, "| {what:<24} | {value} |");
+    row("peak", format!("{:.3} requests/s", soak.peak_requests_per_second))?;
+    row("sent", format!("{:.3} requests/s for {:.0} s", soak.request_rate, soak.seconds))?;
+    let Soak { answered, cancelled, refused, generated_tokens, preemptions, .. } = soak;
+    row("answered", format!("{answered}, cancelled {cancelled}, refused {refused}, preempted {preemptions}"))?;
+    row("generated", format!("{generated_tokens} tokens, {:.1} tok/s", *generated_tokens as f64 / soak.seconds))?;
+    row("first token ms", soak.first_token_ms.to_string())?;
+    row("next token ms", soak.inter_token_ms.to_string())?;
+    for (when, idle) in ["idle before", "idle after"].into_iter().zip(&soak.idle) {
+        let taken = or_none(idle.taken_bytes.map(|bytes| format!("{:.3} GB", giga(bytes))));
+        row(when, format!("{:.6} of the blocks, {taken}", idle.kv_usage))?;
+    }
+    let beside = &soak.beside_pictures;
+    row(
+        "next token ms of others",
+        format!(
+            "{} without pictures; {} with {} of {} tiles, one a second: p99 {:.2} times",
+            beside.without_ms, beside.with_ms, beside.pictures, beside.tiles, beside.p99_ratio
+        ),
+    )
 }
 
 /// One row a batch.

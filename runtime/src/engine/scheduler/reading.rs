@@ -8,8 +8,9 @@ const TILE_IN_TOKENS: usize = 256;
 
 impl Scheduler {
     /// The next piece of work: for one sequence, filled up with those of the same kind for others.
-    pub(super) fn work(&mut self, decoding: bool) -> Option<Work> {
-        let budget = if decoding { self.limits.while_decoding } else { self.limits.alone };
+    pub(super) fn work(&mut self, decoding: usize) -> Option<Work> {
+        let reading = self.running.iter().filter(|running| !running.decodes()).count();
+        let budget = self.limits.budget(reading, decoding);
         for index in self.turns() {
             let work = match self.next(index)? {
                 Next::Encode => Work::Encode(self.encode(index, budget)),

@@ -32,7 +32,7 @@ pub struct Limits {
     pub sequences: usize,
     /// Blocks of the KV cache that sequences can have.
     pub blocks: usize,
-    /// Most tokens or tiles of a step in which something decodes.
+    /// Most tokens or tiles of a step in which something decodes and one sequence reads.
     pub while_decoding: Budget,
     /// Most tokens or tiles of any other step.
     pub alone: Budget,
@@ -42,6 +42,26 @@ pub struct Limits {
     pub encoder_bytes: u64,
     /// Bytes of one such row.
     pub row_bytes: u64,
+}
+
+/// How much more work a step may have for each sequence that waits beside the first, for each that decodes.
+const CROWD: usize = 32;
+
+impl Limits {
+    /// Most tokens or tiles of a step in which `reading` sequences have something left to read and `decoding` get a token. What
+    /// makes those wait longer for their next token lets the others wait less for their first: where many read beside few,
+    /// as after a burst, a step does more at a time, up to what it may where none decodes.
+    pub fn budget(&self, reading: usize, decoding: usize) -> Budget {
+        if decoding == 0 {
+            return self.alone;
+        }
+        let crowd = CROWD.saturating_mul(reading.saturating_sub(1));
+        let more = |least: usize, most: usize| (least.saturating_mul(crowd) / decoding).min(most).max(least);
+        Budget {
+            tokens: more(self.while_decoding.tokens, self.alone.tokens),
+            tiles: more(self.while_decoding.tiles, self.alone.tiles),
+        }
+    }
 }
 
 /// A sequence as it arrives.
@@ -140,4 +160,33 @@ pub struct Counts {
     pub tiles: u64,
     /// Steps in which some did.
     pub tile_steps: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_reads_in_larger_pieces_and_a_single_sequence_in_the_smallest() {
+        let budget = |tokens, tiles| Budget { tokens, tiles };
+        let limits = Limits {
+            sequences: 64,
+            blocks: 64,
+            while_decoding: budget(512, 4),
+            alone: budget(4096, 16),
+            reading: budget(1 << 20, 1 << 10),
+            encoder_bytes: 0,
+            row_bytes: 1,
+        };
+        assert_eq!(limits.budget(1, 0), limits.alone);
+        for decoding in [1, 8, 63] {
+            assert_eq!(limits.budget(1, decoding), limits.while_decoding, "{decoding}");
+        }
+        assert_eq!(limits.budget(2, 32), limits.while_decoding);
+        assert_eq!(limits.budget(4, 64), budget(768, 6));
+        assert_eq!(limits.budget(60, 4), limits.alone);
+        // Alone no less is done than beside others.
+        let limits = Limits { alone: budget(10, 1), ..limits };
+        assert_eq!(limits.budget(60, 4), limits.while_decoding);
+    }
 }

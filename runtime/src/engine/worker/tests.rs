@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::executor::Executor;
 use super::super::fair::ClientId;
-use super::super::{Engine, EngineOptions, Sampling, Sizes, TokenStream};
+use super::super::{Engine, EngineOptions, Sampling, Sizes, SubmitError, TokenStream};
 use super::*;
 use crate::image::{ImageKey, PreparedImage};
 use crate::ops::room_for;
@@ -34,13 +34,16 @@ const LOSES_THE_DEVICE: u32 = 5;
 const IMAGE: u32 = 6;
 
 impl Scripted {
-    fn logits(&self, id: SequenceId, decoding: bool) -> Vec<f32> {
+    fn next(&self, id: SequenceId, greedy: bool, decoding: bool) -> Next {
         let mut logits = vec![0.0; VOCABULARY];
         logits[3] = 1.0;
         if self.prompts[&id] == NAN || (decoding && self.prompts[&id] == NAN_LATER) {
             logits[5] = f32::NAN;
         }
-        logits
+        match greedy {
+            true => Next::Highest(logits.iter().all(|logit| logit.is_finite()).then_some(3)),
+            false => Next::Logits(logits),
+        }
     }
 }
 
@@ -63,25 +66,25 @@ impl Executor for Scripted {
         if self.blind { Err(Failure::Step("told to be blind".to_owned())) } else { Ok(vec![(); tiles.len()]) }
     }
 
-    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Vec<f32>>>, Failure> {
+    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
         let mut all = Vec::new();
-        for Reading { id, ids, last, .. } in readings {
+        for Reading { id, ids, last, greedy, .. } in readings {
             self.log.lock().unwrap().push(format!("prefill {id} {}", ids.len()));
             // Every id of a prompt is the same.
             self.prompts.insert(*id, ids[0]);
             match ids[0] {
                 FAILS | LOSES_THE_DEVICE => return Err(Failure::Step("told to fail".to_owned())),
                 PANICS => panic!("told to panic"),
-                _ => all.push(last.then(|| self.logits(*id, false))),
+                _ => all.push(last.then(|| self.next(*id, *greedy, false))),
             }
         }
         Ok(all)
     }
 
-    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
         std::thread::sleep(Duration::from_millis(2));
         self.log.lock().unwrap().push("decode".to_owned());
-        Ok(feedings.iter().map(|feeding| self.logits(feeding.id, true)).collect())
+        Ok(feedings.iter().map(|feeding| self.next(feeding.id, feeding.greedy, true)).collect())
     }
 
     fn lost(&self) -> bool {

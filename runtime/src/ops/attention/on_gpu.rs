@@ -1,11 +1,12 @@
-//! The launches of attention: single rows in parts of their keys that are joined afterwards, runs of rows by tiles.
+//! The launches of attention: single rows in parts of their keys that are joined afterwards, runs of rows by tiles, on
+//! tensor cores where the cache has 16 bits.
 
-use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{CudaStorage, Layout, Result, Shape};
+use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 
 use super::Attention;
-use crate::ops::cuda::{self, ATTENTION, Kernel, QUERIES, check_head, launch, tile_memory};
+use crate::ops::batch::RUN;
+use crate::ops::cuda::{self, ATTENTION, Flash, Format, Kernel, QUERIES, check_head, launch, tile_memory};
 use crate::ops::kv_cache::{KvShape, KvStrides};
 
 /// Keys that a part of a single row's attention has at least, where the row sees so many.
@@ -46,12 +47,12 @@ macro_rules! attend {
 }
 
 impl Attention<'_> {
-    pub(super) fn launch<T: CudaDType>(
+    /// Over a cache of `T`, to numbers of `Out`.
+    pub(super) fn launch<T: Format, Out: Format>(
         &self,
         qkv: (&CudaStorage, &Layout),
         cache: (&CudaStorage, &Layout),
         rope: (&CudaStorage, &Layout),
-        format: &str,
     ) -> Result<(CudaStorage, Shape)> {
         let shape = KvShape::of(cache.1)?;
         shape.check(self.batch)?;
@@ -63,11 +64,18 @@ impl Attention<'_> {
         let cache = cuda::slice::<T>(cache.0, cache.1)?;
         let (step, strides) = (self.batch.on_gpu(self.rope, device)?, shape.strides());
         let sizes = [width, heads, kv_heads, hd].map(|size| size as u32);
-        let mut out = cuda::room::<f32>(device, count * heads * hd)?;
+        let (format, rounded) = (T::name(), Out::name());
+        let mut out = cuda::room::<Out>(device, count * heads * hd)?;
         if step.runs > 0 {
-            let kernel = Kernel::of(device, &ATTENTION, &format!("prefill_{format}_{QUERIES}"))?;
-            let config = cuda::blocks([step.runs, heads, 1], 128, tile_memory(4 * QUERIES, hd)?)?;
-            let which = step.runs();
+            let (name, config) = if T::DTYPE == DType::F32 {
+                let halves = RUN.div_ceil(4 * QUERIES);
+                let config = cuda::blocks([step.runs, heads, halves], 128, tile_memory(4 * QUERIES, hd)?)?;
+                ("prefill_f32".to_owned(), config)
+            } else {
+                let Flash { head, config } = Flash::new([step.runs, heads, 1], hd)?;
+                (format!("prefill_{format}_{rounded}_{head}"), config)
+            };
+            let (kernel, which) = (Kernel::of(device, &ATTENTION, &name)?, step.runs());
             attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut out, sizes)?;
         }
         if step.singles > 0 {
@@ -87,16 +95,17 @@ impl Attention<'_> {
         Ok((cuda::storage(out, device), (count, heads * hd).into()))
     }
 
-    fn join(
+    fn join<Out: Format>(
         &self,
         mixed: &CudaSlice<f32>,
         [parts, heads, singles, head_dim]: [usize; 4],
-        out: &mut CudaSlice<f32>,
+        out: &mut CudaSlice<Out>,
         device: &candle_core::CudaDevice,
     ) -> Result<()> {
         let step = self.batch.on_gpu(self.rope, device)?;
         let (which, splits, columns) = (step.singles(), parts as u32, head_dim as u32);
         let config = cuda::blocks([heads, singles, 1], cuda::threads(head_dim), 0)?;
-        launch!(Kernel::of(device, &ATTENTION, "join")?, config, mixed, &which, out, &splits, &columns)
+        let kernel = Kernel::of(device, &ATTENTION, &format!("join_{}", Out::name()))?;
+        launch!(kernel, config, mixed, &which, out, &splits, &columns)
     }
 }

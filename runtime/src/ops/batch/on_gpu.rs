@@ -5,10 +5,11 @@ use candle_core::{CudaDevice, Result, bail};
 
 use super::{Batch, Row};
 use crate::ops::RopeTable;
+use crate::ops::cuda::FLASH_QUERIES;
 use crate::ops::kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, blocks_for};
 
 /// Rows that one block of the kernel for runs takes.
-const RUN: usize = 32;
+pub const RUN: usize = FLASH_QUERIES;
 
 /// Block tables, rows, and which rows are computed how, one after another in one array.
 #[derive(Debug)]

@@ -26,6 +26,11 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// The blocks of `tensor`, `dims` numbers in `format`.
+    pub(super) fn of(tensor: Arc<QTensor>, format: BlockFormat, (rows, row_length): (usize, usize)) -> Self {
+        Self { tensor, format, rows, row_length }
+    }
+
     /// Rows, and the length of each.
     pub fn dims(&self) -> (usize, usize) {
         (self.rows, self.row_length)
@@ -67,11 +72,11 @@ impl Blocks {
     }
 }
 
-fn row_bytes(format: BlockFormat, row_length: usize) -> usize {
+pub(super) fn row_bytes(format: BlockFormat, row_length: usize) -> usize {
     row_length / format.block_len() * format.block_bytes()
 }
 
-fn dtype(format: BlockFormat) -> GgmlDType {
+pub(super) fn dtype(format: BlockFormat) -> GgmlDType {
     match format {
         BlockFormat::Q8_0 => GgmlDType::Q8_0,
         BlockFormat::Q4_0 => GgmlDType::Q4_0,
@@ -118,21 +123,6 @@ impl BlockBuilder {
         })
     }
 
-    /// Appends as many rows as `rows` has, of which the first are quantised and stand for all: for weights that were
-    /// drawn, of which one part is as good as another.
-    pub fn append_alike(&mut self, rows: &Tensor) -> Result<()> {
-        let (count, row_length) = rows.dims2()?;
-        let before = self.bytes.len();
-        let first = (QUANTISED / row_length.max(1)).clamp(1, count.max(1));
-        self.append(&rows.narrow(0, 0, first)?.to_device(&Device::Cpu)?)?;
-        let end = before + count * row_bytes(self.format, row_length);
-        while self.bytes.len() < end {
-            let more = (self.bytes.len() - before).min(end - self.bytes.len());
-            self.bytes.extend_from_within(before..before + more);
-        }
-        Ok(())
-    }
-
     /// The blocks of all rows in the memory of `device`.
     pub fn finish(self, device: &Device) -> Result<Blocks> {
         let Self { format, row_length, mut bytes } = self;
@@ -142,7 +132,7 @@ impl BlockBuilder {
             bytes.resize((rows + 1) * row_bytes(format, row_length), 0);
         }
         let storage = QStorage::from_data(Cow::Borrowed(&bytes), device, dtype(format))?;
-        Ok(Blocks { tensor: Arc::new(QTensor::new(storage, (rows, row_length))?), format, rows, row_length })
+        Ok(Blocks::of(Arc::new(QTensor::new(storage, (rows, row_length))?), format, (rows, row_length)))
     }
 }
 

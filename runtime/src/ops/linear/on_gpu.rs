@@ -1,24 +1,28 @@
 //! Products on a GPU: few rows by the project's own kernel and those with quantised weights by candle's, many by cuBLAS.
-//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, and beside
+//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, if they do not come
+//! so, and beside
 //! quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
 
+mod biased;
+
 use candle_core::backend::BackendStorage;
-use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::cublas::{result, sys};
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DevicePtrMut, DeviceRepr};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DevicePtrMut};
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, InplaceOp3, Layout, Result, Shape, Storage,
+    Tensor, bail,
 };
 use half::{bf16, f16};
 use vlm_catalog::quantization::BlockFormat;
 
+use self::biased::{Places, Sizes};
 use super::{Blocks, FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
-use crate::ops::cuda::{self, Kernel, LINEAR, WIDEN, launch};
+use crate::ops::cuda::{self, Format, Kernel, LINEAR, WIDEN, launch};
 
-/// `[rows, in]` to `[rows, out]`, with the bias.
-pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+/// `[rows, in]` to `[rows, out]` in the format `out`, with the bias.
+pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: DType) -> Result<Tensor> {
     match weight {
-        Weight::Dense(weight) => x.apply_op2_no_bwd(weight, &Dense(bias)),
+        Weight::Dense(weight) => x.apply_op2_no_bwd(weight, &Dense { bias, out }),
         Weight::Blocks(blocks) if x.dim(0)? > FEW_QUANTISED_ROWS => x.apply_op1_no_bwd(&Widened { blocks, bias }),
         Weight::Blocks(blocks) => {
             let y = x.apply_op1_no_bwd(blocks.tensor())?;
@@ -28,6 +32,11 @@ pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Ten
             }
         }
     }
+}
+
+/// Adds the products of many rows, and the bias, to `to`.
+pub fn add_to(to: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+    to.inplace_op3(x, weight, &Added(bias))
 }
 
 /// Calls `use_it` with the numbers of a bias.
@@ -41,7 +50,10 @@ fn with_bias<R>(bias: &Tensor, outer: usize, use_it: impl FnOnce(&CudaView<'_, f
     use_it(&bias)
 }
 
-struct Dense<'a>(Option<&'a Tensor>);
+struct Dense<'a> {
+    bias: Option<&'a Tensor>,
+    out: DType,
+}
 
 impl CustomOp2 for Dense<'_> {
     fn name(&self) -> &'static str {
@@ -54,17 +66,69 @@ impl CustomOp2 for Dense<'_> {
 
     fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
         match w.dtype() {
-            DType::F16 => Products::<f16>::of(x, xl, w, wl)?.times("f16", sys::cudaDataType_t::CUDA_R_16F, self.0),
-            DType::BF16 => Products::<bf16>::of(x, xl, w, wl)?.times("bf16", sys::cudaDataType_t::CUDA_R_16BF, self.0),
-            _ => Products::<f32>::of(x, xl, w, wl)?.times("f32", sys::cudaDataType_t::CUDA_R_32F, self.0),
+            DType::F16 => Products::<f16>::of(x, xl, w, wl)?.times(self.bias, self.out),
+            DType::BF16 => Products::<bf16>::of(x, xl, w, wl)?.times(self.bias, self.out),
+            _ => Products::<f32>::of(x, xl, w, wl)?.times(self.bias, self.out),
         }
     }
+}
+
+struct Added<'a>(Option<&'a Tensor>);
+
+impl InplaceOp3 for Added<'_> {
+    fn name(&self) -> &'static str {
+        "linear-added"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &mut CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<()> {
+        bail!("the rows and the weights are not on one GPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        to: &mut CudaStorage,
+        tl: &Layout,
+        x: &CudaStorage,
+        xl: &Layout,
+        w: &CudaStorage,
+        wl: &Layout,
+    ) -> Result<()> {
+        match w.dtype() {
+            DType::F16 => Products::<f16>::of(x, xl, w, wl)?.add(self.0, to, tl),
+            DType::BF16 => Products::<bf16>::of(x, xl, w, wl)?.add(self.0, to, tl),
+            _ => Products::<f32>::of(x, xl, w, wl)?.add(self.0, to, tl),
+        }
+    }
+}
+
+/// What cuBLAS calls a format.
+fn of_cublas<T: Format>() -> sys::cudaDataType_t {
+    match T::DTYPE {
+        DType::F16 => sys::cudaDataType_t::CUDA_R_16F,
+        DType::BF16 => sys::cudaDataType_t::CUDA_R_16BF,
+        _ => sys::cudaDataType_t::CUDA_R_32F,
+    }
+}
+
+/// Rows as they come.
+enum Rows<'a, T> {
+    Exact(CudaView<'a, f32>),
+    /// In the format of the weights.
+    Rounded(CudaView<'a, T>),
 }
 
 /// Rows and weights of one product.
 struct Products<'a, T> {
     device: &'a CudaDevice,
-    x: CudaView<'a, f32>,
+    x: Rows<'a, T>,
     w: CudaView<'a, T>,
     rows: usize,
     inner: usize,
@@ -75,38 +139,31 @@ struct Products<'a, T> {
     whole: bool,
 }
 
-impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
+impl<'a, T: Format> Products<'a, T> {
     fn of(x: &'a CudaStorage, xl: &Layout, w: &'a CudaStorage, wl: &Layout) -> Result<Self> {
         let ((rows, inner), (outer, _)) = (xl.shape().dims2()?, wl.shape().dims2()?);
         let aligned = |length: usize, bytes: usize| (length * bytes).is_multiple_of(16);
         let whole = [inner, wl.start_offset()].into_iter().all(|length| aligned(length, size_of::<T>()))
             && [inner, xl.start_offset()].into_iter().all(|length| aligned(length, size_of::<f32>()));
-        let (device, x, w) = (&x.device, cuda::slice(x, xl)?, cuda::slice(w, wl)?);
+        let device = &x.device;
+        let (x, w) = match x.dtype() {
+            DType::F32 => (Rows::Exact(cuda::slice(x, xl)?), cuda::slice(w, wl)?),
+            _ => (Rows::Rounded(cuda::slice(x, xl)?), cuda::slice(w, wl)?),
+        };
         Ok(Self { device, x, w, rows, inner, outer, compute: sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, whole })
     }
 
-    fn times(&self, format: &str, dtype: sys::cudaDataType_t, bias: Option<&Tensor>) -> Result<(CudaStorage, Shape)> {
-        let mut out = cuda::room::<f32>(self.device, self.rows * self.outer)?;
-        match (self.rows, bias) {
-            (0, _) => {}
-            (1..=FEW_ROWS, Some(bias)) => {
-                with_bias(bias, self.outer, |bias| self.few(format, Some(bias), &mut out))?;
-            }
-            (1..=FEW_ROWS, None) => self.few(format, None, &mut out)?,
-            (_, Some(bias)) => {
-                with_bias(bias, self.outer, |bias| {
-                    let (count, outer) = (self.rows * self.outer, self.outer as u32);
-                    let kernel = Kernel::of(self.device, &LINEAR, "rows_of_bias")?;
-                    launch!(kernel, cuda::each(count)?, bias, &mut out, &outer, &count)
-                })?;
-                self.many(format, dtype, 1.0, &mut out)?;
-            }
-            (_, None) => self.many(format, dtype, 0.0, &mut out)?,
-        }
-        Ok((cuda::storage(out, self.device), (self.rows, self.outer).into()))
+    fn times(&self, bias: Option<&Tensor>, out: DType) -> Result<(CudaStorage, Shape)> {
+        let storage = match &self.x {
+            _ if out == T::DTYPE && out != DType::F32 => self.products::<T>(bias)?,
+            Rows::Exact(x) if (1..=FEW_ROWS).contains(&self.rows) => self.few(x, bias)?,
+            _ => self.products::<f32>(bias)?,
+        };
+        Ok((storage, (self.rows, self.outer).into()))
     }
 
-    fn few(&self, format: &str, bias: Option<&CudaView<'_, f32>>, out: &mut CudaSlice<f32>) -> Result<()> {
+    fn few(&self, x: &CudaView<'_, f32>, bias: Option<&Tensor>) -> Result<CudaStorage> {
+        let mut out = cuda::room::<f32>(self.device, self.rows * self.outer)?;
         let (inner, outer, whole) = (self.inner as u32, self.outer as u32, u32::from(self.whole));
         // Four warps a block; the kernel says how many outputs each has.
         let outputs = match self.rows {
@@ -115,39 +172,85 @@ impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
             _ => 4,
         };
         let config = cuda::blocks([self.outer.div_ceil(4 * outputs), 1, 1], 128, 0)?;
-        let kernel = Kernel::of(self.device, &LINEAR, &format!("few_rows_{format}_{}", self.rows))?;
-        let none = 0u64;
+        let kernel = Kernel::of(self.device, &LINEAR, &format!("few_rows_{}_{}", T::name(), self.rows))?;
         if let Some(bias) = bias {
-            launch!(kernel, config, &self.w, &self.x, bias, out, &inner, &outer, &whole)
+            with_bias(bias, self.outer, |bias| {
+                launch!(kernel, config, &self.w, x, bias, &mut out, &inner, &outer, &whole)
+            })?;
         } else {
-            launch!(kernel, config, &self.w, &self.x, &none, out, &inner, &outer, &whole)
+            let none = 0u64;
+            launch!(kernel, config, &self.w, x, &none, &mut out, &inner, &outer, &whole)?;
+        }
+        Ok(cuda::storage(out, self.device))
+    }
+
+    /// The products of any number of rows in the format `O`.
+    fn products<O: Format>(&self, bias: Option<&Tensor>) -> Result<CudaStorage> {
+        let mut out = cuda::room::<O>(self.device, self.rows * self.outer)?;
+        match bias {
+            _ if self.rows == 0 => {}
+            None => self.many(None, 0.0, &mut out)?,
+            Some(bias) => {
+                let bias = self.bias::<O>(bias)?;
+                self.many(Some(bias), 0.0, &mut out)?;
+            }
+        }
+        Ok(cuda::storage(out, self.device))
+    }
+
+    /// Adds the products to `to`.
+    fn add(&self, bias: Option<&Tensor>, to: &mut CudaStorage, layout: &Layout) -> Result<()> {
+        if layout.shape().dims2()? != (self.rows, self.outer) {
+            bail!("products of {} rows and {} columns cannot be added to {:?}", self.rows, self.outer, layout.shape())
+        }
+        let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected whole rows, got {layout:?}") };
+        let mut to = to.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
+        let bias = bias.map(|bias| self.bias::<f32>(bias)).transpose()?;
+        self.many(bias, 1.0, &mut to)
+    }
+
+    /// A bias in the format `O`.
+    fn bias<O: Format>(&self, bias: &Tensor) -> Result<CudaSlice<O>> {
+        let count = self.outer;
+        let mut out = cuda::room::<O>(self.device, count)?;
+        let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", O::name()))?;
+        with_bias(bias, self.outer, |bias| launch!(kernel, cuda::each(count)?, bias, &mut out, &count))?;
+        Ok(out)
+    }
+
+    /// `out` becomes the products, and the bias where there is one, added to `keep` times what it is.
+    fn many<O: Format>(&self, bias: Option<CudaSlice<O>>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
+        match &self.x {
+            Rows::Rounded(x) => self.gemm::<T, O>(x, bias, keep, out),
+            Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, bias, keep, out),
+            Rows::Exact(x) => {
+                let count = self.rows * self.inner;
+                let mut narrowed = cuda::room::<T>(self.device, count)?;
+                let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", T::name()))?;
+                launch!(kernel, cuda::each(count)?, x, &mut narrowed, &count)?;
+                self.gemm::<T, O>(&narrowed, bias, keep, out)
+            }
         }
     }
 
-    /// `out` becomes the products, added to `keep` times what it is.
-    fn many(&self, format: &str, dtype: sys::cudaDataType_t, keep: f32, out: &mut CudaSlice<f32>) -> Result<()> {
-        if dtype == sys::cudaDataType_t::CUDA_R_32F {
-            return self.gemm(&self.x, dtype, keep, out);
-        }
-        let count = self.rows * self.inner;
-        let mut narrowed = cuda::room::<T>(self.device, count)?;
-        let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{format}"))?;
-        launch!(kernel, cuda::each(count)?, &self.x, &mut narrowed, &count)?;
-        self.gemm(&narrowed, dtype, keep, out)
-    }
-
-    fn gemm<X>(
+    fn gemm<X, O: Format>(
         &self,
         x: &impl DevicePtr<X>,
-        dtype: sys::cudaDataType_t,
+        bias: Option<CudaSlice<O>>,
         keep: f32,
-        out: &mut CudaSlice<f32>,
+        out: &mut impl DevicePtrMut<O>,
     ) -> Result<()> {
         let size = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
         let (rows, inner, outer) = (size(self.rows)?, size(self.inner)?, size(self.outer)?);
         let (blas, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
         let ((w, _w), (x, _x), (out, _out)) =
             (self.w.device_ptr(&stream), x.device_ptr(&stream), out.device_ptr_mut(&stream));
+        if let Some(bias) = &bias {
+            let (bias, _bias) = bias.device_ptr(&stream);
+            let sizes = Sizes { rows: self.rows, inner: self.inner, outer: self.outer };
+            let places = Places { weights: w, x, bias, out };
+            return biased::product::<T, O>(self.device, places, sizes, self.compute, keep);
+        }
         // cuBLAS counts matrices by columns: theirs is the transpose of ours.
         #[expect(unsafe_code, reason = "the matrices are the tensors that were checked, on the stream of the handle")]
         let done = unsafe {
@@ -160,14 +263,14 @@ impl<'a, T: CudaDType + DeviceRepr> Products<'a, T> {
                 inner,
                 (&raw const one).cast(),
                 w as *const _,
-                dtype,
+                of_cublas::<T>(),
                 inner,
                 x as *const _,
-                dtype,
+                of_cublas::<T>(),
                 inner,
                 (&raw const keep).cast(),
                 out as *mut _,
-                sys::cudaDataType_t::CUDA_R_32F,
+                of_cublas::<O>(),
                 outer,
                 self.compute,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
@@ -202,10 +305,10 @@ impl CustomOp1 for Widened<'_> {
         let (blocks, count) = (self.blocks.tensor().device_ptr()? as u64, outer * inner);
         let mut widened = cuda::room::<f32>(device, count)?;
         launch!(Kernel::of(device, &WIDEN, kernel)?, cuda::each(count)?, &blocks, &mut widened, &count)?;
-        let (x, w) = (cuda::slice(x, layout)?, widened.slice(..));
+        let (x, w) = (Rows::Exact(cuda::slice(x, layout)?), widened.slice(..));
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32;
         let products = Products { device, x, w, rows, inner, outer, compute, whole: true };
-        products.times("f32", sys::cudaDataType_t::CUDA_R_32F, self.bias)
+        products.times(self.bias, DType::F32)
     }
 }
 

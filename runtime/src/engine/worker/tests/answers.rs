@@ -1,6 +1,6 @@
 //! Several answers to one prompt, and what requests change in the choice of tokens.
 
-use super::super::super::{Steering, SubmitError};
+use super::super::super::Steering;
 use super::*;
 
 fn several(engine: &Engine, what: u32, prompt_tokens: usize, answers: usize) -> Vec<TokenStream> {

@@ -1,0 +1,77 @@
+//! What lives on a GPU while it computes: larger pieces of work than on a processor, rows in 32 bits where they are
+//! summed, and quantised weights that are widened for products of many rows.
+
+use super::needs::{KV_BLOCK_TOKENS, SINGLE, product, sum};
+use crate::architecture::{ModelConfig, TextConfig, VisionConfig};
+use crate::quantization::Quantization;
+
+/// Tokens of prompts that are read in one step at most.
+pub const GPU_PREFILL_TOKENS: u64 = 4096;
+/// Tiles that go through the tower at a time; they may be of several pictures.
+pub const GPU_TILES_AT_A_TIME: u64 = 16;
+/// Rows up to which products are made with quantised weights as they are.
+pub const GPU_FEW_QUANTISED_ROWS: u64 = 32;
+/// Bytes of a number in 16 bits.
+const HALF: u64 = 2;
+
+/// What lives while as many tiles as go through the tower together are read: their pixels, a layer of the tower, and the
+/// features and projected rows behind it.
+pub(super) fn image(config: &ModelConfig) -> u64 {
+    let vision = &config.vision;
+    let tiles = GPU_TILES_AT_A_TIME;
+    let side = vision.image_size as u64;
+    let pixels = product([tiles, 3, side, side, SINGLE]);
+    let rows = product([tiles, vision.tokens_per_tile() as u64]);
+    let joined = product([vision.hidden_size as u64, vision.shuffle as u64, vision.shuffle as u64]);
+    let features = product([rows, joined, SINGLE]);
+    let projected = product([rows, config.text.hidden_size as u64, SINGLE]);
+    // Twice: between its two layers, and in the order of the prompt.
+    sum([pixels, tower_layer(vision, tiles).max(features.saturating_add(product([3, projected])))])
+}
+
+/// A layer of the tower: the stream before and behind it, and the larger of attention and the two layers behind that.
+fn tower_layer(vision: &VisionConfig, tiles: u64) -> u64 {
+    let patches = product([vision.grid() as u64, vision.grid() as u64]);
+    let rows = product([tiles, patches.saturating_add(1)]);
+    let width = vision.hidden_size as u64;
+    let stream = product([2, width, SINGLE]);
+    // The norm's rows; queries, keys and values, and what attention gives.
+    let attention = sum([product([width, HALF]), product([3, width, SINGLE]), product([width, SINGLE])]);
+    let inner = sum([product([width, HALF]), product([2, vision.intermediate_size as u64, HALF])]);
+    product([rows, stream.saturating_add(attention.max(inner))])
+}
+
+/// What lives while a step of the decoder is computed: the rows of a layer, the largest widened weight, the cache's spare
+/// block, the logits of all sequences and their copy for sampling, and the rotary angles of every position.
+pub(super) fn workspace(config: &ModelConfig, quantization: Quantization, max_tokens: u64, sequences: u64) -> u64 {
+    let text = &config.text;
+    let rows = GPU_PREFILL_TOKENS.min(product([max_tokens, sequences])).saturating_add(sequences);
+    let width = text.hidden_size as u64;
+    let queries = product([text.heads as u64, text.head_dim as u64]);
+    let qkv = product([(text.heads + 2 * text.kv_heads) as u64, text.head_dim as u64]);
+    let inner = text.intermediate_size as u64;
+    // Beside quantised weights all rows are in 32 bits.
+    let number = if quantization == Quantization::None { HALF } else { SINGLE };
+    // What is added to the stream lives beside it where products cannot add to it themselves.
+    let stream = product([if quantization == Quantization::None { 2 } else { 3 }, width, SINGLE]);
+    let attention = sum([product([width, number]), product([qkv, SINGLE]), product([queries, number + HALF])]);
+    let gated = sum([product([width, number]), product([3, inner, number])]);
+    let layer = product([rows, stream.saturating_add(attention.max(gated))]);
+    // One block of the cache belongs to no sequence: rows that only fill up a step write there.
+    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(HALF as usize)]);
+    let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
+    // Decoders with factors for long sequences have two tables.
+    let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);
+    sum([layer, widened(text, quantization, sequences), spare, logits, angles])
+}
+
+/// The largest weight in 32 bits, where weights are quantised: the head only beside many sequences.
+fn widened(text: &TextConfig, quantization: Quantization, sequences: u64) -> u64 {
+    if quantization == Quantization::None {
+        return 0;
+    }
+    let head = if sequences > GPU_FEW_QUANTISED_ROWS { text.vocab_size as u64 } else { 0 };
+    let qkv = product([(text.heads + 2 * text.kv_heads) as u64, text.head_dim as u64]);
+    let outputs = product([2, text.intermediate_size as u64]).max(qkv).max(head);
+    product([outputs, text.hidden_size as u64, SINGLE])
+}

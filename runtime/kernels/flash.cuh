@@ -1,0 +1,254 @@
+// Softmax attention on tensor cores: 64 queries of a head to keys that come in tiles of 64, products of numbers in 16 bits,
+// sums and softmax in f32 (Dao 2023). Four warps a block, 16 queries a warp; the sums are corrected when a larger score
+// comes. HD is the width of a head in shared memory: that of the model, filled up with zeros.
+#pragma once
+#include "element.cuh"
+
+namespace flash {
+
+constexpr int QUERIES = 64; // of a block
+constexpr int KEYS = 64;    // of a tile
+constexpr int THREADS = 128;
+
+// Numbers from one row in shared memory to the next: eight rows that are read side by side use all banks.
+template <int HD> constexpr int STRIDE = HD + 8;
+// Those of the queries, which become the keys' when they are in registers, and of the values.
+template <int HD> constexpr int SHARED = (KEYS + KEYS) * STRIDE<HD>;
+
+__device__ __forceinline__ uint32_t two(float low, float high, __half) {
+    __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<uint32_t &>(pair);
+}
+__device__ __forceinline__ uint32_t two(float low, float high, __nv_bfloat16) {
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<uint32_t &>(pair);
+}
+
+// c += a · b: a of 16 rows and 16 columns, b of 16 and 8.
+#define PRODUCT(T, name)                                                                                              \
+    __device__ __forceinline__ void product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T) {     \
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                           \
+                     ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                           \
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                 \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                 \
+    }
+PRODUCT(__half, "f16")
+PRODUCT(__nv_bfloat16, "bf16")
+#undef PRODUCT
+
+// Four matrices of 8 by 8 numbers; a thread points to a row of 16 bytes.
+__device__ __forceinline__ void matrices(uint32_t (&to)[4], const void *row) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(at)
+                 : "memory");
+}
+__device__ __forceinline__ void transposed(uint32_t (&to)[4], const void *row) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+// 16 bytes on their way to shared memory; zeros where `is` is false.
+__device__ __forceinline__ void send(void *to, const void *from, bool is) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(to), bytes = is ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void sent() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// All but the last that were sent have come.
+__device__ __forceinline__ void arrived() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+
+// Rows in 16 bits to a tile in shared memory; those from `count` on, and numbers from `width` on, become zero. `whole`: rows
+// begin at multiples of 16 bytes and have whole eights.
+template <typename T, int HD, typename Rows>
+__device__ __forceinline__ void load(T *tile, Rows row, int count, int width, bool whole) {
+    for (int i = threadIdx.x; i < KEYS * (HD / 8); i += THREADS) {
+        int at = i / (HD / 8), column = i % (HD / 8) * 8;
+        T *to = tile + at * STRIDE<HD> + column;
+        const T *from = row(at < count ? at : 0);
+        if (whole) {
+            bool is = at < count && column < width;
+            send(to, from + (is ? column : 0), is);
+        } else {
+            for (int n = 0; n < 8; n++) to[n] = at < count && column + n < width ? from[column + n] : narrow<T>(0.f);
+        }
+    }
+}
+
+// The same of rows in f32, rounded. `whole`: rows begin at multiples of 16 bytes and have whole fours.
+template <typename T, int HD, typename Rows>
+__device__ __forceinline__ void load_rounded(T *tile, Rows row, int count, int width, float scale, bool whole) {
+    for (int i = threadIdx.x; i < KEYS * (HD / 4); i += THREADS) {
+        int at = i / (HD / 4), column = i % (HD / 4) * 4;
+        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (at < count && column < width) {
+            const float *from = row(at) + column;
+            if (whole) {
+                four = *reinterpret_cast<const float4 *>(from);
+            } else {
+                four.x = from[0];
+                if (column + 1 < width) four.y = from[1];
+                if (column + 2 < width) four.z = from[2];
+                if (column + 3 < width) four.w = from[3];
+            }
+        }
+        uint2 pair = {two(scale * four.x, scale * four.y, T()), two(scale * four.z, scale * four.w, T())};
+        *reinterpret_cast<uint2 *>(tile + at * STRIDE<HD> + column) = pair;
+    }
+}
+
+// What a warp knows of its 16 queries. A thread has columns 2t and 2t + 1 of every eight, t being its number in a group of
+// four, of two rows, 8 apart.
+template <typename T, int HD> struct Queries {
+    uint32_t query[HD / 16][4];
+    float out[HD / 8][4], highest[2], sum[2];
+
+    // From the tile of queries, which is complete.
+    __device__ __forceinline__ void begin(const T *tile) {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+        for (int k = 0; k < HD / 16; k++) {
+            matrices(query[k], tile + (warp * 16 + lane % 16) * STRIDE<HD> + k * 16 + lane / 16 * 8);
+        }
+#pragma unroll
+        for (int n = 0; n < HD / 8; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) out[n][i] = 0.f;
+        }
+        highest[0] = highest[1] = -INFINITY, sum[0] = sum[1] = 0.f;
+    }
+
+    __device__ __forceinline__ void score(const T *keys, float (&scores)[KEYS / 8][4]) const {
+        int lane = threadIdx.x % 32;
+        const T *row = keys + (lane / 16 * 8 + lane % 8) * STRIDE<HD> + lane / 8 % 2 * 8;
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n += 2) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) scores[n][i] = scores[n + 1][i] = 0.f;
+#pragma unroll
+            for (int k = 0; k < HD / 16; k++) {
+                uint32_t key[4];
+                matrices(key, row + n * 8 * STRIDE<HD> + k * 16);
+                product(scores[n], query[k], key[0], key[1], T());
+                product(scores[n + 1], query[k], key[2], key[3], T());
+            }
+        }
+    }
+
+    // Scores become weights. `visible` keys of the tile count for each of the thread's two rows.
+    __device__ __forceinline__ void weigh(float (&scores)[KEYS / 8][4], const int (&visible)[2]) {
+        constexpr float LOG2E = 1.44269504f;
+        int column = threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            float largest = highest[row];
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float &score = scores[n][2 * row + i];
+                    if (n * 8 + column + i >= visible[row]) score = -INFINITY;
+                    largest = fmaxf(largest, score);
+                }
+            }
+            largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+            largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+            // Every query sees the first key of all, so that there is one by now.
+            float correction = exp2f((highest[row] - largest) * LOG2E), added = 0.f;
+            highest[row] = largest;
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float &score = scores[n][2 * row + i];
+                    score = exp2f((score - largest) * LOG2E);
+                    added += score;
+                }
+            }
+            sum[row] = sum[row] * correction + added;
+#pragma unroll
+            for (int n = 0; n < HD / 8; n++) {
+                out[n][2 * row] *= correction;
+                out[n][2 * row + 1] *= correction;
+            }
+        }
+    }
+
+    __device__ __forceinline__ void add(const T *values, const float (&weights)[KEYS / 8][4]) {
+        int lane = threadIdx.x % 32;
+        const T *row = values + lane % 16 * STRIDE<HD> + lane / 16 * 8;
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; k++) {
+            const float(&low)[4] = weights[2 * k], (&high)[4] = weights[2 * k + 1];
+            uint32_t weight[4] = {two(low[0], low[1], T()), two(low[2], low[3], T()), two(high[0], high[1], T()),
+                                  two(high[2], high[3], T())};
+#pragma unroll
+            for (int n = 0; n < HD / 8; n += 2) {
+                uint32_t value[4];
+                transposed(value, row + k * 16 * STRIDE<HD> + n * 8);
+                product(out[n], weight, value[0], value[1], T());
+                product(out[n + 1], weight, value[2], value[3], T());
+            }
+        }
+    }
+
+    // `to(n)` is where query n of the block goes, which has `width` numbers.
+    template <typename Rows> __device__ __forceinline__ void write(Rows to, int count, int width) {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            sum[row] += __shfl_xor_sync(~0u, sum[row], 1);
+            sum[row] += __shfl_xor_sync(~0u, sum[row], 2);
+            int index = warp * 16 + row * 8 + lane / 4;
+            if (index >= count) continue;
+            auto at = to(index);
+            float scale = 1.f / sum[row];
+#pragma unroll
+            for (int n = 0; n < HD / 8; n++) {
+                int column = n * 8 + lane % 4 * 2;
+                using Out = typename std::remove_pointer<decltype(at)>::type;
+                if (column < width) at[column] = narrow<Out>(scale * out[n][2 * row]);
+                if (column + 1 < width) at[column + 1] = narrow<Out>(scale * out[n][2 * row + 1]);
+            }
+        }
+    }
+};
+
+// Attention of the queries in `keys`, a tile of shared memory that is used again, to `tokens` keys. `fetch(tile, first,
+// count, of_values)` loads `count` keys or values from the `first` on. Query n of the block sees `seen(n)` keys, at least one.
+template <typename T, int HD, typename Fetch, typename Seen, typename Rows>
+__device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fetch, Seen seen, Rows to, int count,
+                                       int width) {
+    Queries<T, HD> queries;
+    __syncthreads();
+    queries.begin(keys);
+    __syncthreads();
+    int index = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, own[2] = {(int)seen(index), (int)seen(index + 8)};
+    fetch(keys, 0, min(tokens, KEYS), false);
+    sent();
+    fetch(values, 0, min(tokens, KEYS), true);
+    sent();
+    for (int first = 0; first < tokens; first += KEYS) {
+        int next = first + KEYS, left = min(tokens - next, KEYS), visible[2] = {own[0] - first, own[1] - first};
+        float scores[KEYS / 8][4];
+        arrived();
+        __syncthreads();
+        queries.score(keys, scores);
+        __syncthreads();
+        if (left > 0) fetch(keys, next, left, false);
+        sent();
+        queries.weigh(scores, visible);
+        arrived();
+        __syncthreads();
+        queries.add(values, scores);
+        __syncthreads();
+        if (left > 0) fetch(values, next, left, true);
+        sent();
+    }
+    queries.write(to, count, width);
+}
+
+} // namespace flash
