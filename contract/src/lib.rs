@@ -5,12 +5,14 @@
 //! - [`openai`]: request, response and error bodies of the chat and models endpoints.
 //! - [`diagnosis`]: why a server could not start: exit code ↔ reason ↔ sentence.
 //! - [`uri`]: where the weights of a model are.
-//! - [`metrics`], [`ports`], [`flags`]: names.
+//! - [`metrics`], [`ports`], [`flags`], [`headers`], [`labels`]: names.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod diagnosis;
 pub mod flags;
+pub mod headers;
+pub mod labels;
 pub mod metrics;
 pub mod openai;
 pub mod ports;

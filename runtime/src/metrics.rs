@@ -4,10 +4,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use vlm_contract::headers::VIA;
 use vlm_contract::metrics as names;
 
 use crate::engine::Snapshot;
@@ -96,7 +98,7 @@ impl Metrics {
                 names::REQUESTS_ARRIVED,
                 "Generation requests that reached the server, refused ones included",
                 "via",
-                &[names::via::DIRECT],
+                &names::via::ALL,
             )?,
             refused: counters(
                 names::REQUESTS_REFUSED,
@@ -145,9 +147,10 @@ impl Metrics {
         own.into_iter().chain(engine).collect()
     }
 
-    /// A generation request reached the server.
-    pub fn arrived(&self) {
-        self.arrived.with_label_values(&[names::via::DIRECT]).inc();
+    /// A generation request reached the server: through a gateway, when that is what its header says.
+    pub fn arrived(&self, headers: &HeaderMap) {
+        let gateway = headers.get(VIA).is_some_and(|via| via == names::via::GATEWAY);
+        self.arrived.with_label_values(&[if gateway { names::via::GATEWAY } else { names::via::DIRECT }]).inc();
     }
 
     /// A generation request was refused.

@@ -58,7 +58,7 @@ pub async fn completions(
     request: Request,
 ) -> Response {
     let arrived = Instant::now();
-    app.metrics.arrived();
+    app.metrics.arrived(request.headers());
     match generate(&app, arrived, id, request).await {
         Ok(response) => response,
         Err(error) => {
