@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds container images with buildah, no registry and no daemon:
-#   images/build.sh [NAME...]      operator runtime tiny-llava tiny-internvl prometheus, all by default; pause, test-hub,
-#                                  runtime-cuda (after make cuda)
+#   images/build.sh [NAME...]      operator gateway runtime tiny-llava tiny-internvl prometheus, all by default; pause,
+#                                  test-hub, runtime-cuda (after make cuda)
 # Each becomes an archive in the cache, images/NAME.tar, that `cluster.sh load` or
 # `docker load` takes. One whose files did not change is left as it is.
 #   PUSH=1 IMAGE_PREFIX=REGISTRY/PATH images/build.sh
@@ -60,5 +60,5 @@ build() { # NAME
     fi
 }
 
-[ $# -gt 0 ] || set -- operator runtime tiny-llava tiny-internvl prometheus
+[ $# -gt 0 ] || set -- operator gateway runtime tiny-llava tiny-internvl prometheus
 for name in "$@"; do build "$name"; done

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Time in which endpoints and their readers learn that this gateway leaves.
-const ENDPOINT_LAG: Duration = Duration::from_secs(5);
+pub const ENDPOINT_LAG: Duration = Duration::from_secs(5);
 
 /// The stages.
 #[derive(Clone, Debug, Default)]
@@ -37,12 +37,12 @@ impl Life {
         &self.aborted
     }
 
-    /// Goes through the stages from `shutdown` on; open answers get `timeout`.
-    pub async fn end(&self, shutdown: CancellationToken, timeout: Duration) {
+    /// Goes through the stages from `shutdown` on: it accepts for `lag`, and then open answers get `timeout`.
+    pub async fn end(&self, shutdown: CancellationToken, lag: Duration, timeout: Duration) {
         shutdown.cancelled().await;
         self.draining.cancel();
         tracing::info!("draining");
-        tokio::time::sleep(ENDPOINT_LAG).await;
+        tokio::time::sleep(lag).await;
         self.closed.cancel();
         tokio::time::sleep(timeout).await;
         self.aborted.cancel();
@@ -53,20 +53,20 @@ impl Life {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn it_accepts_while_endpoints_lag_and_cuts_nothing_before_its_time() {
         let (life, shutdown) = (Life::default(), CancellationToken::new());
         let ending = tokio::spawn({
             let (life, shutdown) = (life.clone(), shutdown.clone());
-            async move { life.end(shutdown, Duration::from_secs(60)).await }
+            async move { life.end(shutdown, Duration::from_millis(100), Duration::from_millis(100)).await }
         });
-        tokio::time::sleep(Duration::from_secs(100)).await;
+        tokio::task::yield_now().await;
         assert!(!life.is_draining());
         shutdown.cancel();
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(life.is_draining() && !life.refuses());
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(life.refuses() && !life.aborted().is_cancelled());
+        life.draining.cancelled().await;
+        assert!(!life.refuses());
+        life.closed().cancelled().await;
+        assert!(!life.aborted().is_cancelled());
         ending.await.unwrap();
         assert!(life.aborted().is_cancelled());
     }

@@ -13,7 +13,7 @@ use crate::{
     args::Cli,
     bodies::Bodies,
     desk::Desk,
-    drain::Life,
+    drain::{ENDPOINT_LAG, Life},
     metrics::Metrics,
     proxy::upstream::Upstream,
     routes::{
@@ -73,7 +73,7 @@ pub async fn run(args: Cli, shutdown: CancellationToken) -> Result<(), RunError>
     let (listener, admin_listener) = (listen(args.port).await?, listen(args.admin_port).await?);
     info!(version = env!("CARGO_PKG_VERSION"), port = args.port, "started");
     let served = serve_filled(listener, &app, watched.clone(), args.max_connections as usize);
-    let ending = app.life.end(shutdown, Duration::from_secs(args.drain_timeout_seconds));
+    let ending = app.life.end(shutdown, ENDPOINT_LAG, Duration::from_secs(args.drain_timeout_seconds));
     let process = CancellationToken::new();
     let admin = admin::run(admin_listener, Admin { app: Arc::clone(&app), watched }, process.clone());
     let ended = async {

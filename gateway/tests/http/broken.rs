@@ -41,7 +41,7 @@ async fn a_gateway_that_leaves_finishes_its_streams_and_sends_others_elsewhere()
     let life = gateway.app.life.clone();
     tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { life.end(shutdown, Duration::from_secs(60)).await }
+        async move { life.end(shutdown, Duration::from_secs(60), Duration::from_secs(60)).await }
     });
     shutdown.cancel();
     crate::gateway::await_that(|| gateway.app.life.is_draining(), "draining").await;
