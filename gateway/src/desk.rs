@@ -28,9 +28,11 @@ mod rate;
 #[cfg(test)]
 mod tests;
 
-use line::{ASK_AGAIN, Entry, Line, Told};
+use line::{Entry, Line, Told};
 pub use line::{Outlook, Seat};
 
+/// How often a gateway asks for the same model to be woken.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How soon it is asked again to wake a model when the API server did not take the request.
 const ASK_AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -172,9 +174,13 @@ impl Desk {
         let Some(line) = state.lines.get_mut(model) else { return };
         act(line, now);
         let messages = self.release(model, line, now);
+        let has_deadline = line.next_opening(now).is_some();
         drop(state);
         tell(messages);
-        self.deadlines.notify_one();
+        // Of every request that ends, only those that leave somebody waiting for a replica that rests.
+        if has_deadline {
+            self.deadlines.notify_one();
+        }
     }
 
     fn release(self: &Arc<Self>, model: &ModelId, line: &mut Line<Teller>, now: Duration) -> Messages {
@@ -263,11 +269,11 @@ impl Desk {
         counted.collect()
     }
 
-    /// Opens replicas again whose time of rest is over, until `shutdown`.
+    /// Gives replicas to those that wait when a time of rest is over, until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         loop {
             let now = self.now();
-            let next = self.lock().lines.values().filter_map(|line| line.next_opening(now)).min();
+            let next = self.release_rested(now);
             let opening = async {
                 match next {
                     Some(at) => tokio::time::sleep(at.saturating_sub(now)).await,
@@ -277,14 +283,24 @@ impl Desk {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.deadlines.notified() => {}
-                () = opening => {
-                    let waiting: Vec<_> = self.lock().lines.keys().cloned().collect();
-                    for model in waiting {
-                        self.change(&model, |_, _| {});
-                    }
-                }
+                () = opening => {}
             }
         }
+    }
+
+    /// Releases what can go at `now`, and returns when the next replica has rested: of one and the same moment, so that
+    /// no rest can end between the two.
+    fn release_rested(self: &Arc<Self>, now: Duration) -> Option<Duration> {
+        let (mut messages, mut next) = (Vec::new(), None);
+        let mut state = self.lock();
+        for (model, line) in &mut state.lines {
+            messages.extend(self.release(model, line, now));
+            let opening = line.next_opening(now);
+            next = next.map_or(opening, |next: Duration| Some(opening.map_or(next, |at| next.min(at))));
+        }
+        drop(state);
+        tell(messages);
+        next
     }
 
     /// Waits until models are to be woken, notes that it is asked for now, and returns them.
@@ -296,7 +312,7 @@ impl Desk {
             for (id, line) in &mut self.lock().lines {
                 match line.wake_due() {
                     Some(at) if at <= now => {
-                        line.asked_to_wake(now);
+                        line.asked_to_wake(now + ASK_AGAIN);
                         due.push(id.clone());
                     }
                     Some(at) => next = Some(next.map_or(at, |next: Duration| next.min(at))),
@@ -322,8 +338,7 @@ impl Desk {
     /// The API server did not take the request to wake a model.
     pub fn not_asked(&self, model: &ModelId) {
         if let Some(line) = self.lock().lines.get_mut(model) {
-            // So that it is due again soon.
-            line.asked_to_wake((self.now() + ASK_AGAIN_AFTER_FAILURE).saturating_sub(ASK_AGAIN));
+            line.asked_to_wake(self.now() + ASK_AGAIN_AFTER_FAILURE);
         }
         self.wakes.notify_one();
     }

@@ -25,8 +25,12 @@ fn named(space: &Space, mut body: Value) -> Value {
 }
 
 async fn ask(body: &Value) -> Result<Value, String> {
-    let url = format!("{}/v1/chat/completions", gateway());
-    let response = reqwest::Client::new().post(url).json(body).send().await.map_err(|e| format!("{e:?}"))?;
+    ask_at(&reqwest::Client::new(), &gateway(), body).await
+}
+
+async fn ask_at(client: &reqwest::Client, base: &str, body: &Value) -> Result<Value, String> {
+    let url = format!("{base}/v1/chat/completions");
+    let response = client.post(url).json(body).send().await.map_err(|e| format!("{e:?}"))?;
     let (status, text) = (response.status().as_u16(), response.text().await.map_err(|e| format!("{e:?}"))?);
     if status == 200 {
         serde_json::from_str(&text).map_err(|e| e.to_string())
@@ -86,14 +90,15 @@ async fn an_idle_model_goes_to_zero_and_the_first_request_wakes_it_and_is_answer
     space.await_ready().await;
     let deployments: Api<Deployment> = Api::namespaced(cluster().await, &space.name);
     let body = named(&space, question("demo.png", "What is drawn here?", 8));
+    let (client, base) = (reqwest::Client::new(), gateway());
     let mut written = Vec::new();
     for round in 0..4 {
         await_asleep(&space).await;
         assert_eq!(condition(&space.model(), "Available")["status"], "True", "a request would be answered");
         let begun = Instant::now();
         let asking = tokio::spawn({
-            let body = body.clone();
-            async move { ask(&body).await }
+            let (client, base, body) = (client.clone(), base.clone(), body.clone());
+            async move { ask_at(&client, &base, &body).await }
         });
         loop {
             let deployment = deployments.get("tiny-llava").await.unwrap();

@@ -15,8 +15,6 @@ use crate::{
 const UNKNOWN_WAKE_SECONDS: u64 = 10;
 /// Longest time told to those that are refused, in seconds.
 const MOST_RETRY_SECONDS: u64 = 60;
-/// How often a gateway asks for the same model to be woken.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A replica that a request was given to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +49,8 @@ pub(super) struct Line<T> {
     sleepless_since: Option<Duration>,
     /// How long it took last time until one could go.
     wake_took: Option<Duration>,
-    /// When it was asked last that the model be woken.
-    asked: Option<Duration>,
+    /// It is not asked again before that the model be woken.
+    ask_again: Duration,
 }
 
 /// What waiting and refused requests are told.
@@ -77,7 +75,7 @@ impl<T> Line<T> {
             released: Rate::default(),
             sleepless_since: None,
             wake_took: None,
-            asked: None,
+            ask_again: Duration::ZERO,
         }
     }
 
@@ -218,12 +216,12 @@ impl<T> Line<T> {
     /// When the model is to be woken: `None` when it needs no waking.
     pub(super) fn wake_due(&self) -> Option<Duration> {
         let needed = !self.queue.is_empty() && self.route.standing == Standing::Asleep;
-        needed.then(|| self.asked.map_or(Duration::ZERO, |asked| asked + ASK_AGAIN))
+        needed.then_some(self.ask_again)
     }
 
-    /// It was asked that the model be woken.
-    pub(super) fn asked_to_wake(&mut self, at: Duration) {
-        self.asked = Some(at);
+    /// It was asked that the model be woken; that is not repeated before `again`.
+    pub(super) fn asked_to_wake(&mut self, again: Duration) {
+        self.ask_again = again;
     }
 
     /// How long it took last time until a replica could take what waited.

@@ -215,6 +215,9 @@ async fn a_replica_that_rests_is_asked_again_though_nothing_happens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_happens_at_once_nothing_is_lost_or_counted_twice() {
     let desk = desk(Standing::Awake, 1000);
+    let mut roomy = route(Standing::Awake, 1000);
+    roomy.bounds.bytes = 1 << 20;
+    desk.update_routes(&Catalogue::new([roomy]));
     let stop = CancellationToken::new();
     let work = tokio::spawn(Arc::clone(&desk).run(stop.clone()));
     let requests = (0..400_u64).map(|n| {
