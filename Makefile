@@ -21,7 +21,7 @@ ALL := --release --locked --workspace
 WITH_CLUSTER := $(ALL) --features vlm-tests/cluster
 CLUSTER_SH := tests/cluster/cluster.sh
 CRD := charts/vlm-operator/templates/crd.yaml
-IMAGES := $(foreach name,operator runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
+IMAGES := $(foreach name,operator gateway runtime tiny-llava tiny-internvl prometheus,$(CACHE)/images/$(name).tar)
 KWOK := $(CACHE)/tools/bin/kwok
 # What the tests bring: a hub of models, and a stand-in for the model server for GPUs.
 TEST_IMAGES := $(CACHE)/images/test-hub.tar $(CACHE)/images/stand-in.tar

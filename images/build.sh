@@ -1,14 +1,14 @@
 #!/bin/bash
 # Builds container images with buildah, no registry and no daemon:
-#   images/build.sh [NAME...]      operator runtime tiny-llava tiny-internvl prometheus, all by default; pause, test-hub,
-#                                  stand-in (as runtime-cuda), runtime-cuda (after make cuda)
+#   images/build.sh [NAME...]      operator gateway runtime tiny-llava tiny-internvl prometheus, all by default; pause,
+#                                  test-hub, stand-in (as runtime-cuda), runtime-cuda (after make cuda)
 # Each becomes an archive in the cache, images/NAME.tar, that `cluster.sh load` or
 # `docker load` takes. One whose files did not change is left as it is.
 #   PUSH=1 IMAGE_PREFIX=REGISTRY/PATH images/build.sh
 # pushes them instead (after `buildah login REGISTRY`; PUSH_FLAGS=--tls-verify=false for plain http).
-#   BASE=REGISTRY/IMAGE images/build.sh operator runtime runtime-cuda
+#   BASE=REGISTRY/IMAGE images/build.sh operator gateway runtime runtime-cuda
 # lays them on an image of yours instead of nothing, such as one that your scanner knows.
-#   ARCHITECTURES="amd64 arm64" PUSH=1 IMAGE_PREFIX=... images/build.sh operator runtime
+#   ARCHITECTURES="amd64 arm64" PUSH=1 IMAGE_PREFIX=... images/build.sh operator gateway runtime
 # pushes one name for several architectures, whose binaries have been built (stage.sh).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -70,5 +70,5 @@ build() { # NAME
     fi
 }
 
-[ $# -gt 0 ] || set -- operator runtime tiny-llava tiny-internvl prometheus
+[ $# -gt 0 ] || set -- operator gateway runtime tiny-llava tiny-internvl prometheus
 for name in "$@"; do build "$name"; done

@@ -43,6 +43,7 @@ authorities() { # FILE: the public certificate authorities
 }
 
 case $name in
+gateway) static vlm-gateway ;;
 operator | runtime) # with the public certificate authorities: hub and Prometheus may be behind https
     static "vlm-$name"
     authorities "$to/ca-certificates.crt" ;;

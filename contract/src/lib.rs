@@ -6,7 +6,7 @@
 //! - [`diagnosis`]: why a server could not start: exit code ↔ reason ↔ sentence.
 //! - [`uri`]: where the weights of a model are.
 //! - [`continuation`]: moving a stream to another model server.
-//! - [`metrics`], [`ports`], [`flags`], [`headers`]: names.
+//! - [`metrics`], [`ports`], [`flags`], [`headers`], [`labels`]: names.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -14,6 +14,7 @@ pub mod continuation;
 pub mod diagnosis;
 pub mod flags;
 pub mod headers;
+pub mod labels;
 pub mod metrics;
 pub mod openai;
 pub mod ports;

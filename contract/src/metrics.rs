@@ -1,4 +1,4 @@
-//! Metric names. The runtime exports them, the operator and Prometheus queries read them.
+//! Metric names. The runtime and the gateway export them, the operator and Prometheus queries read them.
 
 /// Gauge: requests being computed.
 pub const REQUESTS_RUNNING: &str = "vlm_requests_running";
@@ -54,6 +54,32 @@ pub const QUEUE_WAIT: &str = "vlm_queue_wait_seconds";
 /// Gauge by `state`: bytes of the checkpoint that is being fetched. The states add up to its size.
 pub const WEIGHTS_BYTES: &str = "vlm_weights_bytes";
 
+/// Gauge by `namespace` and `model`: requests that the gateway holds because no replica can take them yet.
+pub const GATEWAY_REQUESTS_HELD: &str = "vlm_gateway_requests_held";
+/// Gauge by `namespace` and `model`: requests that a replica is answering through the gateway.
+pub const GATEWAY_REQUESTS_IN_FLIGHT: &str = "vlm_gateway_requests_in_flight";
+/// Counter by `namespace` and `model`: requests for a known model that reached the gateway, refused ones included. A
+/// retry is no arrival.
+pub const GATEWAY_REQUESTS_ARRIVED: &str = "vlm_gateway_requests_arrived_total";
+/// Counter by `namespace`, `model` and `reason`: requests that the gateway refused.
+pub const GATEWAY_REQUESTS_REFUSED: &str = "vlm_gateway_requests_refused_total";
+/// Counter by `namespace`, `model` and `code`: answered requests by the class of their HTTP status.
+pub const GATEWAY_REQUESTS_FINISHED: &str = "vlm_gateway_requests_finished_total";
+/// Counter by `reason`: requests that reached no model because of what they are.
+pub const GATEWAY_REQUESTS_INVALID: &str = "vlm_gateway_requests_invalid_total";
+/// Counter by `reason`: attempts at a replica that failed before the first byte.
+pub const GATEWAY_ATTEMPTS_FAILED: &str = "vlm_gateway_attempts_failed_total";
+/// Counter: answers that broke off after their first byte.
+pub const GATEWAY_ANSWERS_BROKEN: &str = "vlm_gateway_answers_broken_total";
+/// Counter by `result`: requests to the API server to wake a model.
+pub const GATEWAY_WAKES: &str = "vlm_gateway_wakes_total";
+/// Histogram in seconds: from the first request held for a model without replicas to the first that one takes.
+pub const GATEWAY_WAKE: &str = "vlm_gateway_wake_seconds";
+/// Histogram in seconds: how long requests were held.
+pub const GATEWAY_HOLD: &str = "vlm_gateway_hold_seconds";
+/// Gauge: bytes of request bodies in memory.
+pub const GATEWAY_BODY_BYTES: &str = "vlm_gateway_body_bytes";
+
 /// The same under the names that vLLM gives them, for dashboards and autoscalers that know those.
 pub const VLLM_ALIASES: [(&str, &str); 8] = [
     (REQUESTS_RUNNING, "vllm:num_requests_running"),
@@ -84,7 +110,7 @@ pub mod stage {
 pub mod via {
     /// Straight to the pod or its Service.
     pub const DIRECT: &str = "direct";
-    /// Through a gateway, which counts it too.
+    /// Through a gateway, which has counted the arrival already; its retries as well.
     pub const GATEWAY: &str = "gateway";
     /// All ways.
     pub const ALL: [&str; 2] = [DIRECT, GATEWAY];

@@ -61,6 +61,11 @@ pub(crate) fn quantization(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 8, "enum": QuantizationChoice::ALL.map(QuantizationChoice::name)})
 }
 
+/// Whether a new model starts one replica.
+pub(crate) fn verify(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 8, "enum": ["Once", "Never"]})
+}
+
 /// Names of objects in the same namespace.
 pub(crate) fn object_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -13,12 +13,10 @@ use serde::{Deserialize, Serialize};
     "(has(self.panicSeconds) ? self.panicSeconds : 6) <= (has(self.stableSeconds) ? self.stableSeconds : 60)"
 ).message("scaling.panicSeconds (6 unless set) must not be greater than scaling.stableSeconds (60 unless set)"))]
 pub struct Scaling {
-    /// Fewest replicas. Default 1.
+    /// Fewest replicas. Default 1. With 0, a model that nobody asks has none, and the gateway holds the first requests
+    /// while a replica starts; where no gateway is installed, 0 counts as 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
-    #[x_kube(validation = Rule::new("self >= 1").message(
-        "scaling.minReplicas must be at least 1: scaling to zero is not available yet; spec.replicas: 0 switches a model off"
-    ))]
     pub min_replicas: Option<i32>,
     /// Most replicas. Default: the greater of 1 and minReplicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +41,68 @@ pub struct Scaling {
     /// Take the load from a Prometheus server instead of from the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<PrometheusSource>,
+    /// When an idle model goes without replicas, and how many requests the gateway holds for one that wakes or is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero: Option<Zero>,
+}
+
+/// When an idle model goes without replicas, and how many requests the gateway holds for one that wakes or is full.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Zero {
+    /// With minReplicas 0: seconds without any request after which the last replica goes. Default 600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 604_800))]
+    pub idle_seconds: Option<i32>,
+    /// Most requests that wait at the gateway while a replica starts or all are full; further ones get 429. All
+    /// replicas of the gateway together. Default 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_held: Option<i32>,
+    /// Most bytes of the bodies of requests that wait. Default 536870912, 512 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_099_511_627_776_i64))]
+    pub max_held_bytes: Option<i64>,
+    /// Seconds that a request waits before it gets 503. Default 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_wait_seconds: Option<i32>,
+    /// Whether a new model starts one replica, so that a manifest that cannot work is seen: Once, the default, or Never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::bounded::verify")]
+    pub verify: Option<Verify>,
+}
+
+/// Whether a new model starts one replica though nobody asks it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verify {
+    /// It starts one and goes to zero after the idle time.
+    #[default]
+    Once,
+    /// It starts none.
+    Never,
+}
+
+impl Zero {
+    /// `idleSeconds` or its default.
+    pub fn idle_seconds(&self) -> u32 {
+        seconds(self.idle_seconds, 600)
+    }
+
+    /// `maxHeld` or its default.
+    pub fn max_held(&self) -> usize {
+        self.max_held.and_then(|n| usize::try_from(n).ok()).unwrap_or(256)
+    }
+
+    /// `maxHeldBytes` or its default.
+    pub fn max_held_bytes(&self) -> u64 {
+        self.max_held_bytes.and_then(|n| u64::try_from(n).ok()).unwrap_or(512 << 20)
+    }
+
+    /// `maxWaitSeconds` or its default.
+    pub fn max_wait_seconds(&self) -> u32 {
+        seconds(self.max_wait_seconds, 300)
+    }
 }
 
 /// How much one replica is to carry: the operator wants
@@ -74,12 +134,17 @@ pub struct PrometheusSource {
 impl Scaling {
     /// `minReplicas` or its default.
     pub fn min(&self) -> i32 {
-        self.min_replicas.unwrap_or(1).max(1)
+        self.min_replicas.unwrap_or(1).max(0)
     }
 
-    /// `maxReplicas` or its default; never below [`Self::min`].
+    /// `maxReplicas` or its default; at least 1, and never below [`Self::min`].
     pub fn max(&self) -> i32 {
-        self.max_replicas.unwrap_or(1).max(self.min())
+        self.max_replicas.unwrap_or(1).max(self.min()).max(1)
+    }
+
+    /// `zero` or its defaults.
+    pub fn zero(&self) -> Zero {
+        self.zero.clone().unwrap_or_default()
     }
 
     /// `target.queueDepth` or its default.

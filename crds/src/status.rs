@@ -44,6 +44,9 @@ pub struct VisionModelStatus {
     /// What the autoscaler decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
+    /// That a gateway holds requests while there is no replica. The gateway writes it, and nobody clears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Wake>,
     /// What the GPUs cost. Absent without spec.gpu, and where the catalogue has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -112,6 +115,15 @@ pub struct Cost {
     /// US dollars an hour for the wanted replicas, such as 2.49: the catalogue's price of one GPU times their number.
     #[schemars(length(max = 32))]
     pub per_hour: String,
+}
+
+/// That a gateway holds requests while there is no replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Wake {
+    /// When a gateway asked last.
+    #[schemars(schema_with = "time")]
+    pub requested_at: Time,
 }
 
 /// What the autoscaler decided.

@@ -44,6 +44,10 @@ pub struct Run {
     /// Look at nodes, so that a model whose GPU type no node has is told so. Needs the right to list and watch them.
     #[arg(long, env = "VLM_WATCH_NODES")]
     pub watch_nodes: bool,
+    /// Name of the gateway's Service, in the namespace of the leader's lease. With it, models may go without replicas,
+    /// and what the gateways hold counts as load.
+    #[arg(long, env = "VLM_GATEWAY_SERVICE", value_name = "NAME")]
+    pub gateway_service: Option<String>,
     /// Look after these namespaces only, with commas between them. Default: every namespace.
     #[arg(long, env = "VLM_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,

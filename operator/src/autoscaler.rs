@@ -16,9 +16,13 @@ use vlm_crds::VisionModel;
 
 use crate::{
     context::Context,
-    demand::{pods, prometheus, track::PodAnswer},
+    demand::{
+        gateways::{self, GatewayPage},
+        pods, prometheus,
+        track::{GatewayAnswer, PodAnswer},
+    },
     metrics::Source,
-    observe,
+    observe::{self, gateways::Gateway},
     plan::scale::{Decision, Policy},
 };
 
@@ -61,17 +65,19 @@ pub async fn run(context: Arc<Context>, models: Store<VisionModel>, wake: Wake, 
 async fn tick(context: &Context, all: &[Arc<VisionModel>], wake: &Wake) {
     let scaled: Vec<_> =
         all.iter().filter(|m| m.spec.replicas.is_none() && m.metadata.deletion_timestamp.is_none()).collect();
-    let mut rounds = read(context, &scaled).await;
+    let (mut rounds, pages) = futures::join!(read(context, &scaled), read_gateways(context));
     let steps = scaled.into_iter().filter_map(|model| rounds.remove(&key(model)).map(|round| (model, round)));
+    let pages = &pages;
     stream::iter(steps)
-        .for_each_concurrent(AT_ONCE, |(model, round)| async move { step(context, model, &round, wake).await })
+        .for_each_concurrent(AT_ONCE, |(model, round)| async move { step(context, model, (&round, pages), wake).await })
         .await;
 }
 
-async fn step(context: &Context, model: &VisionModel, round: &Round, wake: &Wake) {
+async fn step(context: &Context, model: &VisionModel, (round, pages): (&Round, &GatewayPages), wake: &Wake) {
     let key = key(model);
-    let policy = Policy::new(&model.spec.scaling(), capacity(model));
-    let report = match context.table.take_in(&key, &policy, round, context.moment().now) {
+    let policy = Policy::new(&model.spec.scaling(), capacity(model), context.gateways.is_some());
+    let gateways = pages.as_ref().map(|pages| of_model(pages, &key));
+    let report = match context.table.take_in(&key, &policy, (round, gateways.as_deref()), context.moment().now) {
         Next::Nothing => false,
         Next::Report => true,
         Next::Change { from, decision } => change(context, &key, from, &decision, round).await,
@@ -109,6 +115,34 @@ async fn change(context: &Context, key: &Key, from: i32, decision: &Decision, ro
         );
     }
     changed
+}
+
+/// What every gateway said, and whether it takes requests; `None` where there is to be none.
+type GatewayPages = Option<Vec<(Gateway, Option<GatewayPage>)>>;
+
+/// Asks every gateway for what it knows of all models.
+async fn read_gateways(context: &Context) -> GatewayPages {
+    let all = context.gateways.as_ref()?.all();
+    let asked = stream::iter(all).map(|gateway| async move {
+        let page = gateways::scrape(&context.http, &gateway.address, ports::GATEWAY_ADMIN)
+            .await
+            .inspect_err(|error| {
+                debug!(error = error as &dyn std::error::Error, gateway = gateway.pod, "not read");
+            })
+            .ok();
+        context.metrics.read(Source::Gateways, page.is_some());
+        (gateway, page)
+    });
+    Some(asked.buffer_unordered(AT_ONCE).collect().await)
+}
+
+fn of_model(pages: &[(Gateway, Option<GatewayPage>)], key: &Key) -> Vec<GatewayAnswer> {
+    let answer = |(gateway, page): &(Gateway, Option<GatewayPage>)| GatewayAnswer {
+        gateway: gateway.pod.clone(),
+        ready: gateway.ready,
+        reading: page.as_ref().and_then(|page| page.get(key)).copied(),
+    };
+    pages.iter().map(answer).collect()
 }
 
 /// One thing to ask.

@@ -14,7 +14,7 @@ use crate::{
     apply::Ledger,
     autoscaler::table::{Moment, Table, key},
     metrics::Metrics,
-    observe::{Stores, gpus::Gpus},
+    observe::{Stores, gateways::Gateways, gpus::Gpus},
     plan::Settings,
     revision::Revisions,
     status::Remembered,
@@ -32,6 +32,8 @@ pub struct Context {
     pub settings: Settings,
     /// Base URL of a Prometheus server.
     pub prometheus_url: Option<String>,
+    /// Where the gateways are, where there are to be any.
+    pub gateways: Option<Gateways>,
     /// Client for pods and Prometheus, with a short time limit.
     pub http: reqwest::Client,
     /// Numbers of replicas.
@@ -102,13 +104,15 @@ impl Memories {
 }
 
 impl ModelMemory {
-    /// The newest status that is known: the cache may lag behind what was just written.
+    /// The newest status that is known: the cache may lag behind what was just written. Without what a gateway writes
+    /// there, so that the two never write over each other.
     pub fn newest_status(&self, model: &VisionModel) -> VisionModelStatus {
         let cached = model.status.clone().unwrap_or_default();
-        match (&self.written, version(model)) {
+        let newest = match (&self.written, version(model)) {
             (Some((written, status)), Some(cached_version)) if *written > cached_version => status.clone(),
             _ => cached,
-        }
+        };
+        VisionModelStatus { wake: None, ..newest }
     }
 
     /// Remembers what was written.
@@ -145,5 +149,9 @@ mod tests {
         memory.wrote(&model("10", 2));
         assert_eq!(newest(&memory, &model("9", 1)), Some(2));
         assert_eq!(newest(&memory, &model("11", 3)), Some(3), "somebody else wrote later");
+        let mut asked = model("11", 3);
+        let wake = serde_json::from_value(json!({"requestedAt": "2026-01-01T00:00:00Z"})).unwrap();
+        asked.status.as_mut().unwrap().wake = Some(wake);
+        assert_eq!(memory.newest_status(&asked).wake, None, "what is the gateway's stays out of the operator's writes");
     }
 }

@@ -22,6 +22,8 @@ pub enum Source {
     Pods,
     /// From a Prometheus server.
     Prometheus,
+    /// From the gateways, besides either.
+    Gateways,
 }
 
 impl Source {
@@ -30,6 +32,7 @@ impl Source {
         match self {
             Self::Pods => "Pods",
             Self::Prometheus => "Prometheus",
+            Self::Gateways => "Gateways",
         }
     }
 }
@@ -104,6 +107,7 @@ impl Metrics {
         let source = match source {
             Source::Pods => "pods",
             Source::Prometheus => "prometheus",
+            Source::Gateways => "gateways",
         };
         self.reads.with_label_values(&[source, if succeeded { "ok" } else { "failed" }]).inc();
     }

@@ -15,6 +15,7 @@ use kube::{
 
 use crate::build::labels;
 
+pub mod gateways;
 pub mod gpus;
 mod watches;
 

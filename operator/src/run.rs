@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     observe::{
         self, Trigger, Watches,
+        gateways::{self, Gateways},
         gpus::{self, Gpus},
     },
     plan::Settings,
@@ -94,9 +95,14 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
     let http = http_client()?;
     let (gpus, gpus_work) = gpus::watch(&client, &sources(&args, &config), &metrics);
     let (mut scopes, mut work) = (Vec::new(), vec![gpus_work]);
+    let gateways = args.gateway_service.as_ref().map(|service| {
+        let (gateways, watching) = gateways::watch(&client, &own_namespace(&args, &config), service);
+        work.push(watching);
+        gateways
+    });
     for namespace in namespaces {
         let watches = observe::watch(&client, namespace.as_deref());
-        let context = context(&args, &client, &watches, &gpus, &http, &metrics, &recorder)?;
+        let context = context(&args, &client, &watches, (&gpus, gateways.as_ref()), &http, &metrics, &recorder)?;
         work.push(watches.work);
         scopes.push(Scope { namespace, triggers: watches.triggers, context: Arc::new(context) });
     }
@@ -144,7 +150,7 @@ fn context(
     args: &Run,
     client: &Client,
     watches: &Watches,
-    gpus: &Arc<Gpus>,
+    (gpus, gateways): (&Arc<Gpus>, Option<&Gateways>),
     http: &reqwest::Client,
     metrics: &Metrics,
     recorder: &Recorder,
@@ -161,8 +167,9 @@ fn context(
             hub_endpoint: args.hub_endpoint.clone(),
         },
         prometheus_url: args.prometheus_url.clone(),
+        gateways: gateways.cloned(),
         http: http.clone(),
-        table: Table::default(),
+        table: Table::new(gateways.is_some()),
         ledger: Ledger::default(),
         metrics: metrics.clone(),
         started: Instant::now(),

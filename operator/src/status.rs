@@ -97,7 +97,7 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
     let found = failures::find(facts, &counts);
     let (verdict, look_again) = verdict::judge(facts, &counts, found.first(), remembered);
     let mut conditions = Conditions::new(&facts.previous.conditions, generation, facts.now);
-    state(&mut conditions, &verdict, &counts);
+    state(&mut conditions, &verdict, (&counts, facts.model.spec.replicas.is_none()));
     if let Some(fitted) = facts.fitted {
         let problem = fitted.problem();
         let reason = problem.as_ref().map_or(reasons::FITS, |problem| problem.trouble.reason());
@@ -120,6 +120,7 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
         }),
         selector: Some(format!("{}={name}", labels::MODEL)),
         endpoint: Some(format!("http://{name}.{namespace}.svc/v1")),
+        wake: None,
         scaling: Some(ScalingStatus { reason: facts.scale.reason.clone(), history: facts.scale.history.clone() }),
         failures: found.iter().take(10).map(Problem::to_failure).collect(),
         conditions: conditions.finish(),
@@ -183,7 +184,7 @@ impl Counts {
     }
 }
 
-fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, counts: &Counts) {
+fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, (counts, scaled): (&Counts, bool)) {
     conditions.set(READY, verdict.ready, verdict.reason, &verdict.message);
     let busy = !verdict.settled && !verdict.stalled;
     let work = if verdict.ready { verdict.work } else { verdict.reason };
@@ -199,6 +200,8 @@ fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, counts: &Counts) {
     }
     if counts.ready > 0 {
         conditions.set(AVAILABLE, true, reasons::SERVING, "");
+    } else if counts.desired == 0 && scaled {
+        conditions.set(AVAILABLE, true, reasons::SCALED_TO_ZERO, "a request to the gateway wakes it");
     } else if counts.desired == 0 {
         conditions.set(AVAILABLE, false, reasons::SWITCHED_OFF, "spec.replicas is 0");
     } else {

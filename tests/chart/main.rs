@@ -34,12 +34,16 @@ fn render_with(flags: &[&str]) -> Result<Vec<Value>, String> {
 
 /// Arguments of the operator.
 fn arguments(all: &[Value]) -> Vec<Value> {
-    let deployment = of_kind(all, "Deployment")[0];
+    let deployment = named(all, "Deployment", "vlm-operator");
     deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap().clone()
 }
 
 fn of_kind<'a>(all: &'a [Value], kind: &str) -> Vec<&'a Value> {
     all.iter().filter(|d| d["kind"] == kind).collect()
+}
+
+fn named<'a>(all: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    of_kind(all, kind).into_iter().find(|d| d["metadata"]["name"] == name).unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
 #[test]
@@ -53,7 +57,7 @@ fn the_default_installation_has_a_crd_and_rights_in_every_namespace() {
     let all = render(&[]).unwrap();
     assert_eq!(of_kind(&all, "CustomResourceDefinition").len(), 1);
     let roles: Vec<_> = of_kind(&all, "ClusterRole").iter().map(|role| role["metadata"]["name"].clone()).collect();
-    assert_eq!(roles, ["vlm-operator-models", "vlm-operator-nodes"]);
+    assert_eq!(roles, ["vlm-operator-gateway", "vlm-operator-models", "vlm-operator-nodes"]);
     let args = arguments(&all);
     for arg in ["--runtime-image=localhost/vlm-runtime:0.1.0", "--runtime-cuda-image=localhost/vlm-runtime-cuda:0.1.0"]
     {
@@ -69,10 +73,12 @@ fn watched_namespaces_get_roles_and_there_is_no_cluster_role() {
     for namespace in ["team-a", "team-b"] {
         for kind in ["Role", "RoleBinding"] {
             let found = of_kind(&all, kind);
-            let mut here = found.iter().filter(|r| r["metadata"]["namespace"] == namespace);
-            let role = here.next().unwrap_or_else(|| panic!("no {kind} in {namespace}"));
-            assert!(here.next().is_none());
-            assert!(kind != "Role" || role["rules"] == of_kind(&everywhere, "ClusterRole")[0]["rules"]);
+            let here: Vec<_> = found.iter().filter(|r| r["metadata"]["namespace"] == namespace).collect();
+            assert_eq!(here.len(), 2, "{kind} in {namespace}");
+            for role in here.into_iter().filter(|_| kind == "Role") {
+                let name = role["metadata"]["name"].as_str().unwrap();
+                assert_eq!(role["rules"], named(&everywhere, "ClusterRole", name)["rules"]);
+            }
         }
     }
     let args = arguments(&all);
@@ -107,7 +113,7 @@ fn pod_monitors_are_there_only_where_their_definition_is() {
     let settings = ["watchNamespaces={team-a}", "prometheus.podMonitorLabels.release=main"];
     let all = render_for(&settings, &["monitoring.coreos.com/v1/PodMonitor"]).unwrap();
     let monitors = of_kind(&all, "PodMonitor");
-    assert_eq!(monitors.len(), 2);
+    assert_eq!(monitors.len(), 3);
     assert!(monitors.iter().all(|m| m["metadata"]["labels"]["release"] == "main"));
     assert!(monitors.iter().any(|m| m["spec"]["namespaceSelector"]["matchNames"][0] == "team-a"));
 }
@@ -115,7 +121,7 @@ fn pod_monitors_are_there_only_where_their_definition_is() {
 #[test]
 fn the_model_servers_tag_can_be_pinned() {
     let all = render(&["image.tag=2.0", "image.runtimeTag=1.0"]).unwrap();
-    let operator = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+    let operator = &named(&all, "Deployment", "vlm-operator")["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(operator["image"], "localhost/vlm-operator:2.0");
     let args = arguments(&all);
     assert!(args.contains(&Value::from("--runtime-image=localhost/vlm-runtime:1.0")), "{args:?}");
@@ -129,6 +135,38 @@ fn a_mirror_of_the_hub_is_handed_to_the_operator() {
     let given = |settings: &[&str]| Value::from(arguments(&render(settings).unwrap())).to_string();
     assert!(!given(&[]).contains("--hub-endpoint"));
     assert!(given(&["hub.endpoint=https://mirror/hf"]).contains("--hub-endpoint=https://mirror/hf"));
+}
+
+#[test]
+fn the_gateway_reads_models_and_endpoints_and_writes_nothing_but_status() {
+    let all = render(&[]).unwrap();
+    let mut rights = Vec::new();
+    for rule in named(&all, "ClusterRole", "vlm-operator-gateway")["rules"].as_array().unwrap() {
+        rights.push(format!("{} {}", rule["resources"], rule["verbs"]));
+    }
+    assert_eq!(
+        rights,
+        [
+            r#"["visionmodels"] ["list","watch"]"#,
+            r#"["visionmodels/status"] ["patch"]"#,
+            r#"["endpointslices"] ["list","watch"]"#
+        ]
+    );
+    let deployment = named(&all, "Deployment", "vlm-operator-gateway");
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["terminationGracePeriodSeconds"], 315);
+    assert!(pod["containers"][0]["args"].as_array().unwrap().contains(&Value::from("--max-bodies-bytes=536870912")));
+    assert_eq!(named(&all, "PodDisruptionBudget", "vlm-operator-gateway")["spec"]["maxUnavailable"], 1);
+    assert!(arguments(&all).contains(&Value::from("--gateway-service=vlm-operator-gateway")));
+}
+
+#[test]
+fn without_the_gateway_nothing_of_it_is_left() {
+    let all = render(&["gateway.enabled=false"]).unwrap();
+    let left: Vec<_> =
+        all.iter().filter(|d| d["kind"] != "CustomResourceDefinition" && d.to_string().contains("gateway")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -151,6 +189,9 @@ fn wrong_values_are_refused_by_name() {
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("prometheus.url=ftp://x", "url"),
         ("watchNamespace=a", "watchNamespace"),
+        ("gateway.replicas=0", "replicas"),
+        ("gateway.service.type=Ingress", "type"),
+        ("gateway.maxBodyBytes=1", "maxBodyBytes"),
         ("hub.endpoint=ftp://x", "endpoint"),
         ("hub.endpoint=https://user:password@x", "endpoint"),
         ("watchNamespaces=a", "watchNamespaces"),

@@ -10,12 +10,13 @@ use vlm_catalog::inspection::{Found, Inspection};
 use vlm_tests::tools::{documents, root};
 
 /// Crate → the workspace crates that it may depend on.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("vlm-catalog", &[]),
     ("vlm-contract", &[]),
     ("vlm-hub", &["vlm-contract"]),
     ("vlm-crds", &["vlm-catalog", "vlm-contract"]),
     ("vlm-runtime", &["vlm-catalog", "vlm-contract", "vlm-hub"]),
+    ("vlm-gateway", &["vlm-crds", "vlm-contract"]),
     ("vlm-operator", &["vlm-crds", "vlm-catalog", "vlm-contract", "vlm-hub"]),
     ("kubectl-vlm", &["vlm-crds", "vlm-catalog", "vlm-contract", "vlm-hub"]),
     ("vlm-tests", &["vlm-catalog", "vlm-contract", "vlm-crds"]),
@@ -23,12 +24,13 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// Crate → names that must not stand anywhere below it.
-const FORBIDDEN: [(&str, &[&str]); 6] = [
+const FORBIDDEN: [(&str, &[&str]); 7] = [
     ("vlm-catalog", &["kube", "candle-core", "tokio"]),
     ("vlm-contract", &["kube", "candle-core", "tokio"]),
     ("vlm-hub", &["kube", "kube-client", "k8s-openapi", "candle-core", "vlm-test-hub"]),
     ("vlm-runtime", &["kube", "kube-client", "kube-core", "k8s-openapi"]),
     ("vlm-operator", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
+    ("vlm-gateway", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
     ("kubectl-vlm", &["candle-core", "candle-nn", "candle-transformers", "tokenizers"]),
 ];
 

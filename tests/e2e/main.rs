@@ -9,6 +9,7 @@ mod clients;
 mod failures;
 mod fight;
 mod fit;
+mod gateway;
 mod gpus;
 mod health;
 mod idle;

@@ -15,6 +15,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{- define "vlm-operator.gateway" -}}
+{{ include "vlm-operator.name" . }}-gateway
+{{- end -}}
+
+{{- define "vlm-operator.gateway-selector" -}}
+app.kubernetes.io/name: vlm-gateway
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "vlm-operator.gateway-labels" -}}
+{{ include "vlm-operator.gateway-selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
 {{- define "vlm-operator.runtime-tag" -}}
 {{- .Values.image.runtimeTag | default (include "vlm-operator.tag" .) -}}
 {{- end -}}

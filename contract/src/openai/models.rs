@@ -20,10 +20,11 @@ pub struct Model {
     pub id: String,
     /// Always `model`.
     pub object: String,
-    /// Seconds since 1970 at which the server started.
+    /// Seconds since 1970 at which the server started; from the gateway, at which the model was made.
     pub created: u64,
     /// Always `vlm-operator`.
     pub owned_by: String,
-    /// Longest sequence in tokens, prompt and answer together.
-    pub max_model_len: usize,
+    /// Longest sequence in tokens, prompt and answer together; absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_model_len: Option<usize>,
 }

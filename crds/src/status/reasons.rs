@@ -212,6 +212,8 @@ pub const FITS: &str = "Fits";
 pub const SERVING: &str = "Serving";
 /// Ready and Available: `spec.replicas` is 0.
 pub const SWITCHED_OFF: &str = "SwitchedOff";
+/// Ready and Available: nobody has asked the model for a while, and the gateway wakes it.
+pub const SCALED_TO_ZERO: &str = "ScaledToZero";
 /// Not Ready: pods of this generation are starting.
 pub const DEPLOYING: &str = "Deploying";
 /// Reconciling: replicas are being added.
@@ -251,6 +253,10 @@ pub mod decision {
     pub const REQUESTS_REFUSED: &str = "RequestsRefused";
     /// The load has been lower for long enough.
     pub const LOAD_FELL: &str = "LoadFell";
+    /// Nobody has asked the model for a while.
+    pub const IDLE: &str = "Idle";
+    /// A gateway holds requests for it.
+    pub const WOKEN: &str = "Woken";
     /// minReplicas or maxReplicas changed.
     pub const LIMITS_CHANGED: &str = "LimitsChanged";
 }

@@ -41,7 +41,7 @@ impl Ours {
             max_replicas: Some(LIMITS.1),
             ..vlm_crds::scaling::Scaling::default()
         };
-        let policy = Policy::new(&scaling, SLOTS);
+        let policy = Policy::new(&scaling, SLOTS, false);
         Self { policy, memory: Memory::new(Duration::ZERO), last: None }
     }
 }

@@ -11,11 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use vlm_crds::{
     VisionModel,
+    scaling::Verify,
     status::{ScalingDecision, ScalingInputs, reasons::decision},
 };
 
 use crate::{
-    demand::track::{Health, PodAnswer, Tracker},
+    demand::track::{GatewayAnswer, Health, PodAnswer, Tracker},
     metrics::Source,
     plan::scale::{self, Decision, Inputs, Memory, Policy},
 };
@@ -28,7 +29,11 @@ pub type Key = (String, String);
 
 /// The table.
 #[derive(Debug, Default)]
-pub struct Table(Mutex<HashMap<Key, Entry>>);
+pub struct Table {
+    entries: Mutex<HashMap<Key, Entry>>,
+    /// There is a gateway, so that a model may go without replicas.
+    gateway: bool,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -125,15 +130,22 @@ pub struct Moment {
 }
 
 impl Table {
+    /// An empty table, with or without a gateway.
+    pub fn new(gateway: bool) -> Self {
+        Self { gateway, ..Self::default() }
+    }
+
     /// How many replicas a model has from now on. The first time, that is what its Deployment has,
-    /// so that a restart of the operator changes nothing; without one it is the least allowed.
+    /// so that a restart of the operator changes nothing; without one it is the least allowed, but one where
+    /// it is to be seen that the manifest works. A model without any gets one when a gateway has asked for it.
     pub fn settle(&self, model: &VisionModel, deployed: Option<i32>, moment: Moment) -> View {
         let scaling = model.spec.scaling();
-        let (min, max) = (scaling.min(), scaling.max());
+        let (min, max) = (scale::least(&scaling, self.gateway), scaling.max());
+        let first = if scaling.zero().verify == Some(Verify::Never) { min } else { min.max(1) };
         let mut entries = self.lock();
-        let entry = entries.entry(key(model)).or_insert_with(|| Entry::new(model, deployed, min));
+        let entry = entries.entry(key(model)).or_insert_with(|| Entry::new(model, deployed, first));
         if entry.uid != model.metadata.uid {
-            *entry = Entry::new(model, deployed, min);
+            *entry = Entry::new(model, deployed, first);
         }
         if let Some(fixed) = model.spec.replicas {
             entry.auto = None;
@@ -150,25 +162,38 @@ impl Table {
             if within != entry.desired {
                 entry.record(within, decision::LIMITS_CHANGED, None, moment.time);
             }
+            if entry.desired == 0 && entry.is_asked_for(model) {
+                entry.record(1, decision::WOKEN, None, moment.time);
+            }
         }
         entry.view(max)
     }
 
     /// Takes in what was read in a tick. A change is only proposed. What one source has taught says
     /// nothing about the other's numbers (Prometheus knows no arrivals), so a new source starts anew.
-    pub fn take_in(&self, key: &Key, policy: &Policy, round: &Round, now: Duration) -> Next {
+    /// `gateways` is what the gateways answered, where there are to be any.
+    pub fn take_in(
+        &self,
+        key: &Key,
+        policy: &Policy,
+        (round, gateways): (&Round, Option<&[GatewayAnswer]>),
+        now: Duration,
+    ) -> Next {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(key) else { return Next::Nothing };
         let Some(auto) = &mut entry.auto else { return Next::Nothing };
         if auto.source.replace(round.source()).is_some_and(|before| before != round.source()) {
             *auto = Auto { source: Some(round.source()), ..Auto::new(now) };
         }
-        let (sample, health) = match round {
+        let (mut sample, mut health) = match round {
             Round::Pods(pods) => auto.tracker.fold(pods, now),
             Round::Prometheus(ready, answer) => {
                 auto.tracker.fold_query(*ready, answer.as_ref().copied().map_err(String::as_str), now)
             }
         };
+        if let Some(gateways) = gateways {
+            auto.tracker.add_gateways(gateways, (&mut sample, &mut health), now);
+        }
         let decision = scale::step(policy, &mut auto.memory, entry.desired, sample, now);
         let seen = Some(Seen { limited: decision.limited, health });
         let shown = seen != auto.seen;
@@ -204,7 +229,7 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,6 +255,13 @@ impl Entry {
         self.history.truncate(HISTORY);
         self.desired = to;
         reason.clone_into(&mut self.reason);
+    }
+
+    /// A gateway has asked for the model since it has no replicas. Decisions are kept in whole seconds.
+    fn is_asked_for(&self, model: &VisionModel) -> bool {
+        let asked = model.status.as_ref().and_then(|status| status.wake.as_ref()).map(|wake| wake.requested_at.0);
+        let since = self.history.first().filter(|decision| decision.to == 0).map(|decision| decision.time.0);
+        asked.is_some_and(|asked| since.is_none_or(|since| asked >= since))
     }
 
     fn view(&self, max: i32) -> View {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Name of the model. The selector of pods uses it alone.
-pub const MODEL: &str = "vlm-operator.dev/model";
+pub use vlm_contract::labels::MODEL;
 /// Label of a pod that looks at the checkpoint of the model of this name; it is none of the model's pods.
 pub const INSPECTS: &str = "vlm-operator.dev/inspects";
 /// Annotation of pods: fingerprint of the template they were made from.

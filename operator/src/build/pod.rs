@@ -120,6 +120,8 @@ fn arguments(plan: &Plan) -> Vec<String> {
     let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
     flag(flags::MODEL, weights::directory(&plan.source));
     flag(flags::SERVED_MODEL_NAME, plan.name.clone());
+    // The name by which the gateway finds it whatever other namespaces have.
+    flag(flags::SERVED_MODEL_NAME, format!("{}/{}", plan.namespace, plan.name));
     if let Some(tokens) = plan.max_tokens {
         flag(flags::MAX_TOKENS, tokens.to_string());
     }

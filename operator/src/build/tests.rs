@@ -69,7 +69,7 @@ fn the_same_plan_gives_the_same_bytes() {
 /// A changed fingerprint restarts every model in every cluster: change it knowingly.
 #[test]
 fn the_pod_template_is_what_it_was() {
-    assert_eq!(build(&plan(), &owner()).template, "eb849477aa176b57");
+    assert_eq!(build(&plan(), &owner()).template, "b5bef076894703b5");
 }
 
 #[test]
@@ -93,6 +93,8 @@ fn the_server_gets_its_model_read_only_and_its_arguments() {
             "/models/llava/tiny",
             "--served-model-name",
             "tiny",
+            "--served-model-name",
+            "shop/tiny",
             "--max-tokens",
             "1024",
             "--max-concurrency",

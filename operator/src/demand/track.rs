@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::reading::Reading;
+use super::{gateways::GatewayReading, reading::Reading};
 use crate::plan::scale::Sample;
+
+#[cfg(test)]
+mod tests;
 
 /// A reading counts as fresh for three ticks.
 pub const FRESH: Duration = Duration::from_secs(6);
@@ -34,10 +37,22 @@ pub struct PodAnswer {
     pub reading: Option<Reading>,
 }
 
+/// What one gateway answered in one round, of one model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayAnswer {
+    /// Name of the gateway's pod.
+    pub gateway: String,
+    /// Whether it takes requests. One that doesn't is asked as well, while it drains: what it holds is load.
+    pub ready: bool,
+    /// What it said; `None` when it didn't answer, or said nothing of this model.
+    pub reading: Option<GatewayReading>,
+}
+
 /// The latest of each source of one model.
 #[derive(Clone, Debug, Default)]
 pub struct Tracker {
-    pods: BTreeMap<String, Track>,
+    pods: BTreeMap<String, Track<Reading>>,
+    gateways: BTreeMap<String, Track<GatewayReading>>,
     /// When Prometheus was first asked, and when it last answered.
     asked: Option<Duration>,
     answered: Option<Duration>,
@@ -45,9 +60,9 @@ pub struct Tracker {
 }
 
 #[derive(Clone, Debug)]
-struct Track {
+struct Track<R> {
     since: Duration,
-    last: Option<(Duration, Reading)>,
+    last: Option<(Duration, R)>,
 }
 
 impl Tracker {
@@ -118,6 +133,53 @@ impl Tracker {
         (sample, health)
     }
 
+    /// Adds what the gateways answered in the same round: what they hold is load, and what arrived there arrived.
+    ///
+    /// Without pods that are ready, the gateways alone know the load. A gateway that is silent forbids to shrink, and
+    /// where there is none, nobody knows that nothing arrives.
+    pub fn add_gateways(
+        &mut self,
+        round: &[GatewayAnswer],
+        (sample, health): (&mut Sample, &mut Health),
+        now: Duration,
+    ) {
+        self.gateways.retain(|name, _| round.iter().any(|answer| answer.gateway == *name));
+        let (mut held, mut heard_of, mut silent) = (0.0, 0, Vec::new());
+        for answer in round {
+            let track = self.gateways.entry(answer.gateway.clone()).or_insert(Track { since: now, last: None });
+            if let Some(reading) = answer.reading {
+                let last = track.last.as_ref().map_or(reading, |(_, last)| *last);
+                add(&mut sample.arrived, Some(gained(reading.arrived, last.arrived)));
+                add(&mut sample.refused, Some(gained(reading.refused, last.refused)));
+                track.last = Some((now, reading));
+            }
+            let quiet = track.quiet(now);
+            if quiet > FAILED || (!answer.ready && answer.reading.is_none()) {
+                continue;
+            }
+            if answer.ready && quiet > FRESH {
+                silent.push(format!("gateway {}", answer.gateway));
+            }
+            sample.silent |= answer.ready && (track.last.is_none() || quiet > FRESH);
+            if let Some((_, last)) = &track.last {
+                heard_of += i32::from(quiet <= FRESH);
+                held += last.held;
+            }
+        }
+        if heard_of == 0 {
+            sample.arrived = None;
+        } else if sample.load.is_some() || held > 0.0 || sample.ready == 0 {
+            sample.load = Some(sample.load.unwrap_or(0.0) + held);
+        }
+        match health {
+            Health::Stale(all) => all.extend(silent),
+            _ if !silent.is_empty() => *health = Health::Stale(silent),
+            // Nobody has to answer while there is no replica.
+            Health::Pending if heard_of > 0 && self.pods.is_empty() && self.asked.is_none() => *health = Health::Fresh,
+            _ => {}
+        }
+    }
+
     fn elapsed(&mut self, now: Duration) -> Duration {
         let elapsed = self.last_tick.map_or(Duration::ZERO, |t| now.saturating_sub(t));
         self.last_tick = Some(now);
@@ -125,15 +187,26 @@ impl Tracker {
     }
 }
 
-impl Track {
+impl<R> Track<R> {
     /// How long nothing was heard.
     fn quiet(&self, now: Duration) -> Duration {
         now.saturating_sub(self.last.as_ref().map_or(self.since, |(t, _)| *t))
     }
 }
 
+/// What a counter gained. One that fell was set back by a restart: all it shows is new.
+fn gained(new: f64, old: f64) -> f64 {
+    if new >= old { new - old } else { new }
+}
+
+fn add(sum: &mut Option<f64>, gain: Option<f64>) {
+    if let Some(gain) = gain {
+        *sum = Some(sum.unwrap_or(0.0) + gain);
+    }
+}
+
 /// Adds what the counters of a pod gained since its last reading.
-fn add_differences(sample: &mut Sample, track: &Track, reading: &Reading, now: Duration) {
+fn add_differences(sample: &mut Sample, track: &Track<Reading>, reading: &Reading, now: Duration) {
     let Some((then, last)) = &track.last else {
         // The first reading of a pod is where its counters start.
         let start = |sum: &mut Option<f64>, counter: Option<f64>| {
@@ -145,122 +218,12 @@ fn add_differences(sample: &mut Sample, track: &Track, reading: &Reading, now: D
         start(&mut sample.refused, reading.refused);
         return;
     };
-    let gained = |new: Option<f64>, old: Option<f64>| {
-        // A counter that fell was set back by a restart: all it shows is new.
-        new.zip(old).map(|(new, old)| if new >= old { new - old } else { new })
-    };
-    let add = |sum: &mut Option<f64>, gain: Option<f64>| {
-        if let Some(gain) = gain {
-            *sum = Some(sum.unwrap_or(0.0) + gain);
-        }
-    };
-    add(&mut sample.arrived, gained(reading.arrived, last.arrived));
-    add(&mut sample.refused, gained(reading.refused, last.refused));
+    let gains = |new: Option<f64>, old: Option<f64>| new.zip(old).map(|(new, old)| gained(new, old));
+    add(&mut sample.arrived, gains(reading.arrived, last.arrived));
+    add(&mut sample.refused, gains(reading.refused, last.refused));
     let busy = reading.waiting > 0.0 && last.waiting > 0.0;
-    if let Some(gain) = gained(reading.finished, last.finished).filter(|_| busy) {
+    if let Some(gain) = gains(reading.finished, last.finished).filter(|_| busy) {
         sample.finished += gain;
         sample.busy_seconds += now.saturating_sub(*then).as_secs_f64();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "stands beside None in every list")]
-    fn reading(running: f64, waiting: f64, counter: f64) -> Option<Reading> {
-        let counter = Some(counter);
-        Some(Reading { running, waiting, capacity: 4.0, arrived: counter, refused: counter, finished: counter })
-    }
-
-    fn round(readings: &[Option<Reading>]) -> Vec<PodAnswer> {
-        let answer = |(i, reading): (usize, &Option<Reading>)| PodAnswer {
-            pod: format!("p{i}"),
-            ready: true,
-            reading: reading.clone(),
-        };
-        readings.iter().enumerate().map(answer).collect()
-    }
-
-    #[test]
-    fn counters_are_compared_with_the_reading_before_and_survive_a_restart() {
-        let mut tracker = Tracker::default();
-        assert_eq!(tracker.fold(&round(&[reading(1.0, 0.0, 100.0)]), at(0)).0.arrived, Some(0.0));
-        assert_eq!(tracker.fold(&round(&[reading(1.0, 0.0, 104.0)]), at(2)).0.arrived, Some(4.0));
-        let (sample, health) = tracker.fold(&round(&[reading(1.0, 0.0, 3.0)]), at(4));
-        assert_eq!((sample.arrived, sample.refused, sample.load), (Some(3.0), Some(3.0), Some(1.0)));
-        assert_eq!((sample.elapsed, health), (at(2), Health::Fresh));
-    }
-
-    #[test]
-    fn completions_count_only_while_requests_wait() {
-        let mut tracker = Tracker::default();
-        tracker.fold(&round(&[reading(4.0, 2.0, 0.0), reading(1.0, 0.0, 0.0)]), at(0));
-        let (sample, _) = tracker.fold(&round(&[reading(4.0, 1.0, 6.0), reading(1.0, 0.0, 9.0)]), at(2));
-        assert_eq!((sample.finished, sample.busy_seconds), (6.0, 2.0));
-    }
-
-    #[test]
-    fn a_silent_pod_keeps_its_last_load_forbids_shrinking_and_is_given_up_after_a_minute() {
-        let mut tracker = Tracker::default();
-        tracker.fold(&round(&[reading(1.0, 1.0, 0.0), reading(3.0, 0.0, 0.0)]), at(0));
-        let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(6));
-        assert_eq!((sample.load, sample.silent, health), (Some(5.0), false, Health::Fresh));
-        let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(8));
-        assert_eq!((sample.load, sample.silent, sample.ready), (Some(5.0), true, 2));
-        assert_eq!(health, Health::Stale(vec!["p1".to_owned()]));
-        let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(61));
-        assert_eq!((sample.load, sample.silent, sample.ready), (Some(2.0), false, 1));
-        assert_eq!(health, Health::Stale(vec!["p1".to_owned()]));
-    }
-
-    #[test]
-    fn when_all_are_silent_the_load_is_unknown_for_as_long_as_it_lasts() {
-        let mut tracker = Tracker::default();
-        tracker.fold(&round(&[reading(1.0, 1.0, 0.0)]), at(0));
-        for t in [8, 100, 10_000] {
-            let (sample, health) = tracker.fold(&round(&[None]), at(t));
-            assert_eq!((sample.load, sample.silent), (None, true), "{t}");
-            assert_eq!(health, Health::Stale(vec!["p0".to_owned()]));
-        }
-    }
-
-    #[test]
-    fn a_pod_that_has_not_answered_yet_forbids_shrinking() {
-        let mut tracker = Tracker::default();
-        let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(0));
-        assert_eq!((sample.load, sample.silent, sample.ready, health), (Some(2.0), true, 2, Health::Fresh));
-        assert_eq!(Tracker::default().fold(&[], at(0)).1, Health::Pending);
-    }
-
-    #[test]
-    fn a_pod_with_too_much_to_do_to_be_ready_is_load_and_its_silence_no_matter() {
-        let mut tracker = Tracker::default();
-        let mut pods = round(&[reading(1.0, 0.0, 0.0), reading(4.0, 9.0, 0.0)]);
-        pods[1].ready = false;
-        let (sample, health) = tracker.fold(&pods, at(0));
-        assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(14.0), 1, false, Health::Fresh));
-        pods[1].reading = None;
-        let (sample, health) = tracker.fold(&pods, at(30));
-        assert_eq!((sample.load, sample.silent, health), (Some(1.0), false, Health::Fresh));
-        pods[0].ready = false;
-        let (sample, health) = tracker.fold(&pods, at(32));
-        assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(1.0), 0, true, Health::Pending));
-    }
-
-    #[test]
-    fn a_silent_prometheus_is_unknown_load_and_one_lost_answer_no_news() {
-        let mut tracker = Tracker::default();
-        assert_eq!(tracker.fold_query(2, Err("why"), at(0)).1, Health::Pending);
-        let (sample, health) = tracker.fold_query(2, Ok(7.0), at(2));
-        assert_eq!((sample.load, sample.silent, health), (Some(7.0), false, Health::Fresh));
-        let (sample, health) = tracker.fold_query(2, Err("why"), at(4));
-        assert_eq!((sample.load, sample.silent, health), (None, true, Health::Fresh));
-        let (_, health) = tracker.fold_query(2, Err("why"), at(9));
-        assert_eq!(health, Health::Stale(vec!["Prometheus (why)".to_owned()]));
     }
 }

@@ -32,14 +32,17 @@ pub struct Policy {
     pub panic: Duration,
     /// How long the load must have been lower before replicas go.
     pub down: Duration,
+    /// How long nobody may have asked before the last replica goes.
+    pub idle: Duration,
 }
 
 impl Policy {
-    /// The policy of a spec, with what a replica computes by default.
-    pub fn new(scaling: &Scaling, assumed_capacity: i32) -> Self {
+    /// The policy of a spec, with what a replica computes by default. Without a gateway, which would wake it, a model
+    /// keeps one replica.
+    pub fn new(scaling: &Scaling, assumed_capacity: i32, gateway: bool) -> Self {
         let seconds = |s: u32| Duration::from_secs(u64::from(s));
         Self {
-            min: scaling.min(),
+            min: least(scaling, gateway),
             max: scaling.max(),
             queue_depth: f64::from(scaling.queue_depth()),
             concurrency: scaling.concurrency().map(f64::from),
@@ -47,8 +50,14 @@ impl Policy {
             stable: seconds(scaling.stable_seconds()),
             panic: seconds(scaling.panic_seconds().min(scaling.stable_seconds())),
             down: seconds(scaling.down_stabilization_seconds()),
+            idle: seconds(scaling.zero().idle_seconds()),
         }
     }
+}
+
+/// Fewest replicas of a spec, with or without a gateway.
+pub fn least(scaling: &Scaling, gateway: bool) -> i32 {
+    if gateway { scaling.min() } else { scaling.min().max(1) }
 }
 
 /// What was seen in one tick, over all replicas.
@@ -58,7 +67,7 @@ pub struct Sample {
     pub elapsed: Duration,
     /// Replicas that count as ready.
     pub ready: i32,
-    /// Running and waiting requests; `None` when unknown, which is not the same as 0.
+    /// Running and waiting requests, and those that gateways hold; `None` when unknown, which is not the same as 0.
     pub load: Option<f64>,
     /// Requests that a replica can compute, on average.
     pub capacity: Option<f64>,
@@ -122,6 +131,7 @@ struct Recommendation {
 /// - It is below `ordered` only when the load is known from every source, no surge is on, a replica
 ///   was ready before, a stable window has passed since `memory` was made, and every recommendation
 ///   of the last `policy.down` was lower. The one exception is a lowered `max`.
+/// - It is 0 only when nobody has asked for `policy.idle`; from 0 it rises with the first request that is held.
 /// - Once the completion rate is known, load alone never asks for more than one replica above the
 ///   ready ones or 1.5 times what the arrivals need, whichever is greater.
 pub fn step(policy: &Policy, memory: &mut Memory, ordered: i32, sample: Sample, now: Duration) -> Decision {
@@ -145,6 +155,7 @@ pub fn step(policy: &Policy, memory: &mut Memory, ordered: i32, sample: Sample, 
     memory.remember_wish(policy, if certain { wish } else { wish.max(ordered) }, now);
     let greatest = memory.greatest_wish().unwrap_or(wish);
     let may_shrink = certain && !panicking && memory.settled(policy, now);
+    let policy = &Policy { min: policy.min.max(i32::from(ordered > 0 && !memory.idle(policy, now))), ..policy.clone() };
     let wanted = if wish > ordered {
         wish
     } else if may_shrink {
@@ -152,7 +163,11 @@ pub fn step(policy: &Policy, memory: &mut Memory, ordered: i32, sample: Sample, 
     } else {
         ordered
     };
-    let reason = if wanted < ordered {
+    let reason = if wanted < ordered && wanted.max(policy.min) == 0 {
+        decision::IDLE
+    } else if ordered == 0 {
+        decision::WOKEN
+    } else if wanted < ordered {
         decision::LOAD_FELL
     } else if lead.refused {
         decision::REQUESTS_REFUSED

@@ -44,7 +44,7 @@ pub(super) fn judge(
             remembered.ready_template = Some(template.to_owned());
         }
         if counts.are_complete() || counts.desired == 0 {
-            return (complete(counts), None);
+            return (complete(facts, counts), None);
         }
     }
     let grace = if was_ready { grace_left(facts, counts, remembered) } else { None };
@@ -82,8 +82,10 @@ fn grace_left(facts: &Facts<'_>, counts: &Counts, remembered: &mut Remembered) -
     Duration::try_from(GRACE - facts.now.duration_since(since)).ok().filter(|left| !left.is_zero())
 }
 
-fn complete(counts: &Counts) -> Verdict {
-    let (reason, message) = if counts.desired == 0 {
+fn complete(facts: &Facts<'_>, counts: &Counts) -> Verdict {
+    let (reason, message) = if counts.desired == 0 && facts.model.spec.replicas.is_none() {
+        (reasons::SCALED_TO_ZERO, "nobody has asked for a while: the next request to the gateway wakes it".to_owned())
+    } else if counts.desired == 0 {
         (reasons::SWITCHED_OFF, "spec.replicas is 0: the model is switched off".to_owned())
     } else {
         (reasons::SERVING, format!("{} of {} replicas answer", counts.ready, counts.desired))

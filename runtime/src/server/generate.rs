@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use vlm_contract::headers;
+use vlm_contract::{headers, metrics as names};
 
 use super::admission::{BodyRoom, Place};
 use super::answer::{Answer, Begin};
@@ -55,9 +55,10 @@ pub struct Entered<'a> {
     pub request: Request,
 }
 
-/// How a request came: only a gateway names its clients.
+/// How a request came, by its header.
 pub fn via(request: &Request) -> Via {
-    if request.headers().contains_key(headers::CLIENT) { Via::Gateway } else { Via::Direct }
+    let gateway = request.headers().get(headers::VIA).is_some_and(|via| via == names::via::GATEWAY);
+    if gateway { Via::Gateway } else { Via::Direct }
 }
 
 /// Counts a request for answers, and what becomes of it.

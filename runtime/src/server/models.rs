@@ -27,6 +27,6 @@ fn model(app: &App, name: &str) -> Result<Model, ApiError> {
         object: "model".into(),
         created: app.started,
         owned_by: "vlm-operator".into(),
-        max_model_len: app.model()?.max_tokens,
+        max_model_len: Some(app.model()?.max_tokens),
     })
 }

@@ -86,9 +86,11 @@ fn load_is_proposed_committed_once_and_kept_with_its_inputs() {
     let table = Table::default();
     let model = model(&up_to(9));
     table.settle(&model, Some(1), at(0));
-    let policy = Policy::new(&model.spec.scaling(), 8);
+    let policy = Policy::new(&model.spec.scaling(), 8, false);
     let round = busy(40.0);
-    let Next::Change { from, decision } = table.take_in(&key(&model), &policy, &round, at(2).now) else { panic!() };
+    let Next::Change { from, decision } = table.take_in(&key(&model), &policy, (&round, None), at(2).now) else {
+        panic!()
+    };
     assert_eq!((from, decision.to), (1, 4));
     assert_eq!(table.in_flight(&key(&model), "p1"), Some(40.0));
     assert!(table.commit(&key(&model), from, &decision, Source::Pods, at(2).time));
@@ -103,8 +105,8 @@ fn only_what_the_status_shows_is_worth_a_report() {
     let table = Table::default();
     let model = model(&up_to(9));
     table.settle(&model, Some(1), at(0));
-    let policy = Policy::new(&model.spec.scaling(), 8);
-    let take = |running, seconds| table.take_in(&key(&model), &policy, &busy(running), at(seconds).now);
+    let policy = Policy::new(&model.spec.scaling(), 8, false);
+    let take = |running, seconds| table.take_in(&key(&model), &policy, (&busy(running), None), at(seconds).now);
     assert_eq!(take(1.0, 2), Next::Report, "metrics are seen for the first time");
     assert_eq!(take(2.0, 4), Next::Nothing);
     assert_eq!(take(5.0, 6), Next::Nothing);
@@ -128,7 +130,7 @@ fn ten_decisions_are_kept() {
 #[test]
 fn a_new_source_of_the_load_is_not_bound_by_what_the_old_one_taught() {
     let (table, model) = (Table::default(), model(&up_to(9)));
-    let policy = Policy::new(&model.spec.scaling(), 4);
+    let policy = Policy::new(&model.spec.scaling(), 4, false);
     table.settle(&model, Some(1), at(0));
     let pods = |second: u64| {
         let finished = Some(second as f64);
@@ -137,9 +139,59 @@ fn a_new_source_of_the_load_is_not_bound_by_what_the_old_one_taught() {
         Round::Pods(vec![PodAnswer { pod: "p1".to_owned(), ready: true, reading: Some(reading) }])
     };
     for second in (2..20).step_by(2) {
-        table.take_in(&key(&model), &policy, &pods(second), at(second).now);
+        table.take_in(&key(&model), &policy, (&pods(second), None), at(second).now);
     }
     // By the pods' completions alone, no arrivals in sight, it would be 2.
-    let next = table.take_in(&key(&model), &policy, &Round::Prometheus(1, Ok(36.0)), at(20).now);
+    let next = table.take_in(&key(&model), &policy, (&Round::Prometheus(1, Ok(36.0)), None), at(20).now);
     assert!(matches!(next, Next::Change { from: 1, ref decision } if decision.to == 6), "{next:?}");
+}
+
+fn sleepy(more: &Value) -> Value {
+    let mut spec = json!({"scaling": {"minReplicas": 0, "maxReplicas": 9}});
+    spec["scaling"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+fn asked(mut model: VisionModel, seconds: i64) -> VisionModel {
+    let time = Timestamp::from_second(seconds).unwrap();
+    model.status = Some(serde_json::from_value(json!({"wake": {"requestedAt": time}})).unwrap());
+    model
+}
+
+#[test]
+fn a_new_model_starts_one_replica_to_show_that_it_can_unless_it_is_told_not_to() {
+    assert_eq!(Table::new(true).settle(&model(&sleepy(&json!({}))), None, at(0)).desired, 1);
+    let never = sleepy(&json!({"zero": {"verify": "Never"}}));
+    assert_eq!(Table::new(true).settle(&model(&never), None, at(0)).desired, 0);
+    assert_eq!(Table::new(false).settle(&model(&never), None, at(0)).desired, 1, "nobody would wake it");
+    assert_eq!(Table::new(true).settle(&model(&sleepy(&json!({}))), Some(0), at(0)).desired, 0);
+    assert_eq!(Table::new(false).settle(&model(&sleepy(&json!({}))), Some(0), at(0)).desired, 1);
+}
+
+#[test]
+fn a_gateway_s_request_wakes_a_model_that_sleeps_and_none_from_before() {
+    let table = Table::new(true);
+    let sleeping = model(&sleepy(&json!({})));
+    table.settle(&sleeping, Some(1), at(50));
+    let idle = Decision { to: 0, reason: decision::IDLE, limited: false, inputs: Inputs::default() };
+    assert!(table.commit(&key(&sleeping), 1, &idle, Source::Pods, at(100).time));
+    assert_eq!(table.settle(&asked(sleeping.clone(), 99), Some(0), at(101)).desired, 0);
+    let woken = table.settle(&asked(sleeping.clone(), 101), Some(0), at(101));
+    assert_eq!((woken.desired, woken.reason.as_str()), (1, decision::WOKEN));
+    // A request does no more than wake it.
+    assert_eq!(table.settle(&asked(sleeping.clone(), 102), Some(1), at(102)).desired, 1);
+    let off = model(&json!({"replicas": 0, "scaling": {"minReplicas": 0}}));
+    assert_eq!(table.settle(&asked(off, 103), Some(1), at(103)).desired, 0, "it is switched off");
+}
+
+#[test]
+fn held_requests_are_load() {
+    let table = Table::new(true);
+    let model = model(&sleepy(&json!({})));
+    table.settle(&model, Some(0), at(0));
+    let policy = Policy::new(&model.spec.scaling(), 8, true);
+    let reading = crate::demand::gateways::GatewayReading { held: 25.0, ..Default::default() };
+    let gateways = [GatewayAnswer { gateway: "g".to_owned(), ready: true, reading: Some(reading) }];
+    let next = table.take_in(&key(&model), &policy, (&Round::Pods(Vec::new()), Some(&gateways)), at(2).now);
+    assert!(matches!(next, Next::Change { from: 0, ref decision } if decision.to == 3), "{next:?}");
 }

@@ -14,6 +14,8 @@ const RATE_KNOWN: (f64, f64) = (3.0, 4.0);
 pub struct Memory {
     since: Duration,
     was_ready: bool,
+    /// When somebody asked last, or might have.
+    last_asked: Duration,
     samples: VecDeque<(Duration, Sample)>,
     panic_until: Option<Duration>,
     /// Wishes of the down window that no later wish exceeds, greatest first.
@@ -37,6 +39,7 @@ impl Memory {
         Self {
             since: now,
             was_ready: false,
+            last_asked: now,
             samples: VecDeque::new(),
             panic_until: None,
             wishes: VecDeque::new(),
@@ -59,6 +62,10 @@ impl Memory {
     pub(super) fn take_in(&mut self, policy: &Policy, sample: Sample, now: Duration) {
         self.was_ready |= sample.ready > 0;
         self.capacity = sample.capacity.or(self.capacity);
+        // What is not known may have been a request.
+        if sample.load != Some(0.0) || sample.arrived != Some(0.0) || sample.silent {
+            self.last_asked = now;
+        }
         if sample.busy_seconds > 0.0 {
             let fade = (-sample.busy_seconds / RATE_MEMORY_SECONDS).exp();
             self.finished = self.finished * fade + sample.finished;
@@ -109,6 +116,11 @@ impl Memory {
     /// A replica was ready before and a stable window has passed.
     pub(super) fn settled(&self, policy: &Policy, now: Duration) -> bool {
         self.was_ready && now >= self.since + policy.stable
+    }
+
+    /// Nobody has asked for `policy.idle`.
+    pub(super) fn idle(&self, policy: &Policy, now: Duration) -> bool {
+        now >= self.last_asked + policy.idle
     }
 
     /// Keeps the greatest wishes of the last `policy.down`. The first call stands for the unknown past.

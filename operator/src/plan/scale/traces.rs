@@ -16,7 +16,12 @@ fn policy(max: i32) -> Policy {
         stable: Duration::from_secs(60),
         panic: Duration::from_secs(6),
         down: Duration::from_secs(300),
+        idle: Duration::from_secs(600),
     }
+}
+
+fn to_zero(max: i32) -> Policy {
+    Policy { min: 0, down: Duration::from_secs(60), ..policy(max) }
 }
 
 /// Replicas of `SLOTS` slots, each completing `rate` requests a second when all slots are taken,
@@ -70,6 +75,8 @@ impl World {
         self.load += accepted;
         let finished = (self.rate * dt * ready).min(self.rate / SLOTS * self.load * dt).min(self.load);
         self.load -= finished;
+        // The last request ends some time.
+        self.load = if self.load < 1e-6 { 0.0 } else { self.load };
         let busy = waiting_before && self.load > ready * SLOTS;
         let sample = Sample {
             elapsed: TICK,
@@ -228,6 +235,48 @@ fn a_target_concurrency_below_the_capacity_asks_for_more_replicas() {
     assert_eq!(to(&policy(10)), 2);
     assert_eq!(to(&Policy { concurrency: Some(2.0), ..policy(10) }), 3);
     assert_eq!(to(&Policy { concurrency: Some(99.0), ..policy(10) }), 2);
+}
+
+#[test]
+fn the_last_replica_goes_only_when_nobody_has_asked_for_the_idle_time() {
+    let mut world = World::new(1.0, 10.0);
+    world.run(&to_zero(5), 0.5, 120.0);
+    world.run(&to_zero(5), 0.0, 500.0);
+    assert_eq!(world.ordered, 1, "idle for less than 600 s");
+    world.run(&to_zero(5), 0.01, 2.0);
+    world.run(&to_zero(5), 0.0, 590.0);
+    assert_eq!(world.ordered, 1, "one asked in between");
+    world.run(&to_zero(5), 0.0, 150.0);
+    assert_eq!((world.ordered, world.decisions.last().unwrap().1.reason), (0, decision::IDLE));
+}
+
+#[test]
+fn what_is_not_seen_may_be_a_request() {
+    let mut world = World::new(1.0, 10.0);
+    world.run(&to_zero(5), 0.5, 120.0);
+    world.run(&to_zero(5), 0.0, 400.0);
+    world.tick(&to_zero(5), 0.0, true);
+    world.run(&to_zero(5), 0.0, 500.0);
+    assert_eq!(world.ordered, 1);
+    world.run(&to_zero(5), 0.0, 150.0);
+    assert_eq!(world.ordered, 0);
+}
+
+#[test]
+fn a_model_without_replicas_wakes_for_one_request_and_stays_asleep_for_none() {
+    let mut memory = Memory::new(Duration::ZERO);
+    let asleep =
+        |held: f64| Sample { load: Some(held), arrived: Some(held), silent: true, elapsed: TICK, ..Sample::default() };
+    for n in 1..100 {
+        let decision = step(&to_zero(5), &mut memory, 0, asleep(0.0), n * TICK);
+        assert_eq!(decision.to, 0);
+    }
+    let decision = step(&to_zero(5), &mut memory, 0, asleep(1.0), 100 * TICK);
+    assert_eq!((decision.to, decision.reason), (1, decision::WOKEN));
+    // It starts: nothing may take it away before it was ready.
+    for n in 101..1000 {
+        assert_eq!(step(&to_zero(5), &mut memory, 1, asleep(0.0), n * TICK).to, 1);
+    }
 }
 
 proptest! {

@@ -123,11 +123,23 @@ fn a_deployment_that_its_controller_has_not_seen_is_not_complete() {
 fn a_model_that_is_switched_off_is_as_wanted_and_answers_nobody() {
     let mut scene = Scene::serving(1);
     scene.scale.desired = 0;
+    scene.model.spec.replicas = Some(0);
     scene.deployed(0, 0, 0);
     scene.report();
     assert_eq!(scene.ready(), ("True", reasons::SWITCHED_OFF));
     assert_eq!(scene.says(AVAILABLE), ("False", reasons::SWITCHED_OFF));
     assert_eq!(scene.says(RECONCILING).0, "False");
+}
+
+#[test]
+fn a_model_that_nobody_asks_is_as_wanted_and_available_through_the_gateway() {
+    let mut scene = Scene::serving(1);
+    scene.scale.desired = 0;
+    scene.deployed(0, 0, 0);
+    scene.report();
+    assert_eq!(scene.ready(), ("True", reasons::SCALED_TO_ZERO));
+    assert_eq!(scene.says(AVAILABLE), ("True", reasons::SCALED_TO_ZERO));
+    assert_eq!((scene.says(RECONCILING).0, scene.says(STALLED).0), ("False", "False"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::blocks::{Blocks, dtype, row_bytes};
 use crate::ops::cuda::{self, DRAWN, Kernel, launch};
 
 /// Words of 16 bits that begin the longest head of a block.
+#[cfg(any(test, feature = "cuda"))]
 const LONGEST_HEAD: usize = 8;
 /// Words that one thread of a processor draws at a time.
 const PART: usize = 1 << 16;

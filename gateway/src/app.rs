@@ -1,0 +1,40 @@
+//! What every handler shares.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    bodies::Bodies,
+    desk::Desk,
+    drain::Life,
+    error::GatewayError,
+    metrics::Metrics,
+    proxy::upstream::Upstream,
+    routes::{ModelId, Routes},
+};
+
+/// State of the gateway.
+pub struct App {
+    /// The models.
+    pub routes: Arc<Routes>,
+    /// Their replicas and queues.
+    pub desk: Arc<Desk>,
+    /// Asks replicas.
+    pub upstream: Upstream,
+    /// Room for request bodies.
+    pub bodies: Bodies,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// Between start and exit.
+    pub life: Life,
+    /// Time between two signs of life to a streaming client that waits.
+    pub heartbeat: Duration,
+}
+
+impl App {
+    /// Counts a request that got no replica.
+    pub fn note_refused(&self, model: &ModelId, error: &GatewayError) {
+        if let Some(why) = error.refused() {
+            self.metrics.refused(model, why);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The choice of a pod: bounds, affinity, and what coming and going pods change.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::request::affinity::hash;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn endpoints(names: impl IntoIterator<Item = usize>) -> Vec<Endpoint> {
+    let address = |n: usize| SocketAddr::from(([10, 0, 0, u8::try_from(n).unwrap()], 8000));
+    names.into_iter().map(|n| Endpoint { pod: format!("pod-{n}"), address: address(n), ready: true }).collect()
+}
+
+fn pods(names: impl IntoIterator<Item = usize>) -> Pods {
+    let mut pods = Pods::default();
+    pods.update(&endpoints(names));
+    pods
+}
+
+fn picture(number: u64) -> Option<Affinity> {
+    Some(Affinity(hash(&number.to_le_bytes())))
+}
+
+fn take(pods: &mut Pods, affinity: Option<Affinity>) -> Option<String> {
+    pods.take(8, affinity, &[], NOW).map(|(name, _)| name)
+}
+
+#[test]
+fn without_affinity_the_least_busy_pod_is_taken_and_equals_take_turns() {
+    let mut pods = pods(0..3);
+    let mut counts = HashMap::new();
+    for _ in 0..12 {
+        *counts.entry(take(&mut pods, None).unwrap()).or_insert(0) += 1;
+    }
+    assert!(counts.values().all(|n| *n == 4), "{counts:?}");
+    let mut alone = super::tests::pods(0..3);
+    let mut firsts = HashMap::new();
+    for _ in 0..60 {
+        let name = take(&mut alone, None).unwrap();
+        alone.give_back(&name, true);
+        *firsts.entry(name).or_insert(0) += 1;
+    }
+    assert_eq!(firsts.len(), 3, "{firsts:?}");
+}
+
+#[test]
+fn the_same_picture_goes_to_the_same_pod_whichever_gateway_asks() {
+    let (mut one, mut other) = (pods(0..5), pods([4, 2, 0, 1, 3]));
+    // It has answered something else before.
+    let before = take(&mut other, None).unwrap();
+    other.give_back(&before, true);
+    for number in 0..50 {
+        let first = take(&mut one, picture(number)).unwrap();
+        one.give_back(&first, true);
+        let second = take(&mut other, picture(number)).unwrap();
+        other.give_back(&second, true);
+        assert_eq!(first, second);
+    }
+}
+
+#[test]
+fn a_pod_that_goes_moves_only_its_own_pictures() {
+    let (mut five, mut four) = (pods(0..5), pods(0..4));
+    for number in 0..200 {
+        let before = take(&mut five, picture(number)).unwrap();
+        five.give_back(&before, true);
+        let after = take(&mut four, picture(number)).unwrap();
+        four.give_back(&after, true);
+        assert!(before == after || before == "pod-4");
+    }
+}
+
+#[test]
+fn full_blocked_tried_and_leaving_pods_are_passed_over() {
+    let mut pods = pods(0..2);
+    for _ in 0..2 {
+        assert!(pods.take(1, None, &[], NOW).is_some());
+    }
+    assert_eq!(pods.take(1, None, &[], NOW), None);
+    pods.give_back("pod-0", true);
+    pods.block("pod-0", NOW + Duration::from_secs(1));
+    assert_eq!(pods.take(1, None, &[], NOW), None);
+    assert_eq!(pods.next_opening(NOW), Some(NOW + Duration::from_secs(1)));
+    assert_eq!(pods.take(1, None, &[], NOW + Duration::from_secs(1)).unwrap().0, "pod-0");
+    pods.give_back("pod-1", true);
+    assert_eq!(pods.take(2, None, &["pod-1".to_owned()], NOW + Duration::from_secs(1)).unwrap().0, "pod-0");
+    assert_eq!(pods.take(2, None, &["pod-0".to_owned(), "pod-1".to_owned()], NOW).unwrap().0, "pod-1");
+    let mut leaving = endpoints(0..2);
+    leaving[1].ready = false;
+    pods.update(&leaving);
+    assert_eq!((pods.ready(), pods.in_flight()), (1, 3));
+    pods.update(&[]);
+    assert_eq!((pods.ready(), pods.in_flight()), (0, 3));
+    pods.give_back("pod-1", false);
+    assert_eq!(pods.in_flight(), 2);
+}
+
+#[test]
+fn an_answer_shows_that_a_full_pod_has_room_again() {
+    let mut pods = pods(0..1);
+    take(&mut pods, None);
+    take(&mut pods, None);
+    pods.block("pod-0", NOW + Duration::from_secs(60));
+    pods.give_back("pod-0", false);
+    assert_eq!(take(&mut pods, None), None);
+    pods.give_back("pod-0", true);
+    assert!(take(&mut pods, None).is_some());
+}
+
+proptest! {
+    /// Of every load, and every mixture of pictures, popular ones among them.
+    #[test]
+    fn no_pod_takes_more_than_its_bound(
+        count in 1_usize..9,
+        asked in proptest::collection::vec((0_u64..6, any::<bool>(), 0_usize..64), 1..200),
+    ) {
+        let mut pods = pods(0..count);
+        let mut running: Vec<String> = Vec::new();
+        for (number, with_picture, leaves) in asked {
+            if leaves < running.len() / 2 {
+                pods.give_back(&running.swap_remove(leaves), true);
+            }
+            let name = pods.take(1000, picture(number).filter(|_| with_picture), &[], NOW).unwrap().0;
+            running.push(name.clone());
+            let load = running.iter().filter(|n| **n == name).count();
+            let bound = (1.25 * running.len() as f64 / count as f64).ceil() as usize;
+            prop_assert!(load <= bound.max(1), "{load} of {} on {name} of {count}", running.len());
+        }
+        prop_assert_eq!(pods.in_flight() as usize, running.len());
+    }
+}

@@ -1,0 +1,117 @@
+//! The requests of one model that wait for a replica: bounded in count and bytes, oldest first. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::request::affinity::Affinity;
+
+#[cfg(test)]
+mod tests;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Requests.
+    pub count: usize,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// How long each.
+    pub wait: Duration,
+}
+
+impl Bounds {
+    /// What one of `gateways` takes of it.
+    pub fn share(self, gateways: usize) -> Self {
+        let gateways = gateways.max(1);
+        Self { count: self.count.div_ceil(gateways), bytes: self.bytes.div_ceil(gateways as u64), ..self }
+    }
+}
+
+/// A request's place: when it arrived, and a number that tells apart those of the same moment. One that comes back
+/// after a failed attempt has the place that it had.
+pub type Place = (Duration, u64);
+
+/// One that waits.
+#[derive(Debug)]
+pub struct Waiter<T> {
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// Which replica would answer best.
+    pub affinity: Option<Affinity>,
+    /// Replicas that have failed it.
+    pub tried: Vec<String>,
+    /// How it is told.
+    pub tell: T,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Queue<T> {
+    waiting: BTreeMap<Place, Waiter<T>>,
+    bytes: u64,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), bytes: 0 }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Whether one more of `bytes` may wait.
+    pub fn has_room(&self, bytes: u64, bounds: &Bounds) -> bool {
+        self.waiting.len() < bounds.count && self.bytes.saturating_add(bytes) <= bounds.bytes
+    }
+
+    /// Lets a request wait at its place.
+    pub fn put(&mut self, place: Place, waiter: Waiter<T>) {
+        self.bytes += waiter.bytes;
+        if let Some(before) = self.waiting.insert(place, waiter) {
+            self.bytes -= before.bytes;
+        }
+    }
+
+    /// The oldest.
+    pub fn first(&self) -> Option<&Waiter<T>> {
+        self.waiting.first_key_value().map(|(_, waiter)| waiter)
+    }
+
+    /// Takes the oldest out.
+    pub fn take_first(&mut self) -> Option<Waiter<T>> {
+        let (_, waiter) = self.waiting.pop_first()?;
+        self.bytes -= waiter.bytes;
+        Some(waiter)
+    }
+
+    /// Takes out the one of a place; `None` when it is there no more.
+    pub fn remove(&mut self, place: Place) -> Option<Waiter<T>> {
+        let waiter = self.waiting.remove(&place)?;
+        self.bytes -= waiter.bytes;
+        Some(waiter)
+    }
+
+    /// Takes out all.
+    pub fn take_all(&mut self) -> Vec<Waiter<T>> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
+    /// How many are before a place that is taken; `None` when it is not.
+    pub fn ahead_of(&self, place: Place) -> Option<usize> {
+        self.waiting.contains_key(&place).then(|| self.waiting.range(..place).count())
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Bytes of the bodies that wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

@@ -1,0 +1,120 @@
+//! One attempt at one replica, up to the first byte of its answer.
+
+use axum::{
+    body::{Body, BodyDataStream},
+    http::{HeaderMap, Request, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::{Job, flow, headers, retry::Kind, upstream};
+use crate::{desk::Lease, error::GatewayError};
+
+/// An attempt that failed before the first byte of an answer.
+pub(super) struct Failure {
+    pub kind: Kind,
+    /// The replica that failed.
+    pub lease: Lease,
+    /// What it said, if it said anything that a client can be given.
+    reply: Option<Response>,
+}
+
+impl Failure {
+    /// The word in metrics and logs.
+    pub(super) fn reason(&self) -> &'static str {
+        match self.kind {
+            Kind::Unreachable => "unreachable",
+            Kind::BrokeOff => "broke_off",
+            Kind::Full { .. } => "full",
+            Kind::Leaving { .. } => "leaving",
+            Kind::Failed => "failed",
+        }
+    }
+
+    /// What the client gets when no further attempt is made: the replica's own words, where it has any.
+    pub(super) fn pass_on(self, job: &Job, attempts: u32) -> Result<Response, GatewayError> {
+        let last = self.reason();
+        match self.reply {
+            Some(reply) => {
+                let (mut parts, body) = reply.into_parts();
+                headers::of_answer(&mut parts.headers);
+                let flow = flow::follow(Begun { first: None, rest: body.into_data_stream() }, self.lease, job, false);
+                Ok(Response::from_parts(parts, flow))
+            }
+            None => Err(GatewayError::ReplicasFailed { attempts, last }),
+        }
+    }
+}
+
+/// The body of an answer that has begun.
+pub(super) struct Begun {
+    pub first: Option<Bytes>,
+    pub rest: BodyDataStream,
+}
+
+/// Asks the replica of `lease`; the answer gives it back at its end.
+pub(super) async fn ask(job: &Job, mut lease: Lease) -> Result<Response, Failure> {
+    let mut request = Request::new(Body::from(job.body.bytes.clone()));
+    *request.method_mut() = axum::http::Method::POST;
+    request.headers_mut().clone_from(&job.headers);
+    match upstream::uri(lease.seat().address, &job.path).parse() {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return Err(Failure { kind: Kind::Unreachable, lease, reply: None }),
+    }
+    let response = match job.app.upstream.send(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let kind = if error.is_connect() { Kind::Unreachable } else { Kind::BrokeOff };
+            return Err(Failure { kind, lease, reply: None });
+        }
+    };
+    if let Some(kind) = failed(response.status(), response.headers()) {
+        // A redirect or the like is nothing that a model server says.
+        let usable = response.status().is_server_error() || response.status().is_client_error();
+        return Err(Failure { kind, lease, reply: usable.then_some(response) });
+    }
+    let (mut parts, body) = response.into_parts();
+    let mut rest = body.into_data_stream();
+    let first = match rest.next().await {
+        Some(Err(_)) => return Err(Failure { kind: Kind::BrokeOff, lease, reply: None }),
+        Some(Ok(first)) => Some(first),
+        None => None,
+    };
+    lease.answered();
+    headers::of_answer(&mut parts.headers);
+    let events = flow::is_events(&parts.headers);
+    Ok(Response::from_parts(parts, flow::follow(Begun { first, rest }, lease, job, events)))
+}
+
+/// How an answer is a failure of its replica; `None` for what is the client's to have.
+fn failed(status: StatusCode, headers: &HeaderMap) -> Option<Kind> {
+    let retry_after_seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Some(Kind::Full { retry_after_seconds }),
+        StatusCode::SERVICE_UNAVAILABLE => Some(Kind::Leaving { retry_after_seconds }),
+        status if status.is_success() || status.is_client_error() => None,
+        _ => Some(Kind::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_and_the_clients_own_errors_are_answers() {
+        let of = |status: u16| failed(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+        for status in [200, 204, 400, 404, 408, 413] {
+            assert_eq!(of(status), None, "{status}");
+        }
+        assert_eq!(of(429), Some(Kind::Full { retry_after_seconds: None }));
+        assert_eq!(of(503), Some(Kind::Leaving { retry_after_seconds: None }));
+        for status in [302, 500, 502, 504] {
+            assert_eq!(of(status), Some(Kind::Failed), "{status}");
+        }
+        let soon = HeaderMap::from_iter([(header::RETRY_AFTER, 7.into())]);
+        let full = failed(StatusCode::TOO_MANY_REQUESTS, &soon);
+        assert_eq!(full, Some(Kind::Full { retry_after_seconds: Some(7) }));
+    }
+}

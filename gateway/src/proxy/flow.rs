@@ -1,0 +1,60 @@
+//! The body of an answer on its way from a replica to the client. Whoever leaves first ends it for both.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+
+use super::{Job, attempt::Begun};
+use crate::{
+    desk::Lease,
+    error::GatewayError,
+    sse::{self, Splitter},
+};
+
+/// Whether an answer is a stream of events.
+pub(super) fn is_events(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+/// Passes an answer on, and gives the replica back at its end. Where `events` break off, the last thing is an event
+/// that says so; any other answer ends without its end, so that nobody takes it for whole.
+pub(super) fn follow(begun: Begun, lease: Lease, job: &Job, events: bool) -> Body {
+    use futures::StreamExt;
+    let metrics = job.app.metrics.clone();
+    let Begun { first, mut rest } = begun;
+    Body::from_stream(async_stream::stream! {
+        // Owned by the stream: the client that goes away drops it.
+        let _lease = lease;
+        let mut splitter = events.then(Splitter::default);
+        let mut next = first.map(Ok);
+        if next.is_none() {
+            next = rest.next().await;
+        }
+        while let Some(piece) = next {
+            match (piece, &mut splitter) {
+                (Ok(bytes), None) => yield Ok(bytes),
+                (Ok(bytes), Some(splitter)) => {
+                    if let Some(whole) = splitter.push(bytes) {
+                        yield Ok(whole);
+                    }
+                }
+                (Err(error), None) => {
+                    metrics.answer_broken();
+                    yield Err(error);
+                    return;
+                }
+                (Err(_), Some(_)) => {
+                    metrics.answer_broken();
+                    yield Ok(sse::event(&GatewayError::AnswerBroken.body()));
+                    return;
+                }
+            }
+            next = rest.next().await;
+        }
+        if let Some(rest) = splitter.and_then(Splitter::rest) {
+            yield Ok(rest);
+        }
+    })
+}

@@ -1,0 +1,56 @@
+//! The one thing that the gateway writes: `status.wake.requestedAt` of a model without replicas, for which requests
+//! wait. The operator reads it. Effects: writes.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use jiff::{Timestamp, Unit};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tracing::{info, warn};
+use vlm_crds::VisionModel;
+
+use crate::{desk::Desk, metrics::Metrics, routes::ModelId};
+
+/// Field manager of the write.
+const MANAGER: &str = "vlm-gateway";
+/// Requests to the API server at the same time.
+const AT_ONCE: usize = 16;
+
+/// Runs as long as the process.
+pub async fn run(client: Client, desk: Arc<Desk>, metrics: Metrics) {
+    loop {
+        let sleepers = desk.sleepers().await;
+        stream::iter(sleepers)
+            .for_each_concurrent(AT_ONCE, |model| {
+                let (client, desk, metrics) = (&client, &desk, &metrics);
+                async move {
+                    let asked = ask(client, &model).await;
+                    metrics.asked_to_wake(asked.is_ok());
+                    match asked {
+                        Ok(()) => info!(%model, "asked for a replica"),
+                        Err(error) => {
+                            warn!(error = &error as &dyn std::error::Error, %model, "asking for a replica failed");
+                            desk.not_asked(&model);
+                        }
+                    }
+                }
+            })
+            .await;
+    }
+}
+
+async fn ask(client: &Client, model: &ModelId) -> Result<(), kube::Error> {
+    let now = Timestamp::now();
+    let patch = json!({
+        "apiVersion": VisionModel::api_version(&()),
+        "kind": VisionModel::kind(&()),
+        "metadata": {"name": model.name},
+        "status": {"wake": {"requestedAt": now.round(Unit::Millisecond).unwrap_or(now)}},
+    });
+    let api: Api<VisionModel> = Api::namespaced(client.clone(), &model.namespace);
+    api.patch_status(&model.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await.map(drop)
+}

@@ -1,0 +1,144 @@
+//! A gateway of a test's own, with one model `shop/tiny`, and a client.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use vlm_gateway::{
+    app::App,
+    balance::Endpoint,
+    bodies::Bodies,
+    desk::Desk,
+    drain::Life,
+    hold::Bounds,
+    metrics::Metrics,
+    proxy::upstream::Upstream,
+    routes::{Endpoints, ModelId, Route, Routes, Standing, catalogue::Catalogue},
+    server::{listen, router},
+};
+
+/// A running gateway.
+pub struct Gateway {
+    pub app: Arc<App>,
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    stop: CancellationToken,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub fn id() -> ModelId {
+    ModelId { namespace: "shop".to_owned(), name: "tiny".to_owned() }
+}
+
+/// Room for 4 that wait; two requests at a time for each replica.
+pub fn route(standing: Standing) -> Route {
+    Route {
+        id: id(),
+        created: 100,
+        standing,
+        window: 2,
+        bounds: Bounds { count: 4, bytes: 1 << 20, wait: Duration::from_secs(20) },
+        max_tokens: Some(512),
+    }
+}
+
+impl Gateway {
+    /// With a model that is awake, and no replicas yet.
+    pub async fn start() -> Self {
+        Self::with(route(Standing::Awake)).await
+    }
+
+    pub async fn with(route: Route) -> Self {
+        let metrics = Metrics::new().unwrap();
+        let app = Arc::new(App {
+            routes: Arc::new(Routes::default()),
+            desk: Desk::new(metrics.clone()),
+            upstream: Upstream::default(),
+            bodies: Bodies::new(4 << 20, 1 << 20, Duration::from_secs(1)),
+            metrics,
+            life: Life::default(),
+            heartbeat: Duration::from_millis(50),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(listen::serve(listener, router(Arc::clone(&app)), app.life.clone(), 1000));
+        tokio::spawn(Arc::clone(&app.desk).run(stop.clone()));
+        // An error means that another test has installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let gateway = Self { app, address, client, stop };
+        gateway.stands(route);
+        gateway
+    }
+
+    /// What the cluster says of the model.
+    pub fn stands(&self, route: Route) {
+        self.app.routes.replace(Catalogue::new([route]));
+        self.app.desk.update_routes(&self.app.routes.catalogue());
+    }
+
+    /// Where the replicas are.
+    pub fn replicas(&self, addresses: &[SocketAddr]) {
+        let endpoint =
+            |(n, address): (usize, &SocketAddr)| Endpoint { pod: format!("pod-{n}"), address: *address, ready: true };
+        let all: Endpoints = [(id(), addresses.iter().enumerate().map(endpoint).collect())].into();
+        self.app.desk.update_endpoints(&all);
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn ask(&self, body: &Value) -> reqwest::RequestBuilder {
+        self.client.post(self.url("/v1/chat/completions")).json(body)
+    }
+
+    /// Requests that wait, and that are in flight.
+    pub fn counts(&self) -> (usize, u32) {
+        let all = self.app.desk.counts();
+        (all[0].1, all[0].2)
+    }
+
+    /// Waits until as many wait and are in flight.
+    pub async fn await_counts(&self, held: usize, in_flight: u32) {
+        await_that(|| self.counts() == (held, in_flight), &format!("{held} waiting, {in_flight} in flight")).await;
+    }
+
+    pub fn page(&self) -> String {
+        self.app.metrics.page(&self.app.desk.counts(), self.app.bodies.held()).unwrap()
+    }
+}
+
+/// Asks every few milliseconds until it holds, for at most 5 s.
+pub async fn await_that(mut holds: impl FnMut() -> bool, what: &str) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never came to be: {what}");
+}
+
+pub fn question() -> Value {
+    json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]})
+}
+
+pub fn streamed() -> Value {
+    let mut body = question();
+    body["stream"] = json!(true);
+    body
+}
+
+/// The `code` of an error's body.
+pub async fn code(response: reqwest::Response) -> String {
+    let body: Value = response.json().await.unwrap();
+    body["error"]["code"].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,11 @@
+//! The gateway over real connections, before real HTTP servers in place of replicas.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answers;
+mod broken;
+mod gateway;
+mod holding;
+mod hostile;
+mod replica;
+mod retries;

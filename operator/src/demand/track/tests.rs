@@ -1,0 +1,165 @@
+//! What rounds of answers come to: differences, freshness, silence.
+
+use super::*;
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "stands beside None in every list")]
+fn reading(running: f64, waiting: f64, counter: f64) -> Option<Reading> {
+    let counter = Some(counter);
+    Some(Reading { running, waiting, capacity: 4.0, arrived: counter, refused: counter, finished: counter })
+}
+
+fn round(readings: &[Option<Reading>]) -> Vec<PodAnswer> {
+    let answer = |(i, reading): (usize, &Option<Reading>)| PodAnswer {
+        pod: format!("p{i}"),
+        ready: true,
+        reading: reading.clone(),
+    };
+    readings.iter().enumerate().map(answer).collect()
+}
+
+#[test]
+fn counters_are_compared_with_the_reading_before_and_survive_a_restart() {
+    let mut tracker = Tracker::default();
+    assert_eq!(tracker.fold(&round(&[reading(1.0, 0.0, 100.0)]), at(0)).0.arrived, Some(0.0));
+    assert_eq!(tracker.fold(&round(&[reading(1.0, 0.0, 104.0)]), at(2)).0.arrived, Some(4.0));
+    let (sample, health) = tracker.fold(&round(&[reading(1.0, 0.0, 3.0)]), at(4));
+    assert_eq!((sample.arrived, sample.refused, sample.load), (Some(3.0), Some(3.0), Some(1.0)));
+    assert_eq!((sample.elapsed, health), (at(2), Health::Fresh));
+}
+
+#[test]
+fn completions_count_only_while_requests_wait() {
+    let mut tracker = Tracker::default();
+    tracker.fold(&round(&[reading(4.0, 2.0, 0.0), reading(1.0, 0.0, 0.0)]), at(0));
+    let (sample, _) = tracker.fold(&round(&[reading(4.0, 1.0, 6.0), reading(1.0, 0.0, 9.0)]), at(2));
+    assert_eq!((sample.finished, sample.busy_seconds), (6.0, 2.0));
+}
+
+#[test]
+fn a_silent_pod_keeps_its_last_load_forbids_shrinking_and_is_given_up_after_a_minute() {
+    let mut tracker = Tracker::default();
+    tracker.fold(&round(&[reading(1.0, 1.0, 0.0), reading(3.0, 0.0, 0.0)]), at(0));
+    let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(6));
+    assert_eq!((sample.load, sample.silent, health), (Some(5.0), false, Health::Fresh));
+    let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(8));
+    assert_eq!((sample.load, sample.silent, sample.ready), (Some(5.0), true, 2));
+    assert_eq!(health, Health::Stale(vec!["p1".to_owned()]));
+    let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(61));
+    assert_eq!((sample.load, sample.silent, sample.ready), (Some(2.0), false, 1));
+    assert_eq!(health, Health::Stale(vec!["p1".to_owned()]));
+}
+
+#[test]
+fn when_all_are_silent_the_load_is_unknown_for_as_long_as_it_lasts() {
+    let mut tracker = Tracker::default();
+    tracker.fold(&round(&[reading(1.0, 1.0, 0.0)]), at(0));
+    for t in [8, 100, 10_000] {
+        let (sample, health) = tracker.fold(&round(&[None]), at(t));
+        assert_eq!((sample.load, sample.silent), (None, true), "{t}");
+        assert_eq!(health, Health::Stale(vec!["p0".to_owned()]));
+    }
+}
+
+#[test]
+fn a_pod_that_has_not_answered_yet_forbids_shrinking() {
+    let mut tracker = Tracker::default();
+    let (sample, health) = tracker.fold(&round(&[reading(1.0, 1.0, 0.0), None]), at(0));
+    assert_eq!((sample.load, sample.silent, sample.ready, health), (Some(2.0), true, 2, Health::Fresh));
+    assert_eq!(Tracker::default().fold(&[], at(0)).1, Health::Pending);
+}
+
+#[test]
+fn a_pod_with_too_much_to_do_to_be_ready_is_load_and_its_silence_no_matter() {
+    let mut tracker = Tracker::default();
+    let mut pods = round(&[reading(1.0, 0.0, 0.0), reading(4.0, 9.0, 0.0)]);
+    pods[1].ready = false;
+    let (sample, health) = tracker.fold(&pods, at(0));
+    assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(14.0), 1, false, Health::Fresh));
+    pods[1].reading = None;
+    let (sample, health) = tracker.fold(&pods, at(30));
+    assert_eq!((sample.load, sample.silent, health), (Some(1.0), false, Health::Fresh));
+    pods[0].ready = false;
+    let (sample, health) = tracker.fold(&pods, at(32));
+    assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(1.0), 0, true, Health::Pending));
+}
+
+#[test]
+fn a_silent_prometheus_is_unknown_load_and_one_lost_answer_no_news() {
+    let mut tracker = Tracker::default();
+    assert_eq!(tracker.fold_query(2, Err("why"), at(0)).1, Health::Pending);
+    let (sample, health) = tracker.fold_query(2, Ok(7.0), at(2));
+    assert_eq!((sample.load, sample.silent, health), (Some(7.0), false, Health::Fresh));
+    let (sample, health) = tracker.fold_query(2, Err("why"), at(4));
+    assert_eq!((sample.load, sample.silent, health), (None, true, Health::Fresh));
+    let (_, health) = tracker.fold_query(2, Err("why"), at(9));
+    assert_eq!(health, Health::Stale(vec!["Prometheus (why)".to_owned()]));
+}
+
+fn gateway(held: f64, arrived: f64) -> Vec<GatewayAnswer> {
+    let reading = Some(GatewayReading { held, arrived, refused: 0.0 });
+    vec![GatewayAnswer { gateway: "g0".to_owned(), ready: true, reading }]
+}
+
+fn with_gateways(
+    tracker: &mut Tracker,
+    pods: &[Option<Reading>],
+    gateways: &[GatewayAnswer],
+    now: Duration,
+) -> (Sample, Health) {
+    let (mut sample, mut health) = tracker.fold(&round(pods), now);
+    tracker.add_gateways(gateways, (&mut sample, &mut health), now);
+    (sample, health)
+}
+
+#[test]
+fn what_gateways_hold_is_load_and_what_arrives_there_is_added() {
+    let mut tracker = Tracker::default();
+    with_gateways(&mut tracker, &[reading(1.0, 1.0, 10.0)], &gateway(3.0, 100.0), at(0));
+    let (sample, health) = with_gateways(&mut tracker, &[reading(1.0, 1.0, 11.0)], &gateway(4.0, 105.0), at(2));
+    assert_eq!((sample.load, sample.arrived, sample.silent, health), (Some(6.0), Some(6.0), false, Health::Fresh));
+    // A gateway that restarted counts from 0.
+    let (sample, _) = with_gateways(&mut tracker, &[reading(1.0, 1.0, 11.0)], &gateway(0.0, 2.0), at(4));
+    assert_eq!(sample.arrived, Some(2.0));
+}
+
+#[test]
+fn without_replicas_the_gateways_know_the_load() {
+    let mut tracker = Tracker::default();
+    let (sample, health) = with_gateways(&mut tracker, &[], &gateway(0.0, 7.0), at(0));
+    assert_eq!((sample.load, sample.arrived, health), (Some(0.0), Some(0.0), Health::Fresh));
+    let (sample, _) = with_gateways(&mut tracker, &[], &gateway(2.0, 9.0), at(2));
+    assert_eq!((sample.load, sample.arrived), (Some(2.0), Some(2.0)));
+    let (sample, _) = with_gateways(&mut tracker, &[], &[], at(4));
+    assert_eq!((sample.load, sample.arrived), (None, None), "nobody to ask");
+}
+
+#[test]
+fn a_silent_gateway_forbids_shrinking_until_it_counts_as_failed() {
+    let mut tracker = Tracker::default();
+    let mut gateways = gateway(0.0, 0.0);
+    gateways.push(GatewayAnswer { gateway: "g1".to_owned(), ready: true, reading: None });
+    let pods = [reading(1.0, 0.0, 0.0)];
+    let (sample, _) = with_gateways(&mut tracker, &pods, &gateways, at(0));
+    assert!(sample.silent, "it has not answered yet");
+    let (sample, health) = with_gateways(&mut tracker, &pods, &gateways, at(10));
+    assert!(sample.silent);
+    assert_eq!(health, Health::Stale(vec!["gateway g1".to_owned()]));
+    let (sample, health) = with_gateways(&mut tracker, &pods, &gateways, at(62));
+    assert_eq!((sample.silent, health), (false, Health::Fresh));
+    gateways[0].reading = None;
+    let (sample, _) = with_gateways(&mut tracker, &pods, &gateways, at(64));
+    assert!(!sample.silent && sample.arrived.is_some(), "one lost answer is no news");
+}
+
+#[test]
+fn silent_pods_do_not_hide_what_is_held() {
+    let mut tracker = Tracker::default();
+    let (sample, _) = with_gateways(&mut tracker, &[None], &gateway(5.0, 0.0), at(0));
+    assert_eq!((sample.load, sample.silent), (Some(5.0), true));
+    let (sample, _) = with_gateways(&mut tracker, &[None], &gateway(0.0, 0.0), at(2));
+    assert_eq!(sample.load, None);
+}
