@@ -74,8 +74,12 @@ pub struct StreamState {
 /// What the gateway signs: the path, the time and what the body is. `body_sha256` is the hash (SHA-256) of all bytes
 /// of the body.
 pub fn signed_bytes(signed_at: &str, body_sha256: &[u8]) -> Vec<u8> {
-    let hex: String = body_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("vlm continuation 1\nPOST\n{PATH}\n{signed_at}\n{hex}\n").into_bytes()
+    let mut text = format!("vlm continuation 1\nPOST\n{PATH}\n{signed_at}\n").into_bytes();
+    text.extend(
+        body_sha256.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| b"0123456789abcdef"[usize::from(digit)]),
+    );
+    text.push(b'\n');
+    text
 }
 
 #[cfg(test)]

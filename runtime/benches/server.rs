@@ -195,7 +195,7 @@ impl Bench {
         for _ in 0..REQUESTS {
             self.ask(picture, ANSWER);
         }
-        (server_time() - before) / REQUESTS as u32
+        server_time().saturating_sub(before) / REQUESTS as u32
     }
 }
 

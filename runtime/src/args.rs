@@ -106,7 +106,7 @@ pub struct ServeArgs {
     pub max_body_bytes: u32,
     /// Who may ask, and from where pictures come.
     #[command(flatten)]
-    pub web: WebArgs,
+    pub web: Box<WebArgs>,
     /// File that receives the diagnosis when the server cannot start.
     #[arg(long, value_name = "PATH")]
     pub termination_log: Option<PathBuf>,

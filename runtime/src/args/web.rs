@@ -28,7 +28,7 @@ pub struct WebArgs {
     /// File with the API keys, one a line. Default: those of the variable `VLM_API_KEY`; without any, everyone may ask.
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Origin, such as https://chat.example.com, whose pages may use this server from a browser; `*` for all;
+    /// Origin, such as `https://chat.example.com`, whose pages may use this server from a browser; `*` for all;
     /// repeatable.
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
     pub cors_origin: Vec<HeaderValue>,

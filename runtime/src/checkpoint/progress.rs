@@ -16,11 +16,13 @@ impl LoadProgress {
         (total > 0).then(|| (self.read.load(Ordering::Relaxed).min(total), total))
     }
 
-    pub(super) fn begin(&self, total: u64) {
+    /// There are so many bytes.
+    pub fn begin(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    pub(super) fn add(&self, bytes: u64) {
+    /// So many more are read.
+    pub fn add(&self, bytes: u64) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
     }
 }

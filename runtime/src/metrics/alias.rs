@@ -37,14 +37,14 @@ impl Aliases {
 
     fn alias(&self, family: &MetricFamily, name: &str, metrics: Vec<Metric>) -> MetricFamily {
         let labelled = metrics.into_iter().map(|mut metric| {
-            metric.set_label(vec![self.model.clone()].into());
+            metric.set_label(vec![self.model.clone()]);
             metric
         });
         let mut alias = MetricFamily::default();
         alias.set_name(name.to_owned());
         alias.set_help(family.help().to_owned());
         alias.set_field_type(family.get_field_type());
-        alias.set_metric(labelled.collect::<Vec<_>>().into());
+        alias.set_metric(labelled.collect());
         alias
     }
 }

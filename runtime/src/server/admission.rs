@@ -35,7 +35,7 @@ pub struct Place {
     client: ClientId,
     clients: Arc<Clients>,
     /// Held for its drop, which comes after the client's count is lower.
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
@@ -84,7 +84,7 @@ impl Admission {
         let place = Arc::clone(&self.requests).try_acquire_owned().ok()?;
         *clients.entry(client).or_default() += 1;
         drop(clients);
-        Some(Place { client, clients: Arc::clone(&self.clients), _place: place })
+        Some(Place { client, clients: Arc::clone(&self.clients), _permit: place })
     }
 
     /// Waits until a body of `bytes`, or of unknown length, may be read.

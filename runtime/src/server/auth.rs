@@ -84,8 +84,8 @@ impl Keys {
     /// hashes are compared in constant time, all of them.
     fn client(&self, sent: &[u8]) -> Option<ClientId> {
         let sent = blake3::hash(sent);
-        let known = self.0.iter().fold(false, |known, key| known | (*key == sent));
-        known.then(|| ClientId::of("key", sent.as_bytes()))
+        let equal = self.0.iter().filter(|key| **key == sent).count();
+        (equal > 0).then(|| ClientId::of("key", sent.as_bytes()))
     }
 }
 

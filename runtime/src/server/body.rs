@@ -76,8 +76,7 @@ pub async fn receive(body: Body, length: Option<usize>, limits: &Limits) -> Resu
     let mut received = BytesMut::with_capacity(length.unwrap_or(0).min(AHEAD));
     loop {
         let next = timeout(SILENCE.min(limits.body_time), chunks.next());
-        let enough = GRACE + Duration::from_secs(received.len() as u64 / SLOWEST_BYTES_PER_SECOND);
-        let Ok(Ok(next)) = timeout_at(begun + enough.min(limits.body_time), next).await else {
+        let Ok(Ok(next)) = timeout_at(begun + patience(received.len()).min(limits.body_time), next).await else {
             return Err(ApiError::BodyTimeout { seconds: begun.elapsed().as_secs() });
         };
         match next {
@@ -94,6 +93,11 @@ pub async fn receive(body: Body, length: Option<usize>, limits: &Limits) -> Resu
             }
         }
     }
+}
+
+/// Time within which a body must have come further than `received` bytes.
+fn patience(received: usize) -> Duration {
+    GRACE + Duration::from_secs(received as u64 / SLOWEST_BYTES_PER_SECOND)
 }
 
 /// Reads and drops a body, up to about `most` bytes and for at most two seconds.
@@ -152,6 +156,12 @@ mod tests {
         let stalled = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
         let error = receive(stalled, None, &limits()).await.unwrap_err();
         assert!(matches!(error, ApiError::BodyTimeout { .. }));
+    }
+
+    #[test]
+    fn patience_grows_with_what_has_come_and_not_with_time() {
+        assert_eq!(patience(0), Duration::from_secs(20));
+        assert_eq!(patience(1 << 20), Duration::from_secs(20 + 128));
     }
 
     #[test]

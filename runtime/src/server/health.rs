@@ -13,7 +13,7 @@ use super::error::{ApiError, LoadState};
 use super::lifecycle::Phase;
 
 #[derive(Serialize)]
-struct Status {
+struct Report {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     loaded_bytes: Option<u64>,
@@ -23,7 +23,7 @@ struct Status {
 
 /// 200 as long as the process answers.
 pub async fn health() -> Response {
-    Json(Status { status: "ok", loaded_bytes: None, total_bytes: None }).into_response()
+    Json(Report { status: "ok", loaded_bytes: None, total_bytes: None }).into_response()
 }
 
 /// 200 when requests are welcome, else 503 and why; while the model loads, how far it is.
@@ -39,7 +39,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
         LoadState::Reading(read, total) if phase == Phase::Loading => (Some(read), Some(total)),
         _ => (None, None),
     };
-    (status, Json(Status { status: word, loaded_bytes, total_bytes })).into_response()
+    (status, Json(Report { status: word, loaded_bytes, total_bytes })).into_response()
 }
 
 /// Prometheus' text format.

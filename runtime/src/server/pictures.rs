@@ -77,14 +77,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_picture_is_made_once_for_all_who_use_it_at_the_same_time() {
-        let (pictures, made, key) = (Pictures::default(), AtomicUsize::new(0), ImageKey::of_pixels(&[1.0]));
+        let (pictures, count, key) = (Pictures::default(), AtomicUsize::new(0), ImageKey::of_pixels(&[1.0]));
         let make = async || {
-            made.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             Ok::<_, ()>(picture(key))
         };
         let all = join_all((0..8).map(|_| pictures.get(key, make()))).await;
-        assert_eq!(made.load(Ordering::Relaxed), 1);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
         assert_eq!(all.iter().filter(|found| found.as_ref().unwrap().shared).count(), 7);
         drop(all);
         assert!(!pictures.get(key, make()).await.unwrap().shared);

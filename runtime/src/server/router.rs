@@ -117,6 +117,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_loading_server_says_how_far_it_is() {
+        let app = Arc::new(app());
+        app.progress.begin(100);
+        app.progress.add(40);
+        let ready = send(&app, Method::GET, "/ready").await;
+        let body = to_bytes(ready.into_body(), 1024).await.unwrap();
+        assert_eq!(&body[..], br#"{"status":"loading","loaded_bytes":40,"total_bytes":100}"#);
+        let refused = send(&app, Method::POST, "/v1/chat/completions").await;
+        assert!(error(refused).await.error.message.contains("40 of 100 bytes"));
+        app.lifecycle.advance(Phase::Closed);
+        let ready = send(&app, Method::GET, "/ready").await;
+        let body = to_bytes(ready.into_body(), 1024).await.unwrap();
+        assert_eq!(&body[..], br#"{"status":"draining"}"#);
+    }
+
+    #[tokio::test]
     async fn a_draining_server_sends_its_clients_elsewhere() {
         let app = Arc::new(app());
         let response = send(&app, Method::GET, "/health").await;

@@ -1,4 +1,4 @@
-//! A corpus of bad requests: each gets a 4xx in OpenAI's shape, memory stays bounded, and the next request is served.
+//! A corpus of bad requests: each gets a 4xx in `OpenAI`'s shape, memory stays bounded, and the next request is served.
 
 mod bombs;
 

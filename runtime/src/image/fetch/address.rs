@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Special-purpose blocks of IPv4 (IANA's registry, RFC 6890 and later), and multicast.
 const SPECIAL_V4: [(Ipv4Addr, u8); 15] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -22,7 +22,7 @@ const SPECIAL_V4: [(Ipv4Addr, u8); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Blocks of 2000::/3, outside of which no IPv6 address is public, that are not public either: protocol assignments
+/// Blocks of `2000::/3`, outside of which no IPv6 address is public, that are not public either: protocol assignments
 /// with Teredo, documentation, and 6to4, which hides an IPv4 address.
 const SPECIAL_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
@@ -86,22 +86,18 @@ impl Networks {
 }
 
 fn is_public(address: IpAddr) -> bool {
+    let among = |special: &[(IpAddr, u8)]| {
+        special.iter().any(|(base, prefix)| Network { base: *base, prefix: *prefix }.contains(address))
+    };
     match address {
-        IpAddr::V4(address) => !SPECIAL_V4.iter().any(|(base, prefix)| within_v4(*base, *prefix, address)),
-        IpAddr::V6(address) => match nat64(address) {
-            Some(address) => is_public(IpAddr::V4(address)),
-            None => {
-                let special = SPECIAL_V6.iter().any(|(base, prefix)| {
-                    Network { base: IpAddr::V6(*base), prefix: *prefix }.contains(IpAddr::V6(address))
-                });
-                address.segments()[0] & 0xe000 == 0x2000 && !special
+        IpAddr::V4(_) => !among(&SPECIAL_V4.map(|(base, prefix)| (base.into(), prefix))),
+        IpAddr::V6(inner) => {
+            if let Some(hidden) = nat64(inner) {
+                return is_public(hidden.into());
             }
-        },
+            inner.segments()[0] & 0xe000 == 0x2000 && !among(&SPECIAL_V6.map(|(base, prefix)| (base.into(), prefix)))
+        }
     }
-}
-
-fn within_v4(base: Ipv4Addr, prefix: u8, address: Ipv4Addr) -> bool {
-    Network { base: IpAddr::V4(base), prefix }.contains(IpAddr::V4(address))
 }
 
 /// The IPv4 address behind the well-known prefix of NAT64 (RFC 6052), by which IPv6-only hosts reach all of IPv4.

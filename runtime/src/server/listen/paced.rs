@@ -145,6 +145,6 @@ mod tests {
         let (begun, ()) =
             (Instant::now(), tokio::select! { () = pace.idle(LIMIT) => panic!("idle"), () = moving => {} });
         pace.idle(LIMIT).await;
-        assert!(begun.elapsed() >= 3 * LIMIT - LIMIT / 4, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() > 5 * LIMIT / 2, "{:?}", begun.elapsed());
     }
 }

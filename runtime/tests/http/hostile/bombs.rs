@@ -1,7 +1,7 @@
 //! Pictures of every format that claim to be huge, or break off, or are something else.
 
 /// A chunk of a PNG file with its checksum.
-fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = u32::MAX;
     for byte in kind.iter().chain(data) {
         crc ^= u32::from(*byte);
@@ -15,7 +15,7 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 fn png(width: u32, height: u32, depth: u8, colour: u8) -> Vec<u8> {
     let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
     let header = [&size[..], &[depth, colour, 0, 0, 0]].concat();
-    [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), chunk(b"IDAT", &[0x78, 0x9c, 1, 0, 0, 0xff, 0xff])]
+    [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(*b"IHDR", &header), chunk(*b"IDAT", &[0x78, 0x9c, 1, 0, 0, 0xff, 0xff])]
         .concat()
 }
 
@@ -49,7 +49,7 @@ fn tiff(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     file
 }
 
-fn riff(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn riff(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let body = [b"WEBP", &kind[..], &(data.len() as u32).to_le_bytes(), data].concat();
     [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
 }
@@ -60,7 +60,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     let strips =
         [(256, 4, 100), (257, 4, 100), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, u32::MAX), (279, 4, u32::MAX)];
     // 14 bits each of width and height less one, behind the signature byte.
-    let lossless = [&[0x2f][..], &((16_382_u32) | (16_382 << 14)).to_le_bytes(), &[0; 16]].concat();
+    let lossless = [&[0x2f][..], &(0x3ffe_u32 | (0x3ffe << 14)).to_le_bytes(), &[0; 16]].concat();
     let lossy = [0x10, 0, 0, 0x9d, 0x01, 0x2a, 0xff, 0x3f, 0xff, 0x3f, 0, 0, 0, 0];
     let extended = [&[0x10, 0, 0, 0][..], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]].concat();
     vec![
@@ -81,10 +81,10 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("TIFF of 4 billion pixels", tiff(&huge)),
         ("TIFF with strips beyond all bounds", tiff(&strips)),
         ("TIFF without entries", tiff(&[])),
-        ("WebP, lossless, of 268 million pixels", riff(b"VP8L", &lossless)),
-        ("WebP, lossy, of 268 million pixels", riff(b"VP8 ", &lossy)),
-        ("WebP, extended, as large as can be written", riff(b"VP8X", &extended)),
-        ("WebP that ends", riff(b"VP8L", &[0x2f])),
+        ("WebP, lossless, of 268 million pixels", riff(*b"VP8L", &lossless)),
+        ("WebP, lossy, of 268 million pixels", riff(*b"VP8 ", &lossy)),
+        ("WebP, extended, as large as can be written", riff(*b"VP8X", &extended)),
+        ("WebP that ends", riff(*b"VP8L", &[0x2f])),
         ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0".to_vec()),
         ("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec()),
         ("PDF", b"%PDF-1.7".to_vec()),
