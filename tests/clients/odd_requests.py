@@ -30,7 +30,8 @@ def main():
             pathlib.Path(sys.executable).with_name("schemathesis"), "run", os.environ["LLAVA"] + "/openapi.json",
             "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", asked.examples,
             "--seed", asked.seed, "--request-timeout", "60", "--no-shrink", "--warnings", "off", "--suppress-health-check",
-            "all", "--exclude-path", "/metrics", "--report", "har", "--report-har-path", har], cwd=folder).returncode
+            "all", "--exclude-path", "/metrics", "--report", "har", "--report-har-path", har], cwd=folder,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(pathlib.Path(__file__).parent.resolve())}).returncode
         entries = json.loads(har.read_text())["log"]["entries"]
     counts = collections.defaultdict(collections.Counter)
     for entry in entries:

@@ -45,7 +45,7 @@ async fn wrong_fields_are_named_with_400() {
         (question(&json!({"seed": "x"})), "seed"),
         (question(&json!({"stop": ["a", "b", "c", "d", "e"]})), "stop"),
         (question(&json!({"stop": 5})), "stop"),
-        (question(&json!({"n": 2})), "n"),
+        (question(&json!({"n": 129})), "n"),
         (question(&json!({"stream": "yes"})), "stream"),
         (question(&json!({"stream_options": {"include_usage": "x"}})), "stream_options.include_usage"),
     ] {

@@ -38,7 +38,7 @@ class LangChain(unittest.TestCase):
 
     def test_structured_answers(self):
         for method in ("json_schema", "function_calling"):
-            found = chat().with_structured_output(Count, method=method).invoke(
+            found = chat().with_structured_output(Count, method=method, strict=True).invoke(
                 [SystemMessage("Count."), *messages(references()[0])])
             self.assertIsInstance(found, Count)
 

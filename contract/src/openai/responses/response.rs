@@ -47,7 +47,6 @@ pub struct ResponseBody {
     /// What was used.
     pub text: ResponseText,
     /// As in the request.
-    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub tool_choice: Value,
     /// As in the request.
     pub tools: Vec<FlatTool>,

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::json;
 use uuid::Uuid;
 use vlm_contract::openai::format::FormatType;
 use vlm_contract::openai::responses::{
     Event, FunctionCallItem, IncompleteDetails, InputTokensDetails, MessageItem, NumberedEvent, OutputItem, OutputPart,
     OutputTokensDetails, ResponseBody, ResponseText, ResponseUsage, ResponsesRequest, Status, TextFormat,
 };
+use vlm_contract::openai::tools::{ToolChoice, ToolMode};
 use vlm_contract::openai::usage::Usage;
 
 use super::super::answer::Piece;
@@ -34,7 +35,10 @@ impl ResponseVoice {
     /// Of a request that was checked to be `call`.
     pub fn new(asked: ResponsesRequest, call: &Call) -> Self {
         let plain = || TextFormat { r#type: FormatType::Text, name: None, schema: None, strict: None };
-        let tool_choice = asked.tool_choice.and_then(|choice| serde_json::to_value(choice).ok());
+        let tool_choice = match asked.tool_choice.unwrap_or(ToolChoice::Mode(ToolMode::Auto)) {
+            ToolChoice::Mode(mode) => json!(mode),
+            ToolChoice::Function(named) => json!({"type": "function", "name": named.function.name}),
+        };
         let body = ResponseBody {
             id: named("resp"),
             object: "response".into(),
@@ -53,7 +57,7 @@ impl ResponseVoice {
             temperature: call.generation.sampling.temperature,
             top_p: call.generation.sampling.top_p,
             text: ResponseText { format: asked.text.and_then(|text| text.format).unwrap_or_else(plain) },
-            tool_choice: tool_choice.unwrap_or_else(|| Value::from("auto")),
+            tool_choice,
             tools: asked.tools.unwrap_or_default(),
             truncation: "disabled".into(),
             usage: None,
