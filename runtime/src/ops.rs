@@ -25,7 +25,6 @@ mod residual;
 mod rope;
 mod stem;
 mod tile_attention;
-mod upload;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
@@ -45,4 +44,3 @@ pub use residual::{add, add_scaled};
 pub use rope::RopeTable;
 pub use stem::stem;
 pub use tile_attention::tile_attention;
-pub use upload::upload;

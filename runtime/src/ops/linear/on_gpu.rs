@@ -3,11 +3,9 @@
 //! so, and beside
 //! quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
 
-mod biased;
-
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::cublas::{result, sys};
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DevicePtrMut};
+use candle_core::cuda::cudarc::driver::{CudaView, DevicePtr, DevicePtrMut};
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, InplaceOp3, Layout, Result, Shape, Storage,
     Tensor, bail,
@@ -15,7 +13,6 @@ use candle_core::{
 use half::{bf16, f16};
 use vlm_catalog::quantization::BlockFormat;
 
-use self::biased::{Places, Sizes};
 use super::{Blocks, FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
 use crate::ops::cuda::{self, Format, Kernel, LINEAR, WIDEN, launch};
 
@@ -187,13 +184,15 @@ impl<'a, T: Format> Products<'a, T> {
     /// The products of any number of rows in the format `O`.
     fn products<O: Format>(&self, bias: Option<&Tensor>) -> Result<CudaStorage> {
         let mut out = cuda::room::<O>(self.device, self.rows * self.outer)?;
-        match bias {
-            _ if self.rows == 0 => {}
-            None => self.many(None, 0.0, &mut out)?,
-            Some(bias) => {
-                let bias = self.bias::<O>(bias)?;
-                self.many(Some(bias), 0.0, &mut out)?;
+        if self.rows > 0 {
+            if let Some(bias) = bias {
+                let (count, outer) = (self.rows * self.outer, self.outer as u32);
+                let kernel = Kernel::of(self.device, &LINEAR, &format!("rows_of_bias_{}", O::name()))?;
+                with_bias(bias, self.outer, |bias| {
+                    launch!(kernel, cuda::each(count)?, bias, &mut out, &outer, &count)
+                })?;
             }
+            self.many(if bias.is_some() { 1.0 } else { 0.0 }, &mut out)?;
         }
         Ok(cuda::storage(out, self.device))
     }
@@ -205,52 +204,35 @@ impl<'a, T: Format> Products<'a, T> {
         }
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected whole rows, got {layout:?}") };
         let mut to = to.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
-        let bias = bias.map(|bias| self.bias::<f32>(bias)).transpose()?;
-        self.many(bias, 1.0, &mut to)
+        if let Some(bias) = bias {
+            let (count, outer) = (self.rows * self.outer, self.outer as u32);
+            let kernel = Kernel::of(self.device, &LINEAR, "add_bias_to")?;
+            with_bias(bias, self.outer, |bias| launch!(kernel, cuda::each(count)?, &mut to, bias, &outer, &count))?;
+        }
+        self.many(1.0, &mut to)
     }
 
-    /// A bias in the format `O`.
-    fn bias<O: Format>(&self, bias: &Tensor) -> Result<CudaSlice<O>> {
-        let count = self.outer;
-        let mut out = cuda::room::<O>(self.device, count)?;
-        let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", O::name()))?;
-        with_bias(bias, self.outer, |bias| launch!(kernel, cuda::each(count)?, bias, &mut out, &count))?;
-        Ok(out)
-    }
-
-    /// `out` becomes the products, and the bias where there is one, added to `keep` times what it is.
-    fn many<O: Format>(&self, bias: Option<CudaSlice<O>>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
+    /// `out` becomes the products, added to `keep` times what it is.
+    fn many<O: Format>(&self, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
         match &self.x {
-            Rows::Rounded(x) => self.gemm::<T, O>(x, bias, keep, out),
-            Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, bias, keep, out),
+            Rows::Rounded(x) => self.gemm::<T, O>(x, keep, out),
+            Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, keep, out),
             Rows::Exact(x) => {
                 let count = self.rows * self.inner;
                 let mut narrowed = cuda::room::<T>(self.device, count)?;
                 let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", T::name()))?;
                 launch!(kernel, cuda::each(count)?, x, &mut narrowed, &count)?;
-                self.gemm::<T, O>(&narrowed, bias, keep, out)
+                self.gemm::<T, O>(&narrowed, keep, out)
             }
         }
     }
 
-    fn gemm<X, O: Format>(
-        &self,
-        x: &impl DevicePtr<X>,
-        bias: Option<CudaSlice<O>>,
-        keep: f32,
-        out: &mut impl DevicePtrMut<O>,
-    ) -> Result<()> {
+    fn gemm<X, O: Format>(&self, x: &impl DevicePtr<X>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
         let size = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
         let (rows, inner, outer) = (size(self.rows)?, size(self.inner)?, size(self.outer)?);
         let (blas, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
         let ((w, _w), (x, _x), (out, _out)) =
             (self.w.device_ptr(&stream), x.device_ptr(&stream), out.device_ptr_mut(&stream));
-        if let Some(bias) = &bias {
-            let (bias, _bias) = bias.device_ptr(&stream);
-            let sizes = Sizes { rows: self.rows, inner: self.inner, outer: self.outer };
-            let places = Places { weights: w, x, bias, out };
-            return biased::product::<T, O>(self.device, places, sizes, self.compute, keep);
-        }
         // cuBLAS counts matrices by columns: theirs is the transpose of ours.
         #[expect(unsafe_code, reason = "the matrices are the tensors that were checked, on the stream of the handle")]
         let done = unsafe {
