@@ -40,8 +40,7 @@ impl VisionTower {
     /// Pixels `[tiles, 3, side, side]` to features `[tiles, rows, width · shuffle²]`, the projector's input.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let tiles = pixels.dim(0)?;
-        let [on_cpu, on_gpu] = TILES;
-        let some = if pixels.device().is_cpu() { on_cpu } else { on_gpu };
+        let some = TILES[usize::from(!pixels.device().is_cpu())];
         let parts = (0..tiles)
             .step_by(some)
             .map(|first| self.some(&pixels.narrow(0, first, some.min(tiles - first))?))

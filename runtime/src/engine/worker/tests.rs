@@ -37,9 +37,10 @@ impl Scripted {
         if self.prompts[&id] == NAN || (decoding && self.prompts[&id] == NAN_LATER) {
             logits[5] = f32::NAN;
         }
-        match greedy {
-            true => Next::Highest(logits.iter().all(|logit| logit.is_finite()).then_some(3)),
-            false => Next::Logits(logits),
+        if greedy {
+            Next::Highest(logits.iter().all(|logit| logit.is_finite()).then_some(3))
+        } else {
+            Next::Logits(logits)
         }
     }
 }

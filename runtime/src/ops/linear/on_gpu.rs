@@ -192,7 +192,7 @@ impl<'a, T: Format> Products<'a, T> {
             None => self.many(None, 0.0, &mut out)?,
             Some(bias) => {
                 let bias = self.bias::<O>(bias)?;
-                self.many(Some(bias), 0.0, &mut out)?;
+                self.many(Some(&bias), 0.0, &mut out)?;
             }
         }
         Ok(cuda::storage(out, self.device))
@@ -206,7 +206,7 @@ impl<'a, T: Format> Products<'a, T> {
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected whole rows, got {layout:?}") };
         let mut to = to.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
         let bias = bias.map(|bias| self.bias::<f32>(bias)).transpose()?;
-        self.many(bias, 1.0, &mut to)
+        self.many(bias.as_ref(), 1.0, &mut to)
     }
 
     /// A bias in the format `O`.
@@ -219,7 +219,7 @@ impl<'a, T: Format> Products<'a, T> {
     }
 
     /// `out` becomes the products, and the bias where there is one, added to `keep` times what it is.
-    fn many<O: Format>(&self, bias: Option<CudaSlice<O>>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
+    fn many<O: Format>(&self, bias: Option<&CudaSlice<O>>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
         match &self.x {
             Rows::Rounded(x) => self.gemm::<T, O>(x, bias, keep, out),
             Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, bias, keep, out),
@@ -236,17 +236,17 @@ impl<'a, T: Format> Products<'a, T> {
     fn gemm<X, O: Format>(
         &self,
         x: &impl DevicePtr<X>,
-        bias: Option<CudaSlice<O>>,
+        bias: Option<&CudaSlice<O>>,
         keep: f32,
         out: &mut impl DevicePtrMut<O>,
     ) -> Result<()> {
         let size = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
         let (rows, inner, outer) = (size(self.rows)?, size(self.inner)?, size(self.outer)?);
-        let (blas, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
+        let (handle, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
         let ((w, _w), (x, _x), (out, _out)) =
             (self.w.device_ptr(&stream), x.device_ptr(&stream), out.device_ptr_mut(&stream));
-        if let Some(bias) = &bias {
-            let (bias, _bias) = bias.device_ptr(&stream);
+        if let Some(added) = bias {
+            let (bias, _bias) = added.device_ptr(&stream);
             let sizes = Sizes { rows: self.rows, inner: self.inner, outer: self.outer };
             let places = Places { weights: w, x, bias, out };
             return biased::product::<T, O>(self.device, places, sizes, self.compute, keep);
@@ -255,7 +255,7 @@ impl<'a, T: Format> Products<'a, T> {
         #[expect(unsafe_code, reason = "the matrices are the tensors that were checked, on the stream of the handle")]
         let done = unsafe {
             result::gemm_ex(
-                *blas.handle(),
+                *handle.handle(),
                 sys::cublasOperation_t::CUBLAS_OP_T,
                 sys::cublasOperation_t::CUBLAS_OP_N,
                 outer,

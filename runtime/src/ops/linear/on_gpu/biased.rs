@@ -70,7 +70,8 @@ pub fn product<T: Format, O: Format>(
 ) -> Result<()> {
     // cuBLAS counts matrices by columns: theirs is the transpose of ours.
     let layout = |of, length: usize, count: usize| {
-        let made = result::create_matrix_layout(of, length as u64, count as u64, length as i64).map_err(failed)?;
+        let stride = i64::try_from(length).map_err(Error::wrap)?;
+        let made = result::create_matrix_layout(of, length as u64, count as u64, stride).map_err(failed)?;
         Ok::<_, Error>(Owned(made, result::destroy_matrix_layout))
     };
     let (weights, x) = (layout(data_type::<T>(), inner, outer)?, layout(data_type::<T>(), inner, rows)?);
