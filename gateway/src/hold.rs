@@ -20,6 +20,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// What one of `gateways` takes of it.
+    #[must_use]
     pub fn share(self, gateways: usize) -> Self {
         let gateways = gateways.max(1);
         Self { count: self.count.div_ceil(gateways), bytes: self.bytes.div_ceil(gateways as u64), ..self }

@@ -20,6 +20,7 @@ fn pods(names: impl IntoIterator<Item = usize>) -> Pods {
     pods
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "stands where None may stand")]
 fn picture(number: u64) -> Option<Affinity> {
     Some(Affinity(hash(&number.to_le_bytes())))
 }

@@ -113,8 +113,12 @@ mod tests {
     fn pictures_and_system_prompts_are_told_apart() {
         let with = |system: Option<u64>, pictures: &[u64]| {
             let mut collector = Collector::default();
-            system.into_iter().for_each(|text| collector.system(text));
-            pictures.iter().for_each(|bytes| collector.picture(*bytes));
+            if let Some(text) = system {
+                collector.system(text);
+            }
+            for bytes in pictures {
+                collector.picture(*bytes);
+            }
             collector.finish()
         };
         assert_eq!(with(None, &[]), None);

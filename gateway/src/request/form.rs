@@ -55,10 +55,10 @@ mod tests {
     use super::*;
 
     async fn form(fields: &[(&str, &str)]) -> Result<Peek, GatewayError> {
-        let mut body = String::new();
-        for (name, text) in fields {
-            body += &format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n");
-        }
+        let part = |(name, text): &(&str, &str)| {
+            format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n")
+        };
+        let body: String = fields.iter().map(part).collect();
         peek("multipart/form-data; boundary=X", Bytes::from(body + "--X--\r\n")).await
     }
 
