@@ -45,7 +45,7 @@ pub struct Limits {
 }
 
 /// How much more work a step may have for each sequence that waits beside the first, for each that decodes.
-const CROWD: usize = 32;
+const CROWD: usize = 8;
 
 impl Limits {
     /// Most tokens or tiles of a step in which `reading` sequences have something left to read and `decoding` get a token. What
@@ -55,8 +55,8 @@ impl Limits {
         if decoding == 0 {
             return self.alone;
         }
-        let crowd = CROWD.saturating_mul(reading.saturating_sub(1));
-        let more = |least: usize, most: usize| (least.saturating_mul(crowd) / decoding).min(most).max(least);
+        let times = CROWD.saturating_mul(reading.saturating_sub(1)) / decoding;
+        let more = |least: usize, most: usize| least.saturating_mul(times).min(most).max(least);
         Budget {
             tokens: more(self.while_decoding.tokens, self.alone.tokens),
             tiles: more(self.while_decoding.tiles, self.alone.tiles),
@@ -182,8 +182,8 @@ mod tests {
         for decoding in [1, 8, 63] {
             assert_eq!(limits.budget(1, decoding), limits.while_decoding, "{decoding}");
         }
-        assert_eq!(limits.budget(2, 32), limits.while_decoding);
-        assert_eq!(limits.budget(4, 64), budget(768, 6));
+        assert_eq!(limits.budget(2, 8), limits.while_decoding);
+        assert_eq!(limits.budget(13, 48), budget(1024, 8));
         assert_eq!(limits.budget(60, 4), limits.alone);
         // Alone no less is done than beside others.
         let limits = Limits { alone: budget(10, 1), ..limits };
