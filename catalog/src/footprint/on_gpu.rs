@@ -2,7 +2,7 @@
 //! summed, and quantised weights that are widened for products of many rows.
 
 use super::needs::{KV_BLOCK_TOKENS, SINGLE, product, sum};
-use crate::architecture::{ModelConfig, TextConfig, VisionConfig};
+use crate::architecture::{ModelConfig, TextConfig, Tower, VisionConfig};
 use crate::quantization::Quantization;
 
 /// Tokens of prompts that are read in one step at most.
@@ -35,8 +35,11 @@ fn tower_layer(vision: &VisionConfig, tiles: u64) -> u64 {
     let rows = product([tiles, patches.saturating_add(1)]);
     let width = vision.hidden_size as u64;
     let stream = product([2, width, SINGLE]);
+    // Where queries and keys have norms of their own, those rows live beside them, and what is added lives apart: as
+    // measured, with some room.
+    let apart = if matches!(vision.tower, Tower::InternVit { qk_norm: true, .. }) { 8 } else { 0 };
     // The norm's rows; queries, keys and values, and what attention gives.
-    let attention = sum([product([width, HALF]), product([3, width, SINGLE]), product([width, SINGLE])]);
+    let attention = sum([product([width, HALF]), product([4 + apart, width, SINGLE])]);
     let inner = sum([product([width, HALF]), product([2, vision.intermediate_size as u64, HALF])]);
     product([rows, stream.saturating_add(attention.max(inner))])
 }

@@ -28,6 +28,10 @@ const KV_AT_4096: [(u64, &str); 14] = [
     (327_680, "1.25"),
 ];
 
+/// GiB that no model takes beside weights, keys and values: a tower of six billion parameters in 16 tiles at a time, and
+/// the steps of a decoder of 78 billion in 4096 rows, as measured, with some room.
+const MOST_BESIDE: f64 = 9.0;
+
 /// Verdicts that people ask for first: a model, its number format, a GPU type, whether it fits at 4096 tokens.
 const ASKED: [(&str, Quantization, &str, bool); 24] = [
     ("llava-1.5-7b-hf", Quantization::None, "nvidia-l4", true),
@@ -90,15 +94,15 @@ fn weights_and_kv_are_the_published_ones_and_verdicts_follow_from_them() {
                 assert_eq!(breakdown.kv_bytes, 4096 * kv_bytes, "{what}");
                 assert!(rounds(gib(breakdown.kv_bytes), kv), "{what}: {}", gib(breakdown.kv_bytes));
                 let beside = gib(fit.required_bytes - breakdown.weight_bytes() - breakdown.kv_bytes);
-                assert!((0.6..2.2).contains(&beside), "{what}: {beside} GiB beside weights and KV");
+                assert!((0.6..MOST_BESIDE).contains(&beside), "{what}: {beside} GiB beside weights and KV");
                 let known = gib(breakdown.weight_bytes() + breakdown.kv_bytes);
                 let available = 0.92 * gib(gpu.memory_bytes);
                 checked += 1;
                 match fit.verdict {
                     Verdict::Fits => assert!(known + 0.6 <= available, "{what} must not fit"),
-                    _ => assert!(known + 2.2 > available, "{what} must fit"),
+                    _ => assert!(known + MOST_BESIDE > available, "{what} must fit"),
                 }
-                between += u32::from(known + 0.6 <= available && known + 2.2 > available);
+                between += u32::from(known + 0.6 <= available && known + MOST_BESIDE > available);
             }
         }
     }
@@ -123,7 +127,8 @@ fn auto_takes_the_largest_format_with_ample_context() {
         ("llava-1.5-13b-hf", "nvidia-l4", Quantization::Int8),
         ("llava-1.5-13b-hf", "nvidia-a100-40gb", Quantization::None),
         ("InternVL3-8B", "nvidia-l4", Quantization::None),
-        ("InternVL3-14B", "nvidia-l4", Quantization::Int8),
+        // In int8 the widened head alone takes 2.9 GiB beside more than 32 sequences.
+        ("InternVL3-14B", "nvidia-l4", Quantization::Int4),
         ("InternVL2-26B", "nvidia-l40s", Quantization::Int8),
         ("InternVL3-38B", "nvidia-l40s", Quantization::Int4),
         ("InternVL3-38B", "nvidia-h200", Quantization::None),

@@ -19,8 +19,8 @@ use crate::ops::{Segment, finite, highest};
 /// Work besides decoding in one step of a processor, while other sequences decode and while none does: a fraction of a
 /// second each.
 const ON_CPU: [Budget; 2] = [Budget { tokens: 128, tiles: 1 }, Budget { tokens: CHUNK, tiles: 4 }];
-/// The same on a GPU: some tens of milliseconds.
-const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK, tiles: 4 }, MOST_ON_GPU];
+/// The same on a GPU: about as long as a step of those that decode takes, and some tens of milliseconds.
+const ON_GPU: [Budget; 2] = [Budget { tokens: CHUNK / 2, tiles: 2 }, MOST_ON_GPU];
 /// As much as a fit counts.
 const MOST_ON_GPU: Budget = Budget { tokens: GPU_PREFILL_TOKENS as usize, tiles: GPU_TILES_AT_A_TIME as usize };
 
