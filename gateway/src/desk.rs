@@ -23,11 +23,13 @@ use crate::{
     routes::{Endpoints, ModelId, catalogue::Catalogue},
 };
 
+mod lease;
 mod line;
 mod rate;
 #[cfg(test)]
 mod tests;
 
+pub use lease::{Lease, Ticket, Turn};
 use line::{Entry, Line, Told};
 pub use line::{Outlook, Seat};
 
@@ -348,92 +350,5 @@ impl Desk {
 fn tell(messages: Messages) {
     for (teller, message) in messages {
         drop(teller.send(message));
-    }
-}
-
-/// When a request gets its replica.
-#[derive(Debug)]
-pub enum Turn {
-    /// At once.
-    Now(Lease),
-    /// Later.
-    Later(Ticket),
-}
-
-/// A place among those that wait; given up when dropped.
-#[derive(Debug)]
-pub struct Ticket {
-    desk: Arc<Desk>,
-    model: ModelId,
-    place: Place,
-    told: oneshot::Receiver<Result<Lease, Refusal>>,
-    until: Duration,
-}
-
-impl Ticket {
-    /// Waits for a replica.
-    ///
-    /// # Errors
-    /// [`Refusal`] when none comes.
-    pub async fn wait(mut self) -> Result<Lease, Refusal> {
-        let left = self.until.saturating_sub(self.desk.now());
-        let waited = tokio::time::timeout(left, &mut self.told).await;
-        let now = self.desk.now();
-        self.desk.metrics.held(now.saturating_sub(self.place.0));
-        match waited {
-            Ok(Ok(told)) => told,
-            Ok(Err(_)) => Err(Refusal::Gone),
-            Err(_) => {
-                let state = self.desk.lock();
-                let retry_after_seconds = state.lines.get(&self.model).map_or(1, |line| line.retry_after(now));
-                Err(Refusal::Waited { seconds: now.saturating_sub(self.place.0).as_secs(), retry_after_seconds })
-            }
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut state = self.desk.lock();
-        if let Some(line) = state.lines.get_mut(&self.model) {
-            line.leave(self.place);
-        }
-    }
-}
-
-/// A replica that a request may use; counted as in flight until dropped.
-#[derive(Debug)]
-pub struct Lease {
-    desk: Arc<Desk>,
-    model: ModelId,
-    seat: Seat,
-    answered: bool,
-}
-
-impl Lease {
-    /// The replica.
-    pub fn seat(&self) -> &Seat {
-        &self.seat
-    }
-
-    /// It has answered, so it has room for another request afterwards.
-    pub fn answered(&mut self) {
-        self.answered = true;
-    }
-
-    /// Gives it back, and nothing new to this replica for a while.
-    pub fn rest(self, time: Duration) {
-        let mut state = self.desk.lock();
-        if let Some(line) = state.lines.get_mut(&self.model) {
-            line.block(&self.seat.pod, self.desk.now() + time);
-        }
-        drop(state);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let (pod, answered) = (std::mem::take(&mut self.seat.pod), self.answered);
-        self.desk.change(&self.model, |line, _| line.give_back(&pod, answered));
     }
 }
