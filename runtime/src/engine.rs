@@ -113,7 +113,7 @@ impl Engine {
         executor.prepare(options.max_concurrency, options.max_tokens).map_err(start)?;
         tracing::info!(
             warm_up_seconds = format_args!("{:.3}", warm.as_secs_f64()),
-            steps_seconds = format_args!("{:.3}", (begun.elapsed() - warm).as_secs_f64()),
+            steps_seconds = format_args!("{:.3}", begun.elapsed().as_secs_f64() - warm.as_secs_f64()),
             "warmed up"
         );
         Self::spawn(executor, sizes, &options)

@@ -94,8 +94,8 @@ fn load(args: &ServeArgs, progress: Arc<LoadProgress>) -> Result<Loaded, StartEr
     let (checkpoint, processor) = super::open_watched(&args.model, &args.how, Some(progress))?;
     tracing::info!(
         device_seconds = format_args!("{:.3}", opened.as_secs_f64()),
-        code_seconds = format_args!("{:.3}", (coded - opened).as_secs_f64()),
-        files_seconds = format_args!("{:.3}", (begun.elapsed() - coded).as_secs_f64()),
+        code_seconds = format_args!("{:.3}", coded.as_secs_f64() - opened.as_secs_f64()),
+        files_seconds = format_args!("{:.3}", begun.elapsed().as_secs_f64() - coded.as_secs_f64()),
         "device and files opened"
     );
     let longest = processor.max_model_len();

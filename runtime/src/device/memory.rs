@@ -69,7 +69,6 @@ pub fn check_host_memory(demand: Demand) -> Result<(), DeviceError> {
 
 /// What of a GPU's memory is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_field_names, reason = "they say their unit")]
 pub struct Taken {
     /// By tensors, now.
     pub used_bytes: u64,

@@ -159,7 +159,7 @@ impl Loading {
         let (names, dtype) = (tensors.names(), self.precision.dtype);
         let mut parts = tensors.weights().zip(&names);
         let mut next = |times: &mut LoadTimes| {
-            timed(&mut times.read, || parts.next().map(|(part, name)| converted(part?, name, dtype))).transpose()
+            timed(&mut times.read, || parts.next().map(|(part, name)| converted(&part?, name, dtype))).transpose()
         };
         if names.len() == 1
             && let Some(part) = next(&mut self.times)?
@@ -232,10 +232,10 @@ impl Loading {
 }
 
 /// A tensor of the checkpoint in the number format in which it will be held.
-fn converted(part: Tensor, name: &str, dtype: DType) -> Result<Tensor, CheckpointError> {
+fn converted(part: &Tensor, name: &str, dtype: DType) -> Result<Tensor, CheckpointError> {
     // Of stored f16 as well: its products take every weight for finite.
     if dtype == DType::F16 {
-        check_range(&part, name, "f16", "load it as bf16 or f32")?;
+        check_range(part, name, "f16", "load it as bf16 or f32")?;
     }
     part.to_dtype(dtype).map_err(|e| start(&e))
 }

@@ -149,12 +149,12 @@ fn widen_f16(bits: u16) -> f32 {
 
 /// The largest magnitude in a tensor of f32, f16 or bf16; not finite when it has a number that is not.
 pub fn largest(tensor: &Tensor) -> Result<f32> {
-    let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("the tensor is not in main memory") };
     fn of<E: Element>(values: &[E]) -> u32 {
         values.par_chunks(COMPARED).map(|part| cpu::vectorised(Largest(part))).max().unwrap_or(0)
     }
+    let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { bail!("the tensor is not in main memory") };
     let bits = match tensor.dtype() {
         DType::F16 => of(cpu::stored::<f16>(storage, layout)?),
         DType::BF16 => of(cpu::stored::<bf16>(storage, layout)?),

@@ -26,6 +26,16 @@ struct ChatForm {
     max_tokens: Option<u32>,
 }
 
+/// An event of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "described, and written by another type")]
+struct SentEvent {
+    /// What kind of event, on the responses path.
+    event: Option<String>,
+    /// JSON, or `[DONE]` at the end.
+    data: String,
+}
+
 macro_rules! described {
     ($($function:ident: $(#[$path:meta])*;)*) => {
         $($(#[$path])* #[expect(dead_code, reason = "carries a description")] fn $function() {})*
@@ -44,19 +54,19 @@ described! {
     chat_completions: #[utoipa::path(post, path = "/v1/chat/completions", description = "Answers to a conversation.",
         request_body(content((ChatRequest = "application/json"), (ChatForm = "multipart/form-data"))),
         responses((status = 200, description = "The answers; events of ChatChunk where streamed.",
-                content((ChatResponse = "application/json"), (String = "text/event-stream"))),
+                content((ChatResponse = "application/json"), (SentEvent = "text/event-stream"))),
             (status = "4XX", description = "The request is at fault.", body = ErrorBody),
             (status = "5XX", description = "The server is.", body = ErrorBody)))];
     completions: #[utoipa::path(post, path = "/v1/completions", description = "Texts continued.",
         request_body = CompletionRequest,
         responses((status = 200, description = "The answers; events of the same form where streamed.",
-                content((CompletionResponse = "application/json"), (String = "text/event-stream"))),
+                content((CompletionResponse = "application/json"), (SentEvent = "text/event-stream"))),
             (status = "4XX", description = "The request is at fault.", body = ErrorBody),
             (status = "5XX", description = "The server is.", body = ErrorBody)))];
     responses: #[utoipa::path(post, path = "/v1/responses", description = "An answer to a conversation, without state.",
         request_body = ResponsesRequest,
         responses((status = 200, description = "The answer; events of NumberedEvent where streamed.",
-                content((ResponseBody = "application/json"), (String = "text/event-stream"))),
+                content((ResponseBody = "application/json"), (SentEvent = "text/event-stream"))),
             (status = "4XX", description = "The request is at fault.", body = ErrorBody),
             (status = "5XX", description = "The server is.", body = ErrorBody)))];
     tokenize: #[utoipa::path(post, path = "/tokenize", description = "Token ids of a text or a conversation.",

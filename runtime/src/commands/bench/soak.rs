@@ -152,12 +152,12 @@ impl Soaking<'_> {
     /// All kinds at random moments; and bytes of memory by seconds.
     fn random_for(&self, time: Duration, rate: f64, seed: u64) -> Result<(Timings, Vec<(f64, u64)>), CommandError> {
         let count = (rate * time.as_secs_f64()).ceil().max(1.0) as usize;
-        let (begun, seen) = (Instant::now(), RefCell::new(Vec::new()));
+        let (begun, samples) = (Instant::now(), RefCell::new(Vec::new()));
         let shown = |done: usize| {
             let seconds = begun.elapsed().as_secs_f64();
-            let due = seen.borrow().len() as f64 * time.as_secs_f64() / f64::from(SAMPLES);
+            let due = samples.borrow().len() as f64 * time.as_secs_f64() / f64::from(SAMPLES);
             if seconds >= due {
-                seen.borrow_mut().push((seconds, self.taken().ok().flatten().unwrap_or_default()));
+                samples.borrow_mut().push((seconds, self.taken().ok().flatten().unwrap_or_default()));
                 progress(&format!("soak: {done} of {count} requests answered in {seconds:.0} s"));
             }
         };
@@ -165,7 +165,7 @@ impl Soaking<'_> {
         let first = RANDOM;
         let load = Load { engine: self.engine, asks: &|n| Some(self.mix.nth(n)) };
         let timings = load.run(&async_runtime()?, first..first + count, Arrivals::Random { rate, seed }, &shown)?;
-        let memory = if self.device.is_cpu() { Vec::new() } else { seen.into_inner() };
+        let memory = if self.device.is_cpu() { Vec::new() } else { samples.into_inner() };
         Ok((timings, memory))
     }
 

@@ -61,7 +61,7 @@ impl Form {
     }
 }
 
-/// The upper 16 bits of the `n`-th number of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+/// The upper 16 bits of the `n`-th number of `SplitMix64` (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
 /// Generators).
 fn random(seed: u64, n: u64) -> u16 {
     let z = seed.wrapping_add((n.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
