@@ -39,10 +39,6 @@ impl Steps {
     ///
     /// # Errors
     /// What the device has no room for.
-    #[cfg_attr(
-        not(feature = "cuda"),
-        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "on a GPU alone")
-    )]
     pub fn prepare(&self, rows: usize, tokens: usize) -> Result<()> {
         #[cfg(feature = "cuda")]
         if self.model.device().is_cuda() {

@@ -215,13 +215,13 @@ impl<E: Executor> Worker<E> {
             self.followers.insert(id, more.into_iter().map(follower).collect());
         }
         let steering = std::mem::take(&mut request.steering);
-        let steered = (!steering.is_none())
+        let mut steered = (!steering.is_none())
             .then(|| Box::new(Steered::new(steering, &request.stop_ids, content.ids(0..content.len()))));
-        let Some(steered) = replayed(steered, &origin.generated) else {
+        if steered.as_mut().is_some_and(|steered| complete_after(steered, &origin.generated)) {
             self.shared.ended(true);
             let _ = events.send(Event::Finished(FinishReason::Stop));
             return;
-        };
+        }
         let max_tokens = content.len().saturating_add(request.max_new_tokens);
         origin.generated.iter().for_each(|token| content.push(*token));
         self.scheduler.push(Sequence { id, content, max_tokens });
@@ -360,16 +360,10 @@ impl<E: Executor> Worker<E> {
     }
 }
 
-/// Steers from where the tokens of another server have led; `None` where the form is complete with them.
-fn replayed(steered: Option<Box<Steered>>, generated: &[u32]) -> Option<Option<Box<Steered>>> {
-    let Some(mut steered) = steered else { return Some(None) };
-    for token in generated {
-        // A token that the form does not take is told with the next one.
-        if let Ok(Some(_)) = steered.took(*token) {
-            return None;
-        }
-    }
-    Some(Some(steered))
+/// Leads `steered` to where the tokens of another server have led; says whether the form is complete with them.
+fn complete_after(steered: &mut Steered, generated: &[u32]) -> bool {
+    // A token that the form does not take is told with the next one.
+    generated.iter().any(|token| matches!(steered.took(*token), Ok(Some(_))))
 }
 
 /// Computes `items` together. What fails together is tried one by one, so that only what is at fault fails.

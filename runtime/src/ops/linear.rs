@@ -73,6 +73,7 @@ impl Linear {
 
     /// `to` (`[rows, out]` in f32) plus what [`Self::forward`] gives, in its memory where the device adds products to what
     /// is there. Nothing else may need what `to` was.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::needless_pass_by_value, reason = "its memory is taken on a GPU"))]
     pub fn forward_added(&self, x: &Tensor, to: Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Weight::Dense(weight) = &self.weight

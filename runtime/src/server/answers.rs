@@ -14,9 +14,12 @@ use vlm_contract::openai::usage::Usage;
 use super::answer::{Answer, Piece};
 use super::error::ApiError;
 
+/// What comes next of one answer, which answer that is, and what continues it elsewhere.
+type Numbered = (usize, Result<Piece, ApiError>, StreamState);
+
 /// Answers in the making. Dropping them cancels all.
 pub struct Answers {
-    streams: SelectAll<BoxStream<'static, (usize, Result<Piece, ApiError>, StreamState)>>,
+    streams: SelectAll<BoxStream<'static, Numbered>>,
     count: usize,
     /// Answers to each prompt.
     each: usize,
@@ -74,6 +77,7 @@ impl Answers {
     }
 
     /// With each event, where there is one answer, goes what continues it elsewhere.
+    #[must_use]
     pub fn with_state(mut self) -> Self {
         self.with_state = self.count == 1;
         self
@@ -199,6 +203,7 @@ pub struct Event {
 
 impl Event {
     /// Under a name.
+    #[must_use]
     pub fn named(self, name: &'static str) -> Self {
         Self { name: Some(name), ..self }
     }
