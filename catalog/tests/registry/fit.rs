@@ -28,9 +28,11 @@ const KV_AT_4096: [(u64, &str); 14] = [
     (327_680, "1.25"),
 ];
 
-/// GiB that no model takes beside weights, keys and values: a tower of six billion parameters in 16 tiles at a time, and
-/// the steps of a decoder of 78 billion in 4096 rows. Up to 26 billion less was measured; above it is reckoned.
-const MOST_BESIDE: f64 = 9.0;
+/// GiB that no model takes beside weights, keys and values: up to 26 billion parameters less was measured, above that it
+/// is reckoned for a tower of six billion parameters with 16 tiles at a time and a decoder of 78 billion with 4096 rows.
+fn most_beside(stored_weights_gib: f64) -> f64 {
+    if stored_weights_gib < 30.0 { 3.2 } else { 8.0 }
+}
 
 /// Verdicts that people ask for first: a model, its number format, a GPU type, whether it fits at 4096 tokens.
 const ASKED: [(&str, Quantization, &str, bool); 24] = [
@@ -82,6 +84,7 @@ fn weights_and_kv_are_the_published_ones_and_verdicts_follow_from_them() {
     let types = GpuTypes::parse(TYPES).unwrap();
     let (mut checked, mut between) = (0, 0);
     for (names, _, _, kv_bytes, weights) in ROWS {
+        let most = most_beside(weights[0].parse().unwrap());
         let kv = KV_AT_4096.iter().find(|(bytes, _)| *bytes == kv_bytes).unwrap().1;
         for (name, (quantization, weights)) in
             names.iter().flat_map(|name| Quantization::ALL.into_iter().zip(weights).map(move |row| (name, row)))
@@ -94,15 +97,15 @@ fn weights_and_kv_are_the_published_ones_and_verdicts_follow_from_them() {
                 assert_eq!(breakdown.kv_bytes, 4096 * kv_bytes, "{what}");
                 assert!(rounds(gib(breakdown.kv_bytes), kv), "{what}: {}", gib(breakdown.kv_bytes));
                 let beside = gib(fit.required_bytes - breakdown.weight_bytes() - breakdown.kv_bytes);
-                assert!((0.6..MOST_BESIDE).contains(&beside), "{what}: {beside} GiB beside weights and KV");
+                assert!((0.6..most).contains(&beside), "{what}: {beside} GiB beside weights and KV");
                 let known = gib(breakdown.weight_bytes() + breakdown.kv_bytes);
                 let available = 0.92 * gib(gpu.memory_bytes);
                 checked += 1;
                 match fit.verdict {
                     Verdict::Fits => assert!(known + 0.6 <= available, "{what} must not fit"),
-                    _ => assert!(known + MOST_BESIDE > available, "{what} must fit"),
+                    _ => assert!(known + most > available, "{what} must fit"),
                 }
-                between += u32::from(known + 0.6 <= available && known + MOST_BESIDE > available);
+                between += u32::from(known + 0.6 <= available && known + most > available);
             }
         }
     }

@@ -17,13 +17,14 @@ async fn finished(server: &Server) -> u64 {
 async fn one_does_not_wait_for_a_hundred(server: &Server, name: (&str, [&str; 2])) {
     let (header, [greedy, modest]) = name;
     let body = long(&json!({"max_tokens": 100}));
-    let asking = (0..100).map(|_| server.post().header(header, greedy).json(&body).send());
+    let post = |client: &str| server.post().header(header, client).header("x-vlm-via", "gateway");
+    let asking = (0..100).map(|_| post(greedy).json(&body).send());
     let streams = join_all(asking).await.into_iter().map(Result::unwrap);
     let streams: Vec<Response> = streams.collect();
     assert!(streams.iter().all(|stream| stream.status() == 200));
     let before = finished(server).await;
     assert!(server.metric("vlm_requests_waiting{stage=\"queue\"}").await > 50);
-    let answer = server.post().header(header, modest).json(&question(&json!({"max_tokens": 1})));
+    let answer = post(modest).json(&question(&json!({"max_tokens": 1})));
     assert_eq!(answer.send().await.unwrap().status(), 200);
     let ended = finished(server).await - before;
     // The two that ran, the two that may have been handed over already, itself, and those since.

@@ -28,6 +28,8 @@ const PEAK: usize = 1 << 40;
 const RANDOM: usize = 2 << 40;
 /// Large pictures a second beside the streams of others.
 const PICTURES_A_SECOND: f64 = 1.0;
+/// Times that a short request is asked until its blocks were seen.
+const LOOKS: usize = 50;
 
 /// What a soak showed.
 #[derive(Debug, Serialize)]
@@ -204,25 +206,36 @@ impl Soaking<'_> {
     }
 
     /// What a short request finds. Its blocks are counted before its first token is computed, so the first token shows
-    /// them and none else.
+    /// them and none else; unless it has ended before anybody could look, and then another is asked.
     fn idle(&self) -> Result<Idle, CommandError> {
         async_runtime()?.block_on(async {
-            self.engine.idle().await;
-            let Ask { prompt, .. } = self.mix.shortest();
-            let request = Request { prompt, max_new_tokens: 2, ..Request::default() };
-            let failed = |why: String| CommandError::Compute(why);
-            let mut answer = self.engine.submit(request).map_err(|error| failed(error.to_string()))?;
-            let mut kv_usage = None;
-            loop {
-                match answer.next().await {
-                    Some(Event::Token { .. }) => kv_usage = kv_usage.or(Some(self.engine.snapshot().kv_usage)),
-                    Some(Event::Finished(_)) => break,
-                    Some(Event::Failed(why)) => return Err(failed(why.to_string())),
-                    None => return Err(failed("the engine gave no end of an answer".to_owned())),
+            let mut kv_usage = 0.0;
+            for _ in 0..LOOKS {
+                self.engine.idle().await;
+                kv_usage = self.first_token().await?;
+                if kv_usage > 0.0 {
+                    break;
                 }
             }
-            Ok(Idle { kv_usage: kv_usage.unwrap_or_default(), taken_bytes: self.taken()? })
+            Ok(Idle { kv_usage, taken_bytes: self.taken()? })
         })
+    }
+
+    /// The share of the blocks in use at the first token of a short request, 0 if it has ended meanwhile.
+    async fn first_token(&self) -> Result<f64, CommandError> {
+        let Ask { prompt, .. } = self.mix.shortest();
+        let request = Request { prompt, max_new_tokens: 2, ..Request::default() };
+        let failed = |why: String| CommandError::Compute(why);
+        let mut answer = self.engine.submit(request).map_err(|error| failed(error.to_string()))?;
+        let mut kv_usage = None;
+        loop {
+            match answer.next().await {
+                Some(Event::Token { .. }) => kv_usage = kv_usage.or(Some(self.engine.snapshot().kv_usage)),
+                Some(Event::Finished(_)) => return Ok(kv_usage.unwrap_or_default()),
+                Some(Event::Failed(why)) => return Err(failed(why.to_string())),
+                None => return Err(failed("the engine gave no end of an answer".to_owned())),
+            }
+        }
     }
 
     fn taken(&self) -> Result<Option<u64>, CommandError> {
