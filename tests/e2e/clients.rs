@@ -142,7 +142,7 @@ async fn a_full_queue_is_told_through_the_service_and_nothing_accepted_is_lost()
     space.await_ready().await;
     let (client, url) = (reqwest::Client::new(), space.address() + "/v1/chat/completions");
     let body = long_question(100);
-    // One runs and 64 wait.
+    // One runs and 64 wait, but of these places one in 16 is kept for other clients.
     let requests = (0..96).map(|_| async {
         let response = client.post(&url).json(&body).send().await.unwrap();
         let (status, after) = (response.status().as_u16(), response.headers().get("retry-after").cloned());
@@ -160,6 +160,6 @@ async fn a_full_queue_is_told_through_the_service_and_nothing_accepted_is_lost()
         assert!(after.unwrap().to_str().unwrap().parse::<u64>().unwrap() >= 1);
         refused += 1;
     }
-    assert!(answered >= 65 && refused > 0, "{answered} answered, {refused} refused");
+    assert!(answered >= 61 && refused > 0, "{answered} answered, {refused} refused");
     space.close();
 }

