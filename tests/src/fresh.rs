@@ -83,6 +83,8 @@ async fn state(space: &Space, model: &Value) -> Value {
     let mut deployment = serde_json::to_value(deployment.expect("deployment")).expect("JSON");
     let mut service = serde_json::to_value(service.expect("service")).expect("JSON");
     let budget = serde_json::to_value(budget.expect("budget")).expect("JSON");
+    // It is made of what is compared here.
+    deployment["spec"]["template"]["metadata"]["annotations"]["vlm-operator.dev/template"].take();
     for address in ["clusterIP", "clusterIPs"] {
         service["spec"][address] = Value::Null;
     }
@@ -100,8 +102,11 @@ async fn state(space: &Space, model: &Value) -> Value {
         let owners: Vec<_> = owners.into_iter().map(|o| json!([o["kind"], o["name"], o["controller"]])).collect();
         json!({"labels": object["metadata"]["labels"], "owners": owners, "spec": object["spec"]})
     };
-    json!({"deployment": of(&deployment), "service": of(&service), "budget": of(&budget), "replicas": replicas,
-           "resolved": model["status"]["resolved"], "selector": model["status"]["selector"]})
+    let state = json!({"deployment": of(&deployment), "service": of(&service), "budget": of(&budget),
+        "replicas": replicas, "resolved": model["status"]["resolved"], "selector": model["status"]["selector"]});
+    // The one value that tells where the model is: the name by which the gateway asks for it.
+    let whole_name = format!("{}/{NAME}", space.name);
+    serde_json::from_str(&state.to_string().replace(&whole_name, NAME)).expect("JSON")
 }
 
 /// Deletes the fresh object of an earlier turn and waits until its children are gone.
