@@ -1,4 +1,4 @@
-//! From where a picture is ([`fetch`], [`file`]) to its bytes, and from these to normalised pixels. Owns limits and
+//! From where a picture is ([`fetch`], [`mod@file`]) to its bytes, and from these to normalised pixels. Owns limits and
 //! the errors a client sees; knows nothing of prompts.
 
 mod decode;

@@ -1,4 +1,4 @@
-//! The operator's rights against what it asked for, by the audit log of all tests so far: no request
+//! The rights of operator and gateway against what they asked for, by the audit log of all tests so far: no request
 //! was refused, and no rule is there for nothing.
 
 use std::collections::BTreeSet;
@@ -13,9 +13,9 @@ use vlm_tests::tools::{documents, run, tool};
 /// API group, resource with its subresource, verb.
 type Right = (String, String, String);
 
-/// What the operator asked for.
-fn requests() -> Vec<Value> {
-    let name = format!("system:serviceaccount:{SYSTEM}:vlm-operator");
+/// What a service account asked for.
+fn requests(account: &str) -> Vec<Value> {
+    let name = format!("system:serviceaccount:{SYSTEM}:{account}");
     let file = std::fs::File::open(audit_log()).unwrap();
     std::io::BufReader::new(file)
         .lines()
@@ -49,13 +49,22 @@ fn used(entry: &Value) -> Vec<Right> {
     rights
 }
 
-/// Every right that the chart gives.
-fn given() -> BTreeSet<Right> {
+/// Every right that the chart gives a service account.
+fn given(account: &str) -> BTreeSet<Right> {
     let mut helm = Command::new(tool("helm"));
     helm.args(["template", "vlm-operator"]).arg(chart()).args(["--namespace", SYSTEM]);
     let mut rights = BTreeSet::new();
-    for role in documents(&run(&mut helm).unwrap()) {
-        if !matches!(role["kind"].as_str(), Some("Role" | "ClusterRole")) {
+    let all = documents(&run(&mut helm).unwrap());
+    let bound = |role: &Value| {
+        all.iter().any(|binding| {
+            let subjects = binding["subjects"].as_array().into_iter().flatten();
+            binding["roleRef"]["kind"] == role["kind"]
+                && binding["roleRef"]["name"] == role["metadata"]["name"]
+                && subjects.into_iter().any(|subject| subject["name"] == account)
+        })
+    };
+    for role in &all {
+        if !matches!(role["kind"].as_str(), Some("Role" | "ClusterRole")) || !bound(role) {
             continue;
         }
         let all = |value: &Value| value.as_array().unwrap().iter().map(text).collect::<Vec<_>>();
@@ -70,27 +79,34 @@ fn given() -> BTreeSet<Right> {
     rights
 }
 
-#[tokio::test]
-async fn every_right_is_used_and_none_is_missing() {
-    cluster().await;
-    let requests = requests();
-    // What the tests of e2e ask of the operator uses every right; `make cluster-test` runs both.
-    let of_e2e = |e: &&Value| e["objectRef"]["namespace"].as_str().is_some_and(|n| n.starts_with("t-"));
-    let of_e2e = requests.iter().filter(of_e2e).count();
-    assert!(of_e2e > 100, "the log has {of_e2e} requests for the tests of e2e: run them in this cluster before this");
+/// Holds one account's rights against its requests, of which there were at least so many.
+fn check(account: &str, least: usize) {
+    let requests = requests(account);
+    assert!(requests.len() >= least, "{account} has asked {} times", requests.len());
     // An earlier installation was refused while its rights were being deleted with it.
-    let account = get("serviceaccount", "vlm-operator", SYSTEM).unwrap();
+    let now = get("serviceaccount", account, SYSTEM).unwrap();
     let refused: Vec<_> = requests
         .iter()
-        .filter(|e| e["user"]["uid"] == account["metadata"]["uid"])
+        .filter(|e| e["user"]["uid"] == now["metadata"]["uid"])
         .filter(|e| e["annotations"]["authorization.k8s.io/decision"] == "forbid")
         .map(|e| format!("{} {}", e["verb"], e["requestURI"]))
         .collect();
-    assert!(refused.is_empty(), "the chart gives too few rights: {refused:#?}");
+    assert!(refused.is_empty(), "the chart gives {account} too few rights: {refused:#?}");
     let secrets = requests.iter().filter(|e| e["objectRef"]["resource"] == "secrets").count();
-    assert_eq!(secrets, 0, "the operator asked for Secrets");
-    let (given, used): (_, BTreeSet<_>) = (given(), requests.iter().flat_map(used).collect());
+    assert_eq!(secrets, 0, "{account} asked for Secrets");
+    let (given, used): (_, BTreeSet<_>) = (given(account), requests.iter().flat_map(used).collect());
     let idle: Vec<_> = given.difference(&used).collect();
-    assert!(idle.is_empty(), "the chart gives rights that nothing used: {idle:#?}");
-    println!("{} requests used all {} rights", requests.len(), given.len());
+    assert!(!given.is_empty() && idle.is_empty(), "the chart gives {account} rights that nothing used: {idle:#?}");
+    println!("{account}: {} requests used all {} rights", requests.len(), given.len());
+}
+
+#[tokio::test]
+async fn every_right_is_used_and_none_is_missing() {
+    cluster().await;
+    // What the tests of e2e ask of the operator uses every right; `make cluster-test` runs both.
+    let of_e2e = |e: &&Value| e["objectRef"]["namespace"].as_str().is_some_and(|n| n.starts_with("t-"));
+    let of_e2e = requests("vlm-operator").iter().filter(of_e2e).count();
+    assert!(of_e2e > 100, "the log has {of_e2e} requests for the tests of e2e: run them in this cluster before this");
+    check("vlm-operator", of_e2e);
+    check("vlm-operator-gateway", 4);
 }
