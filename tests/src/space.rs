@@ -87,7 +87,13 @@ spec:
     pub fn replace(&self, spec: &Value) {
         let mut file = tempfile::NamedTempFile::new().expect("temporary file");
         file.write_all(self.manifest(spec).to_string().as_bytes()).expect("temporary file");
-        kubectl(&["replace", "-f", file.path().to_str().expect("UTF-8 path")]).expect("replaced");
+        let path = file.path().to_str().expect("UTF-8 path");
+        // The operator may write its status between kubectl's reading and writing.
+        let mut said = kubectl(&["replace", "-f", path]);
+        while said.as_ref().is_err_and(|error| error.contains("Conflict")) {
+            said = kubectl(&["replace", "-f", path]);
+        }
+        said.expect("replaced");
     }
 
     /// The `VisionModel`.
