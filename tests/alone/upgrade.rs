@@ -32,8 +32,11 @@ async fn upgrading_the_operator_restarts_no_model_pod() {
     space.await_ready().await;
     let (before, old) = (pods(&space), operators());
     let version = env!("CARGO_PKG_VERSION");
-    let (from, to) = (format!("localhost/vlm-operator:{version}"), "localhost/vlm-operator:next");
-    run(Command::new("ctr").args(["--namespace", "k8s.io", "images", "tag", "--force", &from, to])).unwrap();
+    let to = "localhost/vlm-operator:next";
+    for image in ["localhost/vlm-operator", "localhost/vlm-gateway"] {
+        let (from, to) = (format!("{image}:{version}"), format!("{image}:next"));
+        run(Command::new("ctr").args(["--namespace", "k8s.io", "images", "tag", "--force", &from, &to])).unwrap();
+    }
     let watch = Watch::start(&space.name, "tiny-llava").await;
     helm_install(&["image.tag=next", &format!("image.runtimeTag={version}")]);
     let deployment = get("deployment", "vlm-operator", SYSTEM).unwrap();
