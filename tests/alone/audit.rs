@@ -1,4 +1,4 @@
-//! The operator's rights against what it asked for, by the audit log of all tests so far: no request
+//! The rights of operator and gateway against what they asked for, by the audit log of all tests so far: no request
 //! was refused, and no rule is there for nothing.
 
 use std::collections::BTreeSet;
@@ -108,4 +108,5 @@ async fn every_right_is_used_and_none_is_missing() {
     let of_e2e = requests("vlm-operator").iter().filter(of_e2e).count();
     assert!(of_e2e > 100, "the log has {of_e2e} requests for the tests of e2e: run them in this cluster before this");
     check("vlm-operator", of_e2e);
+    check("vlm-operator-gateway", 4);
 }

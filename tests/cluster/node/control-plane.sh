@@ -26,7 +26,7 @@ omitStages: [RequestReceived]
 rules:
 - {level: None, resources: [{group: authentication.k8s.io}, {group: authorization.k8s.io}]} # questions, not writes
 - {level: None, nonResourceURLs: ["*"]}
-- {level: Metadata, users: ["system:serviceaccount:vlm-system:vlm-operator"]}
+- {level: Metadata, users: ["system:serviceaccount:vlm-system:vlm-operator", "system:serviceaccount:vlm-system:vlm-operator-gateway"]}
 - {level: Metadata, verbs: [create, update, patch, delete, deletecollection]}
 - {level: None}
 Y
