@@ -199,7 +199,7 @@ mod tests {
             drop(wire);
         };
         let mut seen = String::new();
-        let (_, read) = tokio::join!(saying, client.read_to_string(&mut seen));
+        let ((), read) = tokio::join!(saying, client.read_to_string(&mut seen));
         read.unwrap();
         let (head, body) = seen.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 431 ") && head.contains("\r\nx-request-id: "), "{head}");
@@ -236,7 +236,7 @@ mod tests {
         let (mut client, server) = duplex(1024);
         let mut wire = unread(server);
         let sending = async {
-            client.write_all(&[0; 100_000]).await.unwrap();
+            client.write_all(&vec![0; 100_000]).await.unwrap();
             let mut end = Vec::new();
             client.read_to_end(&mut end).await.unwrap();
             client
@@ -262,7 +262,8 @@ mod tests {
         assert!(begun.elapsed() >= patience.time);
         let (mut client, server) = duplex(1 << 16);
         let mut wire = unread(server);
-        let flood = async { while client.write_all(&[0; 1 << 16]).await.is_ok() {} };
+        let much = vec![0; 1 << 16];
+        let flood = async { while client.write_all(&much).await.is_ok() {} };
         tokio::select! { () = flood => {} closed = wire.shutdown() => closed.unwrap() }
         assert!(wire.linger.unwrap().bytes >= patience.bytes);
     }
