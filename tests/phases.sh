@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/vlm-operator
 mkdir -p "$cache"
-if [ "$1" = all ]; then tests/cluster/packages.sh shellcheck prometheus; fi
+if [ "$1" = all ]; then tests/cluster/packages.sh shellcheck prometheus chromium-headless-shell; fi
 
 table=()
 phase() { # NAME COMMAND...

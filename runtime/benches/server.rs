@@ -121,7 +121,12 @@ fn start(model: &Path) -> Bench {
         Arc::new(App::new(settings, Admission::new(72, limits.body_bytes), Metrics::new(None).unwrap(), lifecycle));
     let defaults = SamplingDefaults::default();
     app.loaded(Loaded { engine: engine.clone(), processor: Arc::clone(&processor), defaults, max_tokens });
-    let runtime = Builder::new_multi_thread().thread_name(THREADS).worker_threads(2).enable_all().build().unwrap();
+    let runtime = Builder::new_multi_thread()
+        .thread_name(THREADS)
+        .worker_threads(listen::threads())
+        .enable_all()
+        .build()
+        .unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let counted = app.metrics.connections();
@@ -213,7 +218,7 @@ fn server_time() -> Duration {
 /// A JPEG file of about a megabyte.
 fn jpeg() -> Vec<u8> {
     let mut state = 1_u32;
-    let picture = image::RgbImage::from_fn(1600, 1200, |x, y| {
+    let picture = image::RgbImage::from_fn(2048, 1536, |x, y| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let noise = (state >> 27) as u8;
         image::Rgb([(x / 8) as u8 ^ noise, (y / 8) as u8 ^ noise, ((x + y) / 16) as u8 ^ noise])

@@ -6,4 +6,5 @@ cd "$(dirname "$0")"
 export PYTHONDONTWRITEBYTECODE=1
 "$1" -m unittest discover --start-directory python
 node --test node/
+./browser.py "$RUNTIME" "$NODE_PACKAGES"
 "$1" odd_requests.py --examples 15 --seed 1

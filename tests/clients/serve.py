@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Starts the model server on the tiny models and runs a command beside it: serve.py BINARY COMMAND...
 
-The command finds the addresses in LLAVA and INTERNVL; this ends with its exit code.
+The command finds the addresses in LLAVA and INTERNVL, and the binary in RUNTIME; this ends with its exit code.
 """
 import os
 import pathlib
@@ -15,22 +15,27 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60
 
 
-def start(binary, model):
-    flags = ["--host", "127.0.0.1", "--port", "0", "--served-model-name", model, "--max-concurrency", "8"]
-    server = subprocess.Popen([binary, "serve", "--model", str(ROOT / "examples" / model / "model"), *flags],
-                              stdout=subprocess.PIPE, text=True)
+def command(binary, model, *more):
+    return [binary, "serve", "--model", str(ROOT / "examples" / model / "model"), "--served-model-name", model,
+            "--max-concurrency", "8", "--host", "127.0.0.1", "--port", "0", *more]
+
+
+def start(words, variables=None):
+    """Starts a server, and waits until it is ready; its process and address."""
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **(variables or {})})
     for line in server.stdout:
         if "listening address=" in line:
-            address = "http://" + line.rsplit("listening address=", 1)[1].strip()
+            port = line.rstrip().rsplit(":", 1)[1]
             break
     else:
-        sys.exit(f"the server of {model} ended with {server.wait()}")
+        sys.exit(f"{words} ended with {server.wait()}")
     # Nobody reads the rest; a full pipe would stop the server.
     subprocess.Popen(["cat"], stdin=server.stdout, stdout=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
     begun = time.monotonic()
     while not ready(address):
         if server.poll() is not None or time.monotonic() - begun > PATIENCE_SECONDS:
-            sys.exit(f"the server of {model} is not ready")
+            sys.exit(f"{words} is not ready")
         time.sleep(0.05)
     return server, address
 
@@ -43,13 +48,14 @@ def ready(address):
 
 
 def main():
-    binary, command = sys.argv[1], sys.argv[2:]
+    binary, words = os.path.abspath(sys.argv[1]), sys.argv[2:]
+    os.environ["RUNTIME"] = binary
     servers = []
     try:
         for name, model in [("LLAVA", "tiny-llava"), ("INTERNVL", "tiny-internvl")]:
-            server, os.environ[name] = start(binary, model)
+            server, os.environ[name] = start(command(binary, model))
             servers.append(server)
-        code = subprocess.run(command).returncode
+        code = subprocess.run(words).returncode
         for server in servers:
             if server.poll() is not None:
                 sys.exit(f"a server ended by itself with {server.returncode}")

@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 const GPU_CONTEXT_BYTES: u64 = 512 * MIB;
 /// The libraries' workspaces and the captured graphs of a GPU.
 const GPU_LIBRARY_BYTES: u64 = 256 * MIB;
-/// A process without a GPU: its code, request bodies, one decoded picture of 40 million pixels.
+/// A process without a GPU: its code, request bodies, one decoded picture of 40 million pixels, the last prepared ones.
 const PROCESS_BYTES: u64 = 256 * MIB;
 /// Pictures that are kept on processor cores, and the most bytes of them, for the next request with the same one.
 const KEPT_PICTURES: u64 = 32;

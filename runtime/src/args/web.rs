@@ -44,6 +44,9 @@ pub struct WebArgs {
     /// Seconds in which the body of a request must arrive.
     #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub body_timeout_seconds: u64,
+    /// Seconds without an event after which a stream sends a comment, so that no proxy takes it for dead.
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub keep_alive_seconds: u64,
     /// Leave out the metrics under the names that vLLM gives them.
     #[arg(long)]
     pub no_vllm_metrics: bool,

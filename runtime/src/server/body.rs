@@ -1,5 +1,6 @@
-//! Receiving a request's body: bounded in bytes and in time, and read to the end even when the
-//! answer is already known, because a client that is still sending may not see it otherwise.
+//! Receiving a request's body: bounded in bytes and in time. A body of which nothing is needed is read all the same when
+//! it may be, so that its connection serves the next request; one that is too large is answered at once, and the
+//! connection sees to it that its client gets to read that (`listen::wire`).
 
 use std::time::Duration;
 
@@ -67,7 +68,6 @@ pub async fn receive(body: Body, length: Option<usize>, limits: &Limits) -> Resu
     let limit = limits.body_bytes;
     let too_large = ApiError::BodyTooLarge { limit };
     if length.is_some_and(|length| length > limit) {
-        discard(body, limit).await;
         return Err(too_large);
     }
     let begun = Instant::now();
@@ -84,10 +84,7 @@ pub async fn receive(body: Body, length: Option<usize>, limits: &Limits) -> Resu
             Some(Ok(chunk)) if received.len() + chunk.len() <= limit => {
                 received.extend_from_slice(&chunk);
             }
-            Some(Ok(_)) => {
-                discard(Body::from_stream(chunks), limit).await;
-                return Err(too_large);
-            }
+            Some(Ok(_)) => return Err(too_large),
             Some(Err(error)) => {
                 return Err(ApiError::Malformed(format!("the body broke off: {error}")));
             }

@@ -1,6 +1,8 @@
 //! The only map from error to HTTP status and `OpenAI` error body. A message names the field, the
 //! limit and the mend; it never repeats more than a few words of what the client sent.
 
+mod unreadable;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,7 @@ use crate::image::ImageError;
 use crate::image::fetch::FetchError;
 use crate::image::file::FileError;
 use crate::prompt::PromptError;
+pub use unreadable::Unreadable;
 
 /// Seconds after which a client of a loading server may try again.
 const LOADING_RETRY_SECONDS: u64 = 3;
@@ -126,6 +129,9 @@ pub enum ApiError {
         /// Of what.
         what: &'static str,
     },
+    /// What came is no request.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// A continuation is not signed by the gateway.
     #[error("the signature is refused: {0}")]
     Signature(&'static str),
@@ -182,6 +188,7 @@ impl ApiError {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Malformed(_)
+            | Self::Unreadable(Unreadable::Request)
             | Self::Field { .. }
             | Self::ContextLength { .. }
             | Self::Image { .. }
@@ -189,7 +196,7 @@ impl ApiError {
             | Self::ImageFile { .. }
             | Self::Prompt(_) => StatusCode::BAD_REQUEST,
             Self::Key { .. } | Self::Signature(_) => StatusCode::UNAUTHORIZED,
-            Self::Head { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Head { .. } | Self::Unreadable(Unreadable::Head) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ModelNotFound { .. } | Self::Route { .. } => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -225,7 +232,8 @@ impl ApiError {
             Self::Fetch { .. } | Self::ImageFile { .. } => Some("image_not_available"),
             Self::Key { .. } => Some("invalid_api_key"),
             Self::Signature(_) => Some("invalid_signature"),
-            Self::Head { .. } => Some("headers_too_large"),
+            Self::Head { .. } | Self::Unreadable(Unreadable::Head) => Some("headers_too_large"),
+            Self::Unreadable(Unreadable::Request) => Some("malformed_request"),
             Self::Connections => Some("too_many_connections"),
             Self::ModelNotFound { .. } => Some("model_not_found"),
             Self::BodyTooLarge { .. } => Some("body_too_large"),
@@ -255,7 +263,8 @@ impl ApiError {
         }
     }
 
-    fn retry_after(&self) -> Option<u64> {
+    /// Seconds after which to try again.
+    pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
             Self::Loading(_) => Some(LOADING_RETRY_SECONDS),

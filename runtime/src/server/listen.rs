@@ -1,16 +1,20 @@
 //! Connections: accepts as many as allowed until told to stop, then lets the open ones finish what they are sending.
 //! A connection on which nobody asks anything and no byte moves is closed.
 
+mod arriving;
 mod paced;
+mod wire;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -24,7 +28,9 @@ use tower::Service;
 use super::auth::Peer;
 use super::error::ApiError;
 use crate::metrics::Connections;
+use arriving::arriving;
 use paced::{Pace, Paced};
+use wire::Wire;
 
 /// Pause after a failed accept, such as when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +42,12 @@ const PARSED_HEADERS: usize = 1024;
 const STREAMS: u32 = 256;
 /// Bytes of headers of an HTTP/2 request.
 const HEADER_BYTES: u32 = 128 * 1024;
+
+/// Threads for connections and streams: one for every four cores. They have little to do beside the model, and of
+/// several with little to do each token would wake two.
+pub fn threads() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
+}
 
 /// What connections may cost.
 #[derive(Clone, Copy, Debug)]
@@ -96,15 +108,9 @@ pub async fn serve(
 
 /// Says that there are too many connections, as far as that can be said without waiting.
 fn refuse(stream: TcpStream) {
-    let body = serde_json::to_string(&ApiError::Connections.body()).unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
     // The socket's buffer is empty; a client that has gone already misses nothing.
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write_all(answer.as_bytes());
+        let _ = stream.write_all(&wire::whole(&ApiError::Connections));
     }
 }
 
@@ -118,7 +124,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, idle: D
     builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_headers(PARSED_HEADERS);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEADER_BYTES);
     let asked = Asked { router, peer: peer.ip(), pace: Arc::clone(&pace) };
-    let io = TokioIo::new(Paced::new(stream, Arc::clone(&pace)));
+    let io = TokioIo::new(Wire::new(Paced::new(stream, Arc::clone(&pace)), Arc::clone(&pace)));
     let serving = builder.serve_connection(io, TowerToHyperService::new(asked));
     tokio::pin!(serving);
     let result = tokio::select! {
@@ -156,14 +162,18 @@ where
     }
 
     fn call(&mut self, request: axum::http::Request<B>) -> Self::Future {
-        let mut request = request.map(Body::new);
+        let (pace, version) = (Arc::clone(&self.pace), request.version());
+        let asking = Arc::clone(&pace).asking();
+        let mut request = request.map(|body| arriving(Body::new(body), &pace));
         request.extensions_mut().insert(Peer(self.peer));
-        let asking = Arc::clone(&self.pace).asking();
         let answer = self.router.call(request);
         Box::pin(async move {
-            let response = answer.await;
+            let Ok(mut response) = answer.await;
             drop(asking);
-            response
+            if pace.left_unread() && version < Version::HTTP_2 {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
         })
     }
 }

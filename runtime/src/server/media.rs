@@ -14,7 +14,7 @@ use super::app::{App, Loaded};
 use super::call::{Call, Picture, Turn, TurnPart, Upload};
 use super::data_url;
 use super::error::ApiError;
-use super::pictures::Pictures;
+use super::pictures::{KEPT_BYTES, Pictures};
 use crate::image::{PreparedImage, TileBudget};
 use crate::processor::Processor;
 use crate::prompt::{Prompt, PromptMessage, PromptPart};
@@ -25,7 +25,7 @@ const LONGEST_TOKEN: usize = 512;
 /// Pictures of one request that are under way at once.
 const AT_ONCE: usize = 4;
 
-/// Bounds the decoding of pictures, and knows those in use.
+/// Bounds the decoding of pictures, and knows those in use and the last ones.
 #[derive(Debug)]
 pub struct MediaPool {
     cores: Arc<Semaphore>,
@@ -42,7 +42,7 @@ impl MediaPool {
     /// As many decode at a time as there are cores.
     pub fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        Self { cores: Arc::new(Semaphore::new(cores)), pictures: Pictures::default() }
+        Self { cores: Arc::new(Semaphore::new(cores)), pictures: Pictures::new(KEPT_BYTES) }
     }
 
     /// Runs `work` on a thread for blocking work, once a core is free for it.

@@ -6,6 +6,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use vlm_contract::openai::error::ErrorBody;
+
 use super::server::{Server, long, question};
 
 /// Waits for the end of a connection and gives what came before.
@@ -15,6 +17,19 @@ async fn closed(mut stream: TcpStream) -> String {
     // A reset is an end too.
     let _ = reading.expect("the connection stays open");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Checks that an answer to raw bytes has this status and code, in `OpenAI`'s form.
+fn refused(answer: &str, status: u16, code: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer}"));
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    let head = head.to_ascii_lowercase();
+    for line in ["content-type: application/json", "connection: close", &format!("content-length: {}", body.len())] {
+        assert!(head.lines().any(|found| found == line), "{line} is not in {head}");
+    }
+    assert!(head.contains("\r\nx-request-id: "), "{head}");
+    let error = serde_json::from_str::<ErrorBody>(body).unwrap().error;
+    assert_eq!((error.code.as_deref(), error.kind.as_str()), (Some(code), "invalid_request_error"));
 }
 
 async fn served(server: &Server) {
@@ -92,11 +107,12 @@ async fn a_flood_of_headers_is_431() {
         let answer = server.raw(&request(&flood)).await;
         assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("\"code\":\"headers_too_large\""), "{answer}");
     }
-    // Beyond what the parser takes, there is no more than a status.
+    // Beyond what the parser takes as well.
     for flood in [headers(5000), format!("h: {}\r\n", "v".repeat(10_000_000))] {
-        let answer = server.raw(&request(&flood)).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+        refused(&server.raw(&request(&flood)).await, 431, "headers_too_large");
     }
+    let url = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000));
+    refused(&server.raw(url.as_bytes()).await, 431, "headers_too_large");
     let path = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "x".repeat(10_000));
     assert!(server.raw(path.as_bytes()).await.starts_with("HTTP/1.1 431"));
     served(&server).await;
@@ -124,4 +140,57 @@ async fn one_connection_too_many_is_told_so() {
         })
         .await;
     assert!(server.metric("vlm_connections_refused_total").await > 0);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_400_in_shape() {
+    let server = Server::start(&[]).await;
+    for bytes in [
+        // The beginning of TLS.
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\0\0\0\0\0\0\0\0",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/models\r\n\r\n",
+        b"G\xc3\xa9T / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nh: \x01\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: many\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: nothing\r\n\r\n",
+    ] {
+        let answer = server.raw(bytes).await;
+        println!("{}", String::from_utf8_lossy(bytes));
+        refused(&answer, 400, "malformed_request");
+    }
+    // Behind a request that is one, on the same connection.
+    let answer = server.raw(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nnonsense\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    refused(&answer[answer.find("HTTP/1.1 400").unwrap()..], 400, "malformed_request");
+    served(&server).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_reads_still_reads_that_it_is_too_much() {
+    let server = Server::start(&["--max-body-bytes", "20000"]).await;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let announced = format!("{head}content-length: {}\r\n\r\n", 100 << 20).into_bytes();
+    let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n").into_bytes();
+    let piece = [format!("{:x}\r\n", 1 << 20).into_bytes(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
+    for (head, piece) in [(announced, vec![b' '; 1 << 20]), (chunked, piece)] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(&head).await.unwrap();
+        for sent in 0..100 {
+            stream.write_all(&piece).await.unwrap_or_else(|error| panic!("after {sent} MiB: {error}"));
+        }
+        let begun = Instant::now();
+        refused(&closed(stream).await, 413, "body_too_large");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    // One that asks first whether it may send is not told to.
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let asks = format!("{head}expect: 100-continue\r\ncontent-length: {}\r\n\r\n", 100 << 20);
+    stream.write_all(asks.as_bytes()).await.unwrap();
+    refused(&closed(stream).await, 413, "body_too_large");
+    served(&server).await;
 }

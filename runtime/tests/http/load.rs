@@ -80,6 +80,19 @@ async fn a_client_that_leaves_before_the_answer_frees_its_place() {
     left(&server).await;
 }
 
+#[tokio::test]
+async fn a_stream_that_waits_its_turn_says_that_it_lives() {
+    let server = Server::start(&["--max-concurrency", "1", "--keep-alive-seconds", "1"]).await;
+    let waiting: Vec<_> = (0..16).map(|_| tokio::spawn(server.post().json(&long(&json!({}))).send())).collect();
+    let mut quiet = 0;
+    for stream in waiting {
+        let text = stream.await.unwrap().unwrap().text().await.unwrap();
+        quiet += text.matches(": keep-alive\n\n").count();
+        assert_eq!(events(&text).pop().as_deref(), Some("[DONE]"));
+    }
+    assert!(quiet > 0);
+}
+
 /// Waits until nothing runs or waits; some requests were cancelled, and the next is answered.
 async fn left(server: &Server) {
     server

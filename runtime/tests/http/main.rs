@@ -13,6 +13,7 @@ mod form;
 mod fuzz;
 mod hostile;
 mod load;
+mod loading;
 mod nonsense;
 mod parameters;
 mod pictures;

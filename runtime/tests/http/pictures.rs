@@ -24,6 +24,12 @@ async fn a_picture_is_decoded_once_however_often_it_is_repeated() {
     assert_eq!(server.metric("vlm_image_tiles_count").await, 6);
     assert!(response.text().await.unwrap().ends_with("data: [DONE]\n\n"));
     assert_eq!(server.metric("vlm_queue_wait_seconds_count").await, 5);
+    // Nobody uses it any more, and the next who asks finds it all the same.
+    for asked in 1..4 {
+        assert_eq!(server.ask(&about_picture(&json!({}))).await.0, 200);
+        assert_eq!(server.metric("vlm_image_decodes_shared_total").await, 5 + asked);
+    }
+    assert_eq!(server.metric("vlm_image_decode_seconds_count").await, 1);
 }
 
 #[tokio::test]

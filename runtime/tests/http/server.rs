@@ -67,6 +67,13 @@ impl Server {
 
     /// Starts on a checkpoint with variables of the environment, and waits until it is ready.
     pub async fn start_in(model: &Path, words: &[&str], variables: &[(&str, &str)]) -> Self {
+        let server = Self::begin(model, words, variables);
+        server.until("ready", async || server.get("/ready").await.status() == 200).await;
+        server
+    }
+
+    /// Starts on a checkpoint, and waits until it listens.
+    pub fn begin(model: &Path, words: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut all = vec!["serve", "--model", model.to_str().unwrap(), "--host", "127.0.0.1"];
         all.extend(["--port", "0", "--served-model-name", "tiny"]);
         all.extend(words);
@@ -95,9 +102,7 @@ impl Server {
         });
         LazyLock::force(&CRYPTO);
         let base = format!("http://{}", address.unwrap());
-        let server = Self { child, base, client: Client::new(), log };
-        server.until("ready", async || server.get("/ready").await.status() == 200).await;
-        server
+        Self { child, base, client: Client::new(), log }
     }
 
     pub async fn get(&self, path: &str) -> Response {

@@ -3,10 +3,12 @@ import base64
 import json
 import os
 import pathlib
+import sys
 
 import openai
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(ROOT / "tests/clients"))
 MODELS = {"tiny-llava": os.environ["LLAVA"], "tiny-internvl": os.environ["INTERNVL"]}
 LLAVA = "tiny-llava"
 

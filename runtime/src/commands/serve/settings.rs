@@ -15,9 +15,6 @@ use crate::server::auth::Keys;
 use crate::server::cors::Origins;
 use crate::server::sources::Sources;
 
-/// Silence after which a stream sends a comment.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
 /// Reads them.
 ///
 /// # Errors
@@ -28,7 +25,7 @@ pub fn read(args: &ServeArgs) -> Result<Settings, StartError> {
         images: args.max_images_per_request as usize,
         body_bytes: args.max_body_bytes as usize,
         body_time: Duration::from_secs(args.web.body_timeout_seconds),
-        keep_alive: KEEP_ALIVE,
+        keep_alive: Duration::from_secs(args.web.keep_alive_seconds),
     };
     Ok(Settings {
         limits,

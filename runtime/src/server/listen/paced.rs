@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,18 +18,36 @@ pub struct Pace {
     moved: AtomicU64,
     /// Requests without an answer.
     asking: AtomicUsize,
+    /// The last request's body was not read to its end.
+    unread: AtomicBool,
 }
 
 impl Pace {
     /// Of a connection that opens now.
     pub fn new() -> Self {
-        Self { opened: Instant::now(), moved: AtomicU64::new(0), asking: AtomicUsize::new(0) }
+        Self {
+            opened: Instant::now(),
+            moved: AtomicU64::new(0),
+            asking: AtomicUsize::new(0),
+            unread: AtomicBool::new(false),
+        }
     }
 
     /// A request is being answered until the guard is dropped.
     pub fn asking(self: Arc<Self>) -> Asking {
+        self.unread.store(false, Ordering::Relaxed);
         self.asking.fetch_add(1, Ordering::Relaxed);
         Asking(self)
+    }
+
+    /// The body of a request was dropped before its end.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client of the last request may still be sending it.
+    pub fn left_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// Resolves once nobody has waited for an answer and no byte has moved for `limit`.
