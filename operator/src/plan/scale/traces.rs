@@ -15,13 +15,13 @@ fn policy(max: i32) -> Policy {
         assumed_capacity: 8.0,
         stable: Duration::from_secs(60),
         panic: Duration::from_secs(6),
-        down: Duration::from_secs(300),
+        down: Some(Duration::from_secs(300)),
         idle: Duration::from_secs(600),
     }
 }
 
 fn to_zero(max: i32) -> Policy {
-    Policy { min: 0, down: Duration::from_secs(60), ..policy(max) }
+    Policy { min: 0, down: Some(Duration::from_secs(60)), ..policy(max) }
 }
 
 /// Replicas of `SLOTS` slots, each completing `rate` requests a second when all slots are taken,
@@ -87,7 +87,10 @@ impl World {
             refused: (!hidden).then_some(self.refused),
             finished: if busy && !hidden { finished } else { 0.0 },
             busy_seconds: if busy && !hidden { dt * ready } else { 0.0 },
+            completed: if hidden { 0.0 } else { finished },
+            computed_seconds: if hidden { 0.0 } else { self.load.min(ready * SLOTS) * dt },
             silent: hidden,
+            unheard: false,
         };
         let decision = step(policy, &mut self.memory, self.ordered, sample, Duration::from_secs_f64(self.seconds));
         self.obey(&decision);
@@ -167,7 +170,7 @@ fn while_no_metrics_are_seen_nothing_shrinks_however_long() {
 
 #[test]
 fn after_a_restart_the_count_is_kept_until_both_windows_have_passed() {
-    let policy = Policy { down: Duration::from_secs(20), ..policy(10) };
+    let policy = Policy { down: Some(Duration::from_secs(20)), ..policy(10) };
     let mut world = World::new(1.0, 10.0);
     world.run(&policy, 6.0, 300.0);
     let before = world.ordered;
@@ -279,6 +282,93 @@ fn a_model_without_replicas_wakes_for_one_request_and_stays_asleep_for_none() {
     }
 }
 
+#[test]
+fn what_may_have_come_unseen_keeps_the_last_replica_and_no_other() {
+    let policy = to_zero(5);
+    let mut memory = Memory::new(Duration::ZERO);
+    let sample = |unheard| Sample {
+        elapsed: TICK,
+        ready: 2,
+        load: Some(0.0),
+        capacity: Some(SLOTS),
+        arrived: Some(0.0),
+        unheard,
+        ..Sample::default()
+    };
+    let mut ordered = 2;
+    for n in 1..1000 {
+        ordered = step(&policy, &mut memory, ordered, sample(true), TICK * n).to;
+    }
+    assert_eq!(ordered, 1);
+    for n in 1000..1400 {
+        ordered = step(&policy, &mut memory, ordered, sample(false), TICK * n).to;
+    }
+    assert_eq!(ordered, 0);
+}
+
+#[test]
+fn after_a_surge_as_many_stay_as_complete_what_arrives() {
+    let mut world = World::new(1.0, 20.0);
+    world.run(&policy(30), 0.5, 120.0);
+    world.run(&policy(30), 6.0, 1200.0);
+    // By the load alone, 6 replicas whose places are all taken would do, and whatever came beyond would wait for good.
+    assert!((7..=8).contains(&world.ordered), "{}", world.ordered);
+    assert!(f64::from(world.ready()) * SLOTS > world.load, "{} wait", world.load);
+}
+
+#[test]
+fn what_arrives_orders_before_it_has_piled_up() {
+    let mut world = World::new(1.0, 60.0);
+    world.run(&policy(30), 0.5, 240.0);
+    world.run(&policy(30), 6.0, 8.0);
+    let by_load = (world.load / 10.0).ceil() as i32;
+    assert!(world.ordered >= 6 && by_load < 6, "{} ordered, {by_load} by the load", world.ordered);
+    assert!(world.ordered <= 9, "{}", world.ordered);
+}
+
+#[test]
+fn a_single_burst_of_chance_orders_nothing() {
+    let mut world = World::new(1.0, 60.0);
+    world.run(&policy(30), 2.0, 600.0);
+    let before = world.most_ordered;
+    // 19 in six seconds where 12 are usual.
+    for _ in 0..20 {
+        world.run(&policy(30), 19.0 / 6.0, 6.0);
+        world.run(&policy(30), 1.9, 60.0);
+    }
+    assert_eq!(world.most_ordered, before);
+}
+
+#[test]
+fn without_a_window_of_its_own_replicas_stay_as_long_as_one_takes_to_start() {
+    let policy = Policy { down: None, ..policy(10) };
+    for (start, least, most) in [(10.0, 60.0, 190.0), (200.0, 200.0, 400.0)] {
+        let mut world = World::new(1.0, start);
+        world.run(&policy, 0.5, 200.0);
+        world.run(&policy, 6.0, 900.0);
+        let (ended, peak) = (world.seconds, world.ordered);
+        while world.ordered == peak {
+            world.run(&policy, 0.5, 2.0);
+        }
+        let took = world.seconds - ended;
+        assert!((least..=most).contains(&took), "{took} s, with {start} s to start");
+    }
+}
+
+#[test]
+fn a_ramp_is_met_before_it_comes() {
+    let policy = Policy { down: None, ..policy(20) };
+    let mut world = World::new(1.0, 45.0);
+    world.run(&policy, 0.5, 300.0);
+    let mut short = 0.0;
+    while world.seconds < 1500.0 {
+        let per_second = 0.5 + (world.seconds - 300.0) / 200.0;
+        world.run(&policy, per_second, 2.0);
+        short += if f64::from(world.ready()) < per_second { 2.0 } else { 0.0 };
+    }
+    assert!(short <= 60.0, "{short} s with less than arrives");
+}
+
 proptest! {
     #[test]
     fn once_the_rate_is_known_a_step_never_orders_more_than_needed_by_half(
@@ -305,7 +395,7 @@ proptest! {
     fn any_history_stays_within_limits_and_shrinks_only_when_certain(
         loads in prop::collection::vec((prop::option::of(0.0f64..200.0), 0i32..6, any::<bool>(), 0.0f64..5.0), 1..200),
     ) {
-        let policy = Policy { down: Duration::from_secs(20), ..policy(5) };
+        let policy = Policy { down: Some(Duration::from_secs(20)), ..policy(5) };
         let mut memory = Memory::new(Duration::ZERO);
         let mut ordered = 2;
         for (i, (load, ready, silent, refused)) in loads.into_iter().enumerate() {
