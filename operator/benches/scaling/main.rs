@@ -19,13 +19,11 @@ const SEEDS: u64 = 20;
 /// Why ours is behind where it is; checked against the table by whoever changes either.
 const REASONS: &str = "\
 Why:
-- A step, also one with an outage or a restart: once the rate is known, ours orders at most 1.5 times what the arrivals
-  need, and Knative as many as are allowed (20). What piled up while replicas loaded is worked off more slowly, and costs less.
-- A spike: replicas stay for a down window after it, which is what one takes to start and no less than 60 s.
+- A step, also one with an outage or a restart: Knative orders as many as are allowed (20); ours orders by what waits, and
+  once the rate is known at most 1.5 times what the arrivals need. What piled up is worked off later, and costs less. A
+  spike is over when the first of either serve.
 - A ramp: it begins at once, and ours knows how arrivals grow after three calm windows; most of the time is before that.
-- An outage: no replica goes while nothing is seen, nor for a down window after it.
-- A sawtooth: the few late ones come where the arrivals have fallen to a fifteenth and rise again while replicas load.
-- A day: KubeAI and KEDA order what the places of replicas just hold; ours has room for chance. KubeAI pays in time.
+- A day: KubeAI orders what the places of replicas just hold on average, and pays in time.
 ";
 const NEVER: (f64, f64) = (f64::INFINITY, f64::INFINITY);
 

@@ -97,6 +97,8 @@ struct PodTrack {
     completed: f64,
     /// Requests that it has completed since requests wait for it without a pause.
     turned_over: f64,
+    /// Since when it has completed none of them, in seconds that are not counted yet.
+    uncounted_seconds: f64,
 }
 
 impl Tracker {
@@ -108,18 +110,17 @@ impl Tracker {
     /// Takes in one round of answers.
     pub fn fold(&mut self, round: &[PodAnswer], now: Duration) -> (Sample, Health) {
         let elapsed = self.elapsed(now);
-        let (sample, health) = self.fold_pods(round, now);
-        (Sample { elapsed, ..sample }, health)
+        self.fold_pods(round, elapsed, now)
     }
 
-    fn fold_pods(&mut self, round: &[PodAnswer], now: Duration) -> (Sample, Health) {
+    fn fold_pods(&mut self, round: &[PodAnswer], elapsed: Duration, now: Duration) -> (Sample, Health) {
         self.pods.retain(|name, _| round.iter().any(|answer| answer.pod == *name));
-        let mut sample = Sample::default();
+        let mut sample = Sample { elapsed, ..Sample::default() };
         let (mut heard_of, mut capacities, mut silent) = (0, Vec::new(), Vec::new());
         for answer in round {
             let pod = self.pods.entry(answer.pod.clone()).or_insert_with(|| PodTrack::new(now));
             if let Some(reading) = &answer.reading {
-                pod.add_differences(&mut sample, reading, now);
+                pod.add_differences(&mut sample, reading, elapsed, now);
                 pod.track.last = Some((now, reading.clone()));
             }
             let track = &pod.track;
@@ -163,7 +164,7 @@ impl Tracker {
         let mut sample = Sample { elapsed, ready: round.ready, load, silent: load.is_none(), ..Sample::default() };
         let mut health = self.hear_query(round, now);
         if let Some(pods) = &round.direct {
-            let (heard, pods_health) = self.fold_pods(pods, now);
+            let (heard, pods_health) = self.fold_pods(pods, elapsed, now);
             sample.arrived = heard.arrived;
             sample.unheard = round.ready > 0 && heard.silent;
             if let Health::Stale(silent) = pods_health {
@@ -216,9 +217,10 @@ impl Tracker {
         for answer in round {
             let track = self.gateways.entry(answer.gateway.clone()).or_insert(Track { since: now, last: None });
             if let Some(reading) = answer.reading {
-                let last = track.last.as_ref().map_or(reading, |(_, last)| *last);
-                add(&mut sample.arrived, Some(gained(reading.arrived, last.arrived)));
-                add(&mut sample.refused, Some(gained(reading.refused, last.refused)));
+                let (then, last) = track.last.unwrap_or((now, reading));
+                let share = share(sample.elapsed, now.saturating_sub(then));
+                add(&mut sample.arrived, Some(share * gained(reading.arrived, last.arrived)));
+                add(&mut sample.refused, Some(share * gained(reading.refused, last.refused)));
                 track.last = Some((now, reading));
             }
             let quiet = track.quiet(now);
@@ -267,6 +269,11 @@ fn gained(new: f64, old: f64) -> f64 {
     if new >= old { new - old } else { new }
 }
 
+/// The share of a gain that belongs to the last tick, of one that came about since an older reading.
+fn share(elapsed: Duration, since: Duration) -> f64 {
+    if since > elapsed { elapsed.as_secs_f64() / since.as_secs_f64() } else { 1.0 }
+}
+
 fn add(sum: &mut Option<f64>, gain: Option<f64>) {
     if let Some(gain) = gain {
         *sum = Some(sum.unwrap_or(0.0) + gain);
@@ -275,11 +282,11 @@ fn add(sum: &mut Option<f64>, gain: Option<f64>) {
 
 impl PodTrack {
     fn new(now: Duration) -> Self {
-        Self { track: Track { since: now, last: None }, completed: 0.0, turned_over: 0.0 }
+        Self { track: Track { since: now, last: None }, completed: 0.0, turned_over: 0.0, uncounted_seconds: 0.0 }
     }
 
     /// Adds what the counters gained since the last reading.
-    fn add_differences(&mut self, sample: &mut Sample, reading: &Reading, now: Duration) {
+    fn add_differences(&mut self, sample: &mut Sample, reading: &Reading, elapsed: Duration, now: Duration) {
         let Some((then, last)) = &self.track.last else {
             // The first reading of a pod is where its counters start.
             let start = |sum: &mut Option<f64>, counter: Option<f64>| {
@@ -292,8 +299,9 @@ impl PodTrack {
             return;
         };
         let gains = |new: Option<f64>, old: Option<f64>| new.zip(old).map(|(new, old)| gained(new, old));
-        add(&mut sample.arrived, gains(reading.arrived, last.arrived));
-        add(&mut sample.refused, gains(reading.refused, last.refused));
+        let share = share(elapsed, now.saturating_sub(*then));
+        add(&mut sample.arrived, gains(reading.arrived, last.arrived).map(|gain| share * gain));
+        add(&mut sample.refused, gains(reading.refused, last.refused).map(|gain| share * gain));
         let Some(gain) = gains(reading.finished, last.finished) else { return };
         let seconds = now.saturating_sub(*then).as_secs_f64();
         // A new replica completes nothing for a while, which says nothing of how long it takes.
@@ -302,14 +310,18 @@ impl PodTrack {
             sample.computed_seconds += seconds * f64::midpoint(reading.running, last.running);
         }
         self.completed += gain;
+        // Places that were taken at the same moment complete nothing for a while, and then all at once: time counts from
+        // completion to completion, once each place has completed one.
         if reading.waiting == 0.0 || last.waiting == 0.0 {
-            self.turned_over = 0.0;
+            (self.turned_over, self.uncounted_seconds) = (0.0, 0.0);
         } else if self.turned_over < reading.capacity {
-            // Places that were taken at the same moment complete nothing for a while, and then all at once.
             self.turned_over += gain;
         } else {
-            sample.finished += gain;
-            sample.busy_seconds += seconds;
+            self.uncounted_seconds += seconds;
+            if gain > 0.0 {
+                sample.finished += gain;
+                sample.busy_seconds += std::mem::take(&mut self.uncounted_seconds);
+            }
         }
     }
 }

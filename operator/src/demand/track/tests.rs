@@ -32,6 +32,18 @@ fn counters_are_compared_with_the_reading_before_and_survive_a_restart() {
 }
 
 #[test]
+fn what_came_during_a_silence_is_spread_over_it() {
+    let mut tracker = Tracker::default();
+    with_gateways(&mut tracker, &[reading(1.0, 0.0, 0.0)], &gateway(0.0, 100.0), at(0));
+    for seconds in (2..300).step_by(2) {
+        let nobody = vec![GatewayAnswer { reading: None, ..gateway(0.0, 0.0).remove(0) }];
+        with_gateways(&mut tracker, &[None], &nobody, at(seconds));
+    }
+    let (sample, _) = with_gateways(&mut tracker, &[reading(1.0, 0.0, 150.0)], &gateway(0.0, 400.0), at(300));
+    assert_eq!((sample.arrived, sample.refused), (Some(3.0), Some(1.0)), "a surge of 450 requests was none");
+}
+
+#[test]
 fn completions_count_only_while_requests_wait_and_once_each_place_has_completed_one() {
     let mut tracker = Tracker::default();
     tracker.fold(&round(&[reading(4.0, 2.0, 0.0), reading(1.0, 0.0, 0.0)]), at(0));
@@ -41,9 +53,15 @@ fn completions_count_only_while_requests_wait_and_once_each_place_has_completed_
     };
     assert_eq!(add(reading(4.0, 1.0, 4.0), reading(1.0, 0.0, 9.0), 2), (0.0, 0.0), "a first round of the four places");
     assert_eq!(add(reading(4.0, 1.0, 10.0), reading(1.0, 0.0, 20.0), 4), (6.0, 2.0));
-    assert_eq!(add(reading(4.0, 0.0, 12.0), reading(1.0, 0.0, 20.0), 6), (0.0, 0.0), "nothing waits");
-    assert_eq!(add(reading(4.0, 1.0, 13.0), reading(1.0, 0.0, 20.0), 8), (0.0, 0.0));
-    assert_eq!(add(reading(4.0, 1.0, 14.0), reading(1.0, 0.0, 20.0), 10), (0.0, 0.0), "and the places begin anew");
+    assert_eq!(
+        add(reading(4.0, 1.0, 10.0), reading(1.0, 0.0, 20.0), 6),
+        (0.0, 0.0),
+        "it may be about to complete them"
+    );
+    assert_eq!(add(reading(4.0, 1.0, 14.0), reading(1.0, 0.0, 20.0), 8), (4.0, 4.0), "and then the time counts");
+    assert_eq!(add(reading(4.0, 0.0, 15.0), reading(1.0, 0.0, 20.0), 10), (0.0, 0.0), "nothing waits");
+    assert_eq!(add(reading(4.0, 1.0, 16.0), reading(1.0, 0.0, 20.0), 12), (0.0, 0.0));
+    assert_eq!(add(reading(4.0, 1.0, 17.0), reading(1.0, 0.0, 20.0), 14), (0.0, 0.0), "and the places begin anew");
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{Policy, Sample};
 
-/// Over how much busy time completions are averaged.
-const RATE_MEMORY_SECONDS: f64 = 60.0;
-/// Completions and busy seconds after which their ratio means something.
-const RATE_KNOWN: (f64, f64) = (3.0, 4.0);
+/// Over how many completions the rate of a busy replica is averaged.
+const RATE_MEMORY: f64 = 32.0;
+/// Completions after which it means something.
+const RATE_KNOWN: f64 = 12.0;
+/// And so many times as long as a request is computed: places that were taken together complete together.
+const RATE_KNOWN_SERVICES: f64 = 2.0;
 /// Over how much time the seconds that a request is computed are averaged.
 const SERVICE_MEMORY_SECONDS: f64 = 120.0;
 /// Completions after which they mean something.
@@ -89,7 +91,8 @@ impl Memory {
 
     /// Completions per second of a replica for which requests wait; `None` until enough were seen.
     pub fn completion_rate(&self) -> Option<f64> {
-        let known = self.finished >= RATE_KNOWN.0 && self.busy_seconds >= RATE_KNOWN.1;
+        let least = RATE_KNOWN_SERVICES * self.service_seconds().unwrap_or_default();
+        let known = self.finished >= RATE_KNOWN && self.busy_seconds >= least;
         known.then(|| self.finished / self.busy_seconds)
     }
 
@@ -171,7 +174,7 @@ impl Memory {
             self.last_asked = now;
         }
         if sample.busy_seconds > 0.0 {
-            let fade = (-sample.busy_seconds / RATE_MEMORY_SECONDS).exp();
+            let fade = (-sample.finished / RATE_MEMORY).exp();
             self.finished = self.finished * fade + sample.finished;
             self.busy_seconds = self.busy_seconds * fade + sample.busy_seconds;
         }

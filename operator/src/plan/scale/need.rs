@@ -4,7 +4,7 @@ use super::round_up;
 
 /// Room above the mean, in square roots of the places that arrivals take: requests come by chance, and a greater service
 /// needs relatively less of it (the square-root staffing rule of Halfin and Whitt, Operations Research 29, 1981).
-const ROOM: f64 = 0.8;
+const ROOM: f64 = 0.9;
 /// How many times the steady need may be ordered to work off what waits.
 const MOST: f64 = 1.5;
 
