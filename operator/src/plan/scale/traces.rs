@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod arrivals;
+
 const TICK: Duration = Duration::from_secs(2);
 
 fn policy(max: i32) -> Policy {
@@ -304,69 +306,6 @@ fn what_may_have_come_unseen_keeps_the_last_replica_and_no_other() {
         ordered = step(&policy, &mut memory, ordered, sample(false), TICK * n).to;
     }
     assert_eq!(ordered, 0);
-}
-
-#[test]
-fn after_a_surge_as_many_stay_as_complete_what_arrives() {
-    let mut world = World::new(1.0, 20.0);
-    world.run(&policy(30), 0.5, 120.0);
-    world.run(&policy(30), 6.0, 1200.0);
-    // By the load alone, 6 replicas whose places are all taken would do, and whatever came beyond would wait for good.
-    assert!((7..=8).contains(&world.ordered), "{}", world.ordered);
-    assert!(f64::from(world.ready()) * SLOTS > world.load, "{} wait", world.load);
-}
-
-#[test]
-fn what_arrives_orders_before_it_has_piled_up() {
-    let mut world = World::new(1.0, 60.0);
-    world.run(&policy(30), 0.5, 240.0);
-    world.run(&policy(30), 6.0, 8.0);
-    let by_load = (world.load / 10.0).ceil() as i32;
-    assert!(world.ordered >= 6 && by_load < 6, "{} ordered, {by_load} by the load", world.ordered);
-    assert!(world.ordered <= 9, "{}", world.ordered);
-}
-
-#[test]
-fn a_single_burst_of_chance_orders_nothing() {
-    let mut world = World::new(1.0, 60.0);
-    world.run(&policy(30), 2.0, 600.0);
-    let before = world.most_ordered;
-    // 19 in six seconds where 12 are usual.
-    for _ in 0..20 {
-        world.run(&policy(30), 19.0 / 6.0, 6.0);
-        world.run(&policy(30), 1.9, 60.0);
-    }
-    assert_eq!(world.most_ordered, before);
-}
-
-#[test]
-fn without_a_window_of_its_own_replicas_stay_as_long_as_one_takes_to_start() {
-    let policy = Policy { down: None, ..policy(10) };
-    for (start, least, most) in [(10.0, 60.0, 190.0), (200.0, 200.0, 400.0)] {
-        let mut world = World::new(1.0, start);
-        world.run(&policy, 0.5, 200.0);
-        world.run(&policy, 6.0, 900.0);
-        let (ended, peak) = (world.seconds, world.ordered);
-        while world.ordered == peak {
-            world.run(&policy, 0.5, 2.0);
-        }
-        let took = world.seconds - ended;
-        assert!((least..=most).contains(&took), "{took} s, with {start} s to start");
-    }
-}
-
-#[test]
-fn a_ramp_is_met_before_it_comes() {
-    let policy = Policy { down: None, ..policy(20) };
-    let mut world = World::new(1.0, 45.0);
-    world.run(&policy, 0.5, 300.0);
-    let mut short = 0.0;
-    while world.seconds < 1500.0 {
-        let per_second = 0.5 + (world.seconds - 300.0) / 200.0;
-        world.run(&policy, per_second, 2.0);
-        short += if f64::from(world.ready()) < per_second { 2.0 } else { 0.0 };
-    }
-    assert!(short <= 60.0, "{short} s with less than arrives");
 }
 
 proptest! {
