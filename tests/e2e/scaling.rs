@@ -99,7 +99,7 @@ async fn a_silent_prometheus_is_told_and_changes_nothing() {
     let scaling = json!({"minReplicas": 1, "prometheus": {"query": "vlm_no_such_series{model=\"$name\"}"}});
     space.apply(&windows(&scaling)).unwrap();
     space.await_ready().await;
-    let missing = space.await_condition("MetricsAvailable", "False", "", 60).await;
+    let missing = space.await_condition("MetricsAvailable", "False", "", 90).await;
     assert!(missing["message"].as_str().unwrap().len() > 10, "{missing}");
     assert_eq!(space.written_replicas(), 1);
     assert_eq!(condition(&space.model(), "Ready")["status"], "True");

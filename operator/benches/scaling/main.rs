@@ -20,8 +20,8 @@ const SEEDS: u64 = 20;
 const REASONS: &str = "\
 Why:
 - A step, also one with an outage or a restart: Knative orders as many as are allowed (20); ours orders by what waits, and
-  once the rate is known at most 1.5 times what the arrivals need. What piled up is worked off later, and costs less. A
-  spike is over when the first of either serve.
+  once the rate is known at most 1.5 times what the arrivals need. What piled up is worked off later, and costs less.
+- A spike: replicas stay for a down window after it, which is what one takes to start and no less than 60 s.
 - A ramp: it begins at once, and ours knows how arrivals grow after three calm windows; most of the time is before that.
 - A day: KubeAI orders what the places of replicas just hold on average, and pays in time.
 ";

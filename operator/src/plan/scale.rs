@@ -214,8 +214,7 @@ fn recommend(policy: &Policy, memory: &Memory, window: Duration, now: Duration) 
     // A replica that is to carry fewer requests than it can completes fewer.
     let known = memory.completion_rate().map(|rate| rate * places / capacity);
     let rate = known.or_else(|| memory.service_seconds().map(|seconds| places / seconds));
-    let need = arrivals.zip(rate);
-    let need = need.map(|(a, rate)| Need { arrivals: a.per_second, expected: a.expected, rate, places });
+    let need = arrivals.zip(rate).map(|(arrivals, rate)| Need { arrivals, rate, places });
     let mut replicas = by_load;
     if let Some(need) = &need {
         let ahead = need.ahead(seen.load, seen.ready, per_replica, memory.start_seconds());
@@ -239,7 +238,7 @@ fn recommend(policy: &Policy, memory: &Memory, window: Duration, now: Duration) 
             per_replica,
             ready: seen.ready,
             refused,
-            arrivals: arrivals.map(|a| a.per_second),
+            arrivals: arrivals.map(|a| a.lasting),
             completions: memory.completion_rate(),
         },
     })

@@ -15,7 +15,7 @@ const SERVICE_MEMORY_SECONDS: f64 = 120.0;
 /// Completions after which they mean something.
 const SERVICE_KNOWN: f64 = 3.0;
 /// How many standard deviations of chance a surge of arrivals must exceed.
-const SURGE_DEVIATIONS: f64 = 3.0;
+const SURGE_DEVIATIONS: f64 = 2.5;
 /// Calm windows whose means of arrivals tell how they grow.
 const TREND_WINDOWS: u32 = 3;
 /// Seconds that a replica is taken to need to start while none was seen to.
@@ -50,14 +50,16 @@ pub struct Memory {
     start_seconds: Option<f64>,
 }
 
-/// How much arrives.
+/// Requests that arrive in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Arrivals {
-    /// Requests per second.
-    pub per_second: f64,
-    /// As many as there will be, by the way they grew, when a replica that is ordered now has started.
+    /// In the window, as they came.
+    pub greatest: f64,
+    /// By the calm window, or by the short one where that has more than chance and a single moment explain.
+    pub lasting: f64,
+    /// By the way they grew, when a replica that is ordered now has started.
     pub expected: f64,
-    /// It is the short window's, and more than chance makes of the calm window's.
+    /// They are the short window's.
     pub surge: bool,
 }
 
@@ -115,9 +117,10 @@ impl Memory {
             self.starting.push_back((now.saturating_sub(sample.elapsed), ordered));
         }
         self.ordered = ordered;
-        while let Some((since, _)) = self.starting.pop_front_if(|(_, count)| *count <= sample.ready) {
-            let took = now.saturating_sub(since).as_secs_f64();
+        while let Some((since, _)) = self.starting.front().filter(|(_, count)| *count <= sample.ready) {
+            let took = now.saturating_sub(*since).as_secs_f64();
             self.start_seconds = Some(self.start_seconds.map_or(took, |before| f64::midpoint(before, took)));
+            self.starting.pop_front();
         }
     }
 
@@ -137,8 +140,11 @@ impl Memory {
         }
         let calm = count / seconds;
         let (count, seconds) = self.count_arrivals(window, now);
+        let greatest = if seconds > 0.0 { calm.max(count / seconds) } else { calm };
+        let (count, seconds) = self.lasting_arrivals(window, now);
         if window < policy.stable && count - SURGE_DEVIATIONS * count.sqrt() > calm * seconds {
-            return Some(Arrivals { per_second: count / seconds, expected: count / seconds, surge: true });
+            let lasting = count / seconds;
+            return Some(Arrivals { greatest, lasting, expected: lasting, surge: true });
         }
         let earlier = |windows: u32| {
             let (count, seconds) = self.count_arrivals(policy.stable, now.saturating_sub(windows * policy.stable));
@@ -152,7 +158,17 @@ impl Memory {
         // A mean stands for the middle of its window.
         let ahead = self.start_seconds() + stable / 2.0;
         let expected = calm + growth * ahead / stable;
-        Some(Arrivals { per_second: calm, expected, surge: false })
+        Some(Arrivals { greatest, lasting: calm, expected, surge: false })
+    }
+
+    /// The same of the window that ends now, without the sample that had most: many requests that come in one moment are
+    /// load, and no rise of what arrives.
+    fn lasting_arrivals(&self, window: Duration, now: Duration) -> (f64, f64) {
+        let (count, seconds) = self.count_arrivals(window, now);
+        let recent = self.samples.iter().rev().take_while(|(t, _)| *t + window > now);
+        let known = recent.filter_map(|(_, sample)| Some((sample.arrived?, sample.elapsed.as_secs_f64())));
+        let most = known.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
+        (count - most.0, seconds - most.1)
     }
 
     /// Requests that arrived in the `window` that ended at `end`, and the seconds of it of which that is known.
@@ -169,8 +185,9 @@ impl Memory {
     pub(super) fn take_in(&mut self, policy: &Policy, sample: Sample, now: Duration) {
         self.was_ready |= sample.ready > 0;
         self.capacity = sample.capacity.or(self.capacity);
-        // What is not known may have been a request.
-        if sample.load != Some(0.0) || sample.arrived != Some(0.0) || sample.silent || sample.unheard {
+        // What is not known may have been a request; and who waits for the first replica asks.
+        let unknown = sample.silent || sample.unheard || sample.ready == 0;
+        if sample.load != Some(0.0) || sample.arrived != Some(0.0) || unknown {
             self.last_asked = now;
         }
         if sample.busy_seconds > 0.0 {

@@ -285,6 +285,21 @@ fn a_model_without_replicas_wakes_for_one_request_and_stays_asleep_for_none() {
 }
 
 #[test]
+fn the_idle_time_of_a_model_that_started_begins_when_it_is_ready() {
+    let policy = to_zero(5);
+    let mut memory = Memory::new(Duration::ZERO);
+    // A load that is known before any replica is, as Prometheus may tell it.
+    let sample = |ready| Sample { elapsed: TICK, ready, load: Some(0.0), arrived: Some(0.0), ..Sample::default() };
+    for n in 1..1000 {
+        assert_eq!(step(&policy, &mut memory, 1, sample(0), TICK * n).to, 1);
+    }
+    for n in 1000..1299 {
+        assert_eq!(step(&policy, &mut memory, 1, sample(1), TICK * n).to, 1, "{n}");
+    }
+    assert_eq!(step(&policy, &mut memory, 1, sample(1), TICK * 1301).to, 0);
+}
+
+#[test]
 fn what_may_have_come_unseen_keeps_the_last_replica_and_no_other() {
     let policy = to_zero(5);
     let mut memory = Memory::new(Duration::ZERO);

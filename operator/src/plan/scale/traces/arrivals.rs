@@ -110,11 +110,30 @@ fn growth_that_lasts_is_expected_to_go_on_and_a_step_is_not() {
             memory.take_in(&policy, sample, tick * TICK);
         }
         let arrivals = memory.arrivals(&policy, policy.stable, 90 * TICK).unwrap();
-        (arrivals.per_second, arrivals.expected)
+        (arrivals.lasting, arrivals.expected)
     };
     // A minute until a replica has started, and half a window by which a mean is old.
     assert_eq!(expected([1.0, 2.0, 3.0]), (3.0, 4.5));
     assert_eq!(expected([1.0, 1.0, 3.0]), (3.0, 3.0));
     assert_eq!(expected([1.0, 3.0, 3.0]), (3.0, 3.0));
     assert_eq!(expected([3.0, 2.0, 1.0]), (1.0, 1.0));
+}
+
+#[test]
+fn ten_times_what_a_replica_holds_has_its_replicas_within_15_seconds_whether_the_rate_is_known_or_not() {
+    for known in [false, true] {
+        let mut world = World::new(1.0, 60.0);
+        world.run(&policy(50), if known { 1.3 } else { 0.1 }, 400.0);
+        world.run(&policy(50), 0.1, 900.0);
+        assert_eq!((world.ordered, world.memory.completion_rate().is_some()), (1, known));
+        // All at once, and who is answered asks again.
+        world.run(&policy(50), 40.0, 2.0);
+        let began = world.seconds - 2.0;
+        while world.seconds < began + 14.0 {
+            let again = world.rate * f64::from(world.ready());
+            world.run(&policy(50), again, 2.0);
+        }
+        // 80 / (8 + 2); and of what one moment brought little more is made.
+        assert!((8..=10).contains(&world.ordered), "known: {known}, {}", world.ordered);
+    }
 }
