@@ -8,7 +8,7 @@
 //! - Knative's KPA (knative/serving, pkg/autoscaler/scaling/autoscaler.go, pkg/autoscaler/config/config.go): every 2 s;
 //!   windows of 60 s and 6 s; 70 % of the concurrency; panic at twice the ready pods, until a stable window has passed
 //!   without; down by at most half of the ready pods, with no delay; a restart with several pods begins in panic.
-//! - KEDA with the horizontal pod autoscaler (keda.sh, ScaledObject specification; kubernetes/kubernetes,
+//! - KEDA with the horizontal pod autoscaler (keda.sh, `ScaledObject` specification; kubernetes/kubernetes,
 //!   pkg/apis/autoscaling/v2/defaults.go, pkg/controller/podautoscaler): every 15 s, and the metric is asked for anew each
 //!   time (`pollingInterval` 30 s and `cooldownPeriod` 300 s are for zero alone); a tolerance of a tenth; up by 4 pods or to
 //!   twice as many in 15 s; down to the greatest recommendation of 300 s, the number at a restart among them.
