@@ -23,7 +23,8 @@ pub struct Scaling {
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: Option<i32>,
     /// How much one replica is to carry: the operator wants
-    /// (running + waiting requests) ÷ (concurrency + queueDepth) replicas, rounded up.
+    /// (running + waiting requests) ÷ (concurrency + queueDepth) replicas, rounded up, and at least as many as complete
+    /// what arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ScalingTarget>,
     /// Seconds over which the load is averaged in calm times. Default 60.
@@ -34,7 +35,8 @@ pub struct Scaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 600))]
     pub panic_seconds: Option<i32>,
-    /// Replicas are removed only after the load has been lower for this many seconds. Default 300.
+    /// Replicas are removed only after the load has been lower for this many seconds. Default: as long as a replica
+    /// takes to start, as measured, and 60 to 600; 300 while none was seen to start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub down_stabilization_seconds: Option<i32>,
@@ -106,7 +108,8 @@ impl Zero {
 }
 
 /// How much one replica is to carry: the operator wants
-/// (running + waiting requests) ÷ (concurrency + queueDepth) replicas, rounded up.
+/// (running + waiting requests) ÷ (concurrency + queueDepth) replicas, rounded up, and at least as many as complete
+/// what arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingTarget {
@@ -167,9 +170,9 @@ impl Scaling {
         seconds(self.panic_seconds, 6)
     }
 
-    /// `downStabilizationSeconds` or its default.
-    pub fn down_stabilization_seconds(&self) -> u32 {
-        seconds(self.down_stabilization_seconds, 300)
+    /// `downStabilizationSeconds`; absent, it goes by the time that a replica takes to start.
+    pub fn down_stabilization_seconds(&self) -> Option<u32> {
+        self.down_stabilization_seconds.and_then(|s| u32::try_from(s).ok())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{Timestamp, Unit};
 use kube::{
     Api, Client, Resource,
@@ -17,29 +17,31 @@ use crate::{desk::Desk, metrics::Metrics, routes::ModelId};
 
 /// Field manager of the write.
 const MANAGER: &str = "vlm-gateway";
-/// Requests to the API server at the same time.
+/// So many requests to the API server under way are enough.
 const AT_ONCE: usize = 16;
 
-/// Runs as long as the process.
+/// Runs as long as the process. Whoever is slow to be asked for keeps no other waiting.
 pub async fn run(client: Client, desk: Arc<Desk>, metrics: Metrics) {
+    let mut asking = FuturesUnordered::new();
     loop {
-        let sleepers = desk.sleepers().await;
-        stream::iter(sleepers)
-            .for_each_concurrent(AT_ONCE, |model| {
-                let (client, desk, metrics) = (&client, &desk, &metrics);
-                async move {
-                    let asked = ask(client, &model).await;
-                    metrics.asked_to_wake(asked.is_ok());
-                    match asked {
-                        Ok(()) => info!(%model, "asked for a replica"),
-                        Err(error) => {
-                            warn!(error = &error as &dyn std::error::Error, %model, "asking for a replica failed");
-                            desk.not_asked(&model);
-                        }
-                    }
-                }
-            })
-            .await;
+        tokio::select! {
+            sleepers = desk.sleepers(), if asking.len() < AT_ONCE => {
+                asking.extend(sleepers.into_iter().map(|model| wake(&client, &desk, &metrics, model)));
+            }
+            Some(()) = asking.next() => {}
+        }
+    }
+}
+
+async fn wake(client: &Client, desk: &Desk, metrics: &Metrics, model: ModelId) {
+    let asked = ask(client, &model).await;
+    metrics.asked_to_wake(asked.is_ok());
+    match asked {
+        Ok(()) => info!(%model, "asked for a replica"),
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, %model, "asking for a replica failed");
+            desk.not_asked(&model);
+        }
     }
 }
 

@@ -19,11 +19,11 @@ use crate::{
     demand::{
         gateways::{self, GatewayPage},
         pods, prometheus,
-        track::{GatewayAnswer, PodAnswer},
+        track::{GatewayAnswer, PodAnswer, QueryAnswer, QueryRound},
     },
     metrics::Source,
     observe::{self, gateways::Gateway},
-    plan::scale::{Decision, Policy},
+    plan::scale::{self, Decision, Policy},
 };
 
 mod retire;
@@ -148,7 +148,13 @@ fn of_model(pages: &[(Gateway, Option<GatewayPage>)], key: &Key) -> Vec<GatewayA
 /// One thing to ask.
 enum Question {
     Pod { key: Key, pod: String, ready: bool, address: String },
-    Prometheus { key: Key, ready: i32, query: String },
+    Prometheus { key: Key, query: String },
+}
+
+/// What came of a question.
+enum Told {
+    Pod(PodAnswer),
+    Prometheus(QueryAnswer),
 }
 
 /// Asks for the load of every model, all at once.
@@ -158,32 +164,45 @@ async fn read(context: &Context, models: &[&Arc<VisionModel>]) -> HashMap<Key, R
     for model in models {
         let key = key(model);
         let pods = context.stores.pods_of(&key.0, &key.1);
-        if let Some(source) = model.spec.scaling.as_ref().and_then(|s| s.prometheus.as_ref()) {
-            let query = prometheus::substitute(&source.query, &key.0, &key.1);
-            let ready = pods.iter().filter(|pod| observe::is_ready(pod)).count();
-            questions.push(Question::Prometheus { key, ready: i32::try_from(ready).unwrap_or(i32::MAX), query });
-            continue;
+        let scaling = model.spec.scaling();
+        let mut asks_pods = true;
+        let round = match &scaling.prometheus {
+            Some(source) => {
+                let query = prometheus::substitute(&source.query, &key.0, &key.1);
+                questions.push(Question::Prometheus { key: key.clone(), query });
+                asks_pods = scale::least(&scaling, context.gateways.is_some()) == 0;
+                let ready = pods.iter().filter(|pod| observe::is_ready(pod)).count();
+                Round::Prometheus(QueryRound {
+                    ready: i32::try_from(ready).unwrap_or(i32::MAX),
+                    pods: pods.len(),
+                    answer: QueryAnswer::Failed("it was not asked".to_owned()),
+                    direct: asks_pods.then(Vec::new),
+                })
+            }
+            None => Round::Pods(Vec::new()),
+        };
+        rounds.insert(key.clone(), round);
+        if asks_pods {
+            questions.extend(pods.iter().filter_map(|pod| {
+                let (ready, address) = (observe::is_ready(pod), observe::address(pod)?.to_owned());
+                Some(Question::Pod { key: key.clone(), pod: pod.name_any(), ready, address })
+            }));
         }
-        rounds.insert(key.clone(), Round::Pods(Vec::new()));
-        questions.extend(pods.iter().filter_map(|pod| {
-            let (ready, address) = (observe::is_ready(pod), observe::address(pod)?.to_owned());
-            Some(Question::Pod { key: key.clone(), pod: pod.name_any(), ready, address })
-        }));
     }
     let mut answers = stream::iter(questions).map(|question| ask(context, question)).buffer_unordered(AT_ONCE);
-    while let Some((key, answer)) = answers.next().await {
-        match (rounds.get_mut(&key), answer) {
-            (Some(Round::Pods(pods)), Round::Pods(more)) => pods.extend(more),
-            (_, answer) => {
-                rounds.insert(key, answer);
-            }
+    while let Some((key, told)) = answers.next().await {
+        match (rounds.get_mut(&key), told) {
+            (Some(Round::Pods(pods)), Told::Pod(answer)) => pods.push(answer),
+            (Some(Round::Prometheus(query)), Told::Pod(answer)) => query.direct.get_or_insert_default().push(answer),
+            (Some(Round::Prometheus(query)), Told::Prometheus(answer)) => query.answer = answer,
+            _ => {}
         }
     }
     rounds
 }
 
-/// Asks one thing; the answer is a round of one.
-async fn ask(context: &Context, question: Question) -> (Key, Round) {
+/// Asks one thing.
+async fn ask(context: &Context, question: Question) -> (Key, Told) {
     match question {
         Question::Pod { key, pod, ready, address } => {
             let reading = pods::scrape(&context.http, &address, ports::RUNTIME_HTTP)
@@ -191,18 +210,22 @@ async fn ask(context: &Context, question: Question) -> (Key, Round) {
                 .inspect_err(|error| debug!(error = error as &dyn std::error::Error, pod, "not read"))
                 .ok();
             context.metrics.read(Source::Pods, reading.is_some());
-            (key, Round::Pods(vec![PodAnswer { pod, ready, reading }]))
+            (key, Told::Pod(PodAnswer { pod, ready, reading }))
         }
-        Question::Prometheus { key, ready, query } => {
+        Question::Prometheus { key, query } => {
             let answer = match &context.prometheus_url {
-                Some(url) => prometheus::query(&context.http, url, &query)
-                    .await
-                    .inspect_err(|error| debug!(error = error as &dyn std::error::Error, query, "not read"))
-                    .map_err(|error| error.to_string()),
-                None => Err("the operator was given no --prometheus-url".to_owned()),
+                Some(url) => match prometheus::query(&context.http, url, &query).await {
+                    Ok(load) => QueryAnswer::Load(load),
+                    Err(error) => {
+                        debug!(error = &error as &dyn std::error::Error, query, "not read");
+                        let why = error.to_string();
+                        if error.is_absence() { QueryAnswer::Absent(why) } else { QueryAnswer::Failed(why) }
+                    }
+                },
+                None => QueryAnswer::Failed("the operator was given no --prometheus-url".to_owned()),
             };
-            context.metrics.read(Source::Prometheus, answer.is_ok());
-            (key, Round::Prometheus(ready, answer))
+            context.metrics.read(Source::Prometheus, matches!(answer, QueryAnswer::Load(_)));
+            (key, Told::Prometheus(answer))
         }
     }
 }

@@ -41,8 +41,8 @@ mod outline;
 
 use outline::{Known, Next, Outline};
 
-/// Changes of one model that come within this time are handled together.
-const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Changes of one model that come within this time are handled together. A request that wakes a model waits as long.
+const DEBOUNCE: Duration = Duration::from_millis(4);
 /// Reconciles at the same time.
 const CONCURRENCY: u16 = 32;
 /// How often a model is looked at though nothing happened.

@@ -49,6 +49,15 @@ enum Campaign {
         #[arg(long, default_value_t = 300)]
         count: usize,
     },
+    /// From the first request for a model without replicas to the written scale-up and the first token.
+    Wake {
+        /// Models that are woken in turn.
+        #[arg(long, default_value_t = 6)]
+        models: usize,
+        /// How often one is woken.
+        #[arg(long, default_value_t = 110)]
+        samples: usize,
+    },
 }
 
 #[tokio::main]
@@ -59,6 +68,7 @@ async fn main() {
         Campaign::Many { seconds } => ("many", idle_many(seconds).await),
         Campaign::Latency { lanes, rounds } => ("latency", latency(lanes, rounds).await),
         Campaign::Edits { count } => ("edits", edits(count, args.seed).await),
+        Campaign::Wake { models, samples } => ("wake", wake(models, samples).await),
     };
     let git = |arguments: &[&str]| run(std::process::Command::new("git").args(arguments).current_dir(root())).unwrap();
     let record = json!({"campaign": name, "seed": args.seed, "commit": git(&["rev-parse", "HEAD"]).trim(),
@@ -135,4 +145,17 @@ async fn edits(count: usize, seed: u64) -> serde_json::Value {
     })
     .await;
     json!({"edits": count, "that_left_something_behind": wrong.len(), "which": wrong, "passed": wrong.is_empty()})
+}
+
+async fn wake(models: usize, samples: usize) -> serde_json::Value {
+    let space = Space::with_model("campaign-wake").await;
+    let told = |done: usize, parts: &vlm_tests::wake::Parts| println!("{done} of {samples}: {parts:.1?}");
+    let all = vlm_tests::wake::measure(&space, models, samples, told).await;
+    let parts = vlm_tests::wake::summary(&all);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let passed = samples >= 100 && parts["written"]["p99_ms"].as_f64().unwrap() < 100.0;
+    json!({"samples": samples, "models": models, "cores_of_the_machine": cores,
+           "from": "before the request is sent to the gateway's Service",
+           "written": "the API server has answered the operator's write of the Deployment (its audit log)",
+           "written_p99_below_ms": 100, "parts": parts, "passed": passed})
 }

@@ -13,11 +13,14 @@ mod gateway;
 mod gpus;
 mod health;
 mod idle;
+mod leader;
 mod lifecycle;
-mod load;
 mod no_gpu;
 mod provocations;
 mod recovery;
 mod scaling;
 mod slices;
 mod weights;
+mod zero;
+
+use vlm_tests::load;

@@ -7,7 +7,8 @@ use vlm_tests::space::Space;
 
 use crate::load::{Load, long_question};
 
-fn pod_names(space: &Space) -> Vec<(String, String)> {
+/// Names and addresses of the pods that take requests.
+pub fn pod_names(space: &Space) -> Vec<(String, String)> {
     let ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
@@ -77,9 +78,19 @@ async fn a_deleted_pod_finishes_its_stream_first() {
     space.close();
 }
 
-fn leader() -> Option<String> {
+/// The operator pod that holds the lease, by the name under which it holds it.
+pub fn leader() -> Option<String> {
     let lease = get("lease", "vlm-operator", SYSTEM)?;
     lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+}
+
+/// The pod of a holder of the lease.
+pub fn pod_of(holder: &str) -> String {
+    list("pods", SYSTEM, "app.kubernetes.io/name=vlm-operator")
+        .iter()
+        .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+        .find(|name| holder.contains(name.as_str()))
+        .unwrap_or_else(|| panic!("no operator pod is the holder {holder}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,11 +99,7 @@ async fn killing_the_leader_hands_over_and_loses_no_request() {
     let (space, _) = two_replicas("t-kill-leader").await;
     let load = Load::start(&space.address(), 4, &long_question(100));
     let first = await_that("a leader", 30, || async { leader().ok_or_else(|| "none".to_owned()) }).await;
-    let pod = list("pods", SYSTEM, "app.kubernetes.io/name=vlm-operator")
-        .iter()
-        .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
-        .find(|name| first.contains(name.as_str()))
-        .unwrap_or_else(|| panic!("no operator pod is the holder {first}"));
+    let pod = pod_of(&first);
     kubectl(&["delete", "pod", &pod, "-n", SYSTEM, "--grace-period=0", "--force"]).unwrap();
     await_that("another leader", 60, || async {
         leader().filter(|holder| *holder != first).ok_or_else(|| format!("{first} still holds the lease"))

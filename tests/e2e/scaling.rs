@@ -1,13 +1,12 @@
 //! Replicas follow the queue, by both metric paths, and yield to `kubectl scale`.
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{condition, kubectl};
+use vlm_tests::cluster::{await_that, condition, kubectl};
 use vlm_tests::space::Space;
 
 use crate::load::{Load, long_question};
-
-const QUERY: &str = "sum(vlm_requests_running{namespace=\"$namespace\",model=\"$name\"}) \
-                     + sum(vlm_requests_waiting{namespace=\"$namespace\",model=\"$name\"})";
+use crate::recovery::pod_names;
+use crate::zero::QUERY;
 
 fn windows(more: &Value) -> Value {
     let mut scaling = json!({"minReplicas": 1, "maxReplicas": 3, "stableSeconds": 12, "panicSeconds": 4,
@@ -48,6 +47,35 @@ async fn replicas_follow_the_query_that_prometheus_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replica_that_still_answers_is_the_last_to_go() {
+    let space = Space::with_model("t-scale-victims").await;
+    let mut spec = windows(&json!({"minReplicas": 3}));
+    spec["drain"] = json!({"timeoutSeconds": 120});
+    space.apply(&spec).unwrap();
+    space.await_ready().await;
+    let pods = await_that("three pods that run", 60, || async {
+        let pods = pod_names(&space);
+        if pods.len() == 3 { Ok(pods) } else { Err(format!("{pods:?}")) }
+    })
+    .await;
+    // Of three equals, Kubernetes would rather keep the oldest: the last by name is as good as any.
+    let (busy, ip) = pods[2].clone();
+    let load = Load::start(&format!("http://{ip}:8000"), 1, &long_question(400));
+    spec["scaling"]["minReplicas"] = json!(1);
+    space.apply(&spec).unwrap();
+    space.await_replicas("two idle ones go", 120, |n| n == 1).await;
+    let staying = await_that("one pod stays", 60, || async {
+        let pods = pod_names(&space);
+        if pods.len() == 1 { Ok(pods) } else { Err(format!("{pods:?}")) }
+    })
+    .await;
+    assert_eq!(staying[0].0, busy);
+    let (answered, failures) = load.stop().await;
+    assert!(failures.is_empty(), "{answered} answered, failed: {failures:?}");
+    space.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_scale_wins_over_the_autoscaler_until_the_field_is_removed() {
     let space = Space::with_model("t-scale-by-hand").await;
     space.apply(&windows(&json!({}))).unwrap();
@@ -71,7 +99,7 @@ async fn a_silent_prometheus_is_told_and_changes_nothing() {
     let scaling = json!({"minReplicas": 1, "prometheus": {"query": "vlm_no_such_series{model=\"$name\"}"}});
     space.apply(&windows(&scaling)).unwrap();
     space.await_ready().await;
-    let missing = space.await_condition("MetricsAvailable", "False", "", 60).await;
+    let missing = space.await_condition("MetricsAvailable", "False", "", 90).await;
     assert!(missing["message"].as_str().unwrap().len() > 10, "{missing}");
     assert_eq!(space.written_replicas(), 1);
     assert_eq!(condition(&space.model(), "Ready")["status"], "True");

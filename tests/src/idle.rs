@@ -74,16 +74,24 @@ fn size() -> u64 {
     std::fs::metadata(audit_log()).expect("audit log").len()
 }
 
-/// The writes of a window that pass the filter, leases and events of other controllers left out.
-pub fn writes(window: &Window, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
+/// The answered requests of a window, in the order of their answers.
+pub fn entries(window: &Window) -> Vec<Value> {
     let mut file = std::fs::File::open(audit_log()).expect("audit log");
     file.seek(SeekFrom::Start(window.from)).expect("seek");
     std::io::BufReader::new(file)
         .lines()
         .map_while(Result::ok)
         .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .filter(|entry| entry["stage"] == "ResponseComplete")
+        .collect()
+}
+
+/// The writes of a window that pass the filter, leases and events of other controllers left out.
+pub fn writes(window: &Window, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
+    entries(window)
+        .into_iter()
         .filter(|e| matches!(e["verb"].as_str(), Some("create" | "update" | "patch" | "delete" | "deletecollection")))
-        .filter(|e| e["stage"] == "ResponseComplete" && e["objectRef"]["resource"] != "leases")
+        .filter(|e| e["objectRef"]["resource"] != "leases")
         .filter(|e| wanted(e))
         .map(|e| {
             let (by, on) = (&e["user"]["username"], &e["objectRef"]);

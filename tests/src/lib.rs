@@ -17,6 +17,8 @@ pub mod kstatus;
 #[cfg(feature = "cluster")]
 pub mod latency;
 #[cfg(feature = "cluster")]
+pub mod load;
+#[cfg(feature = "cluster")]
 pub mod made_up;
 #[cfg(feature = "cluster")]
 pub mod provoked;
@@ -24,4 +26,8 @@ pub mod provoked;
 pub mod space;
 pub mod tools;
 #[cfg(feature = "cluster")]
+pub mod wake;
+#[cfg(feature = "cluster")]
 pub mod watch;
+#[cfg(feature = "cluster")]
+pub mod written;

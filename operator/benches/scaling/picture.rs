@@ -69,7 +69,8 @@ fn panel(svg: &mut String, trace: &Trace, histories: &[History], top: f64) {
         x(trace.seconds),
         y(0.0)
     );
-    for (which, history) in histories.iter().enumerate() {
+    // Ours last, above the others.
+    for (which, history) in histories.iter().enumerate().rev() {
         let (mut points, mut last) = (String::new(), None);
         for (t, replicas) in history {
             if last != Some(*replicas) {
@@ -81,8 +82,9 @@ fn panel(svg: &mut String, trace: &Trace, histories: &[History], top: f64) {
         let _ = write!(points, "{:.1},{:.1}", x(trace.seconds), y(f64::from(last.unwrap_or(0))));
         let _ = writeln!(
             svg,
-            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"1.6\" points=\"{points}\"/>",
-            COLORS[which]
+            "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" points=\"{points}\"/>",
+            COLORS[which],
+            if which == 0 { 2.2 } else { 1.4 }
         );
     }
 }

@@ -1,36 +1,48 @@
 //! Our autoscaler and models of three others, each with its defaults and told how many requests a replica computes.
 //!
-//! The others are modelled by their documentation: `KubeAI` (mean over ten minutes, every 10 s, three calm rounds before
-//! replicas go), Knative's KPA (60 s and 6 s, 70 % of the concurrency, down by at most half), and KEDA with the
-//! horizontal pod autoscaler (the metric every 30 s, a decision every 15 s, a tolerance of a tenth, up by 4 pods or to
-//! twice as many, down after 300 s).
+//! What the others do was read in their sources and documentation:
+//!
+//! - `KubeAI` (substratusai/kubeai, internal/modelautoscaler/autoscaler.go, internal/modelclient/scale.go,
+//!   internal/config/system.go): every 10 s; the mean of 60 values, 0 at first; rounded up; `scaleDownDelaySeconds` 30
+//!   is three rounds that ask for fewer, and the fourth is obeyed; averages outlive a restart.
+//! - Knative's KPA (knative/serving, pkg/autoscaler/scaling/autoscaler.go, pkg/autoscaler/config/config.go): every 2 s;
+//!   windows of 60 s and 6 s; 70 % of the concurrency; panic at twice the ready pods, until a stable window has passed
+//!   without; down by at most half of the ready pods, with no delay; a restart with several pods begins in panic.
+//! - KEDA with the horizontal pod autoscaler (keda.sh, `ScaledObject` specification; kubernetes/kubernetes,
+//!   pkg/apis/autoscaling/v2/defaults.go, pkg/controller/podautoscaler): every 15 s, and the metric is asked for anew each
+//!   time (`pollingInterval` 30 s and `cooldownPeriod` 300 s are for zero alone); a tolerance of a tenth; up by 4 pods or to
+//!   twice as many in 15 s; down to the greatest recommendation of 300 s, the number at a restart among them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use vlm_operator::plan::scale::{Memory, Policy, Sample, step};
+use vlm_operator::demand::gateways::GatewayReading;
+use vlm_operator::demand::reading::Reading;
+use vlm_operator::demand::track::{GatewayAnswer, PodAnswer, Tracker};
+use vlm_operator::plan::scale::{Memory, Policy, step};
 
-use crate::world::{LIMITS, SLOTS, Seen};
+use crate::world::{LIMITS, SLOTS, Seen, SeenReplica};
 
 /// Something that decides how many replicas there are.
 pub trait Scaler {
     /// Seconds between two decisions.
     fn interval(&self) -> f64;
-    /// How many to have; `seen` is `None` while no metric can be read.
-    fn decide(&mut self, seen: Option<Seen>, ordered: i32, ready: i32, now: f64) -> i32;
-    /// It starts anew and keeps only what it had written down.
-    fn restart(&mut self, now: f64);
+    /// How many to have; `seen` is `None` while no metric can be read. What each of the `replicas` says can be read
+    /// or not as well.
+    fn decide(&mut self, seen: Option<Seen>, replicas: &[SeenReplica], ordered: i32, now: f64) -> i32;
+    /// It starts anew, with so many replicas ordered and ready, and keeps only what it had written down.
+    fn restart(&mut self, ordered: i32, ready: i32, now: f64);
 }
 
 fn clamp(wanted: f64) -> i32 {
     (wanted - 1e-9).ceil().clamp(f64::from(LIMITS.0), f64::from(LIMITS.1)) as i32
 }
 
-/// Ours.
+/// Ours: the decision and what turns readings into its samples, as they are.
 pub struct Ours {
     policy: Policy,
     memory: Memory,
-    last: Option<(f64, Seen)>,
+    tracker: Tracker,
 }
 
 impl Ours {
@@ -42,8 +54,32 @@ impl Ours {
             ..vlm_crds::scaling::Scaling::default()
         };
         let policy = Policy::new(&scaling, SLOTS, false);
-        Self { policy, memory: Memory::new(Duration::ZERO), last: None }
+        Self { policy, memory: Memory::new(Duration::ZERO), tracker: Tracker::default() }
     }
+}
+
+/// What the replicas and the gateway answer: of those that wait, the gateway gives each replica that is full as many as
+/// may wait there, and holds the rest.
+fn answers(seen: Option<Seen>, replicas: &[SeenReplica], queue_depth: f64) -> (Vec<PodAnswer>, GatewayAnswer) {
+    let mut held = seen.map_or(0.0, |seen| seen.waiting as f64);
+    let pod = |replica: &SeenReplica| {
+        let full = replica.ready && replica.running == SLOTS as usize;
+        let waiting = if full { held.min(queue_depth) } else { 0.0 };
+        held -= waiting;
+        let reading = Reading {
+            running: replica.running as f64,
+            waiting,
+            capacity: f64::from(SLOTS),
+            arrived: Some(0.0),
+            refused: Some(0.0),
+            finished: Some(replica.finished as f64),
+        };
+        let answers = seen.is_some() && replica.ready;
+        PodAnswer { pod: replica.number.to_string(), ready: replica.ready, reading: answers.then_some(reading) }
+    };
+    let pods = replicas.iter().map(pod).collect();
+    let reading = seen.map(|seen| GatewayReading { held, arrived: seen.arrived as f64, refused: seen.refused as f64 });
+    (pods, GatewayAnswer { gateway: "one".to_owned(), ready: true, reading })
 }
 
 impl Scaler for Ours {
@@ -51,24 +87,16 @@ impl Scaler for Ours {
         2.0
     }
 
-    fn decide(&mut self, seen: Option<Seen>, ordered: i32, ready: i32, now: f64) -> i32 {
-        let mut sample = Sample { elapsed: Duration::from_secs(2), ready, silent: seen.is_none(), ..Sample::default() };
-        if let Some(seen) = seen {
-            let last = self.last.filter(|(then, _)| now - then < 2.5);
-            (sample.load, sample.capacity) = (Some(seen.load()), Some(f64::from(SLOTS)));
-            let gained = |of: fn(&Seen) -> u64| last.map(|(_, last)| (of(&seen) - of(&last)) as f64);
-            (sample.arrived, sample.refused) = (gained(|s| s.arrived), gained(|s| s.refused));
-            if let Some((then, last)) = last.filter(|(_, last)| last.waiting > 0 && seen.waiting > 0) {
-                sample.finished = (seen.finished - last.finished) as f64;
-                sample.busy_seconds = (now - then) * f64::from(last.ready);
-            }
-            self.last = Some((now, seen));
-        }
-        step(&self.policy, &mut self.memory, ordered, sample, Duration::from_secs_f64(now)).to
+    fn decide(&mut self, seen: Option<Seen>, replicas: &[SeenReplica], ordered: i32, now: f64) -> i32 {
+        let (pods, gateway) = answers(seen, replicas, self.policy.queue_depth);
+        let now = Duration::from_secs_f64(now);
+        let (mut sample, mut health) = self.tracker.fold(&pods, now);
+        self.tracker.add_gateways(&[gateway], (&mut sample, &mut health), now);
+        step(&self.policy, &mut self.memory, ordered, sample, now).to
     }
 
-    fn restart(&mut self, now: f64) {
-        (self.memory, self.last) = (Memory::new(Duration::from_secs_f64(now)), None);
+    fn restart(&mut self, _: i32, _: i32, now: f64) {
+        (self.memory, self.tracker) = (Memory::new(Duration::from_secs_f64(now)), Tracker::default());
     }
 }
 
@@ -84,7 +112,7 @@ impl Scaler for KubeAi {
         10.0
     }
 
-    fn decide(&mut self, seen: Option<Seen>, ordered: i32, _: i32, _: f64) -> i32 {
+    fn decide(&mut self, seen: Option<Seen>, _: &[SeenReplica], ordered: i32, _: f64) -> i32 {
         let Some(seen) = seen else { return ordered };
         self.window.push_back(seen.load());
         if self.window.len() > 60 {
@@ -101,7 +129,7 @@ impl Scaler for KubeAi {
     }
 
     /// Its averages are kept in a `ConfigMap`.
-    fn restart(&mut self, _: f64) {
+    fn restart(&mut self, _: i32, _: i32, _: f64) {
         self.calm_rounds = 0;
     }
 }
@@ -110,8 +138,9 @@ impl Scaler for KubeAi {
 #[derive(Default)]
 pub struct Knative {
     loads: VecDeque<(f64, f64)>,
-    panic_until: Option<f64>,
-    panic_peak: i32,
+    /// When the surge was last seen that is not over yet.
+    panic_since: Option<f64>,
+    panic_peak: f64,
 }
 
 impl Knative {
@@ -126,36 +155,36 @@ impl Scaler for Knative {
         2.0
     }
 
-    fn decide(&mut self, seen: Option<Seen>, ordered: i32, ready: i32, now: f64) -> i32 {
+    fn decide(&mut self, seen: Option<Seen>, _: &[SeenReplica], ordered: i32, now: f64) -> i32 {
         let Some(seen) = seen else { return ordered };
         self.loads.push_back((now, seen.load()));
         self.loads.retain(|(t, _)| *t > now - 60.0);
         let target = 0.7 * f64::from(SLOTS);
-        let ready = f64::from(ready.max(1));
+        let ready = f64::from(seen.ready.max(1));
         let least = (ready / 2.0).floor();
-        let calm = (self.mean(60.0, now) / target).ceil().max(least);
-        let surge = (self.mean(6.0, now) / target).ceil().max(least);
+        let calm = (self.mean(60.0, now) / target).ceil();
+        let surge = (self.mean(6.0, now) / target).ceil();
         if surge / ready >= 2.0 {
-            self.panic_until = Some(now + 60.0);
+            self.panic_since = Some(now);
+        } else if self.panic_since.is_some_and(|since| since + 60.0 < now) {
+            (self.panic_since, self.panic_peak) = (None, 0.0);
         }
-        if self.panic_until.is_some_and(|until| now < until) {
-            self.panic_peak = self.panic_peak.max(clamp(surge.max(calm))).max(ordered);
-            return self.panic_peak;
+        if self.panic_since.is_none() {
+            return clamp(calm.max(least));
         }
-        (self.panic_until, self.panic_peak) = (None, 0);
-        clamp(calm)
+        self.panic_peak = self.panic_peak.max(calm.max(surge).max(least));
+        clamp(self.panic_peak)
     }
 
-    fn restart(&mut self, _: f64) {
-        *self = Self::default();
+    fn restart(&mut self, _: i32, ready: i32, now: f64) {
+        let several = (ready > 1).then_some(now);
+        *self = Self { loads: VecDeque::new(), panic_since: several, panic_peak: f64::from(ready) };
     }
 }
 
 /// KEDA's trigger and the horizontal pod autoscaler.
 #[derive(Default)]
 pub struct Keda {
-    metric: Option<f64>,
-    rounds: u32,
     wishes: VecDeque<(f64, i32)>,
 }
 
@@ -164,12 +193,9 @@ impl Scaler for Keda {
         15.0
     }
 
-    fn decide(&mut self, seen: Option<Seen>, ordered: i32, _: i32, now: f64) -> i32 {
-        if self.rounds.is_multiple_of(2) {
-            self.metric = seen.map(|seen| seen.load());
-        }
-        self.rounds += 1;
-        let Some(load) = self.metric else { return ordered };
+    fn decide(&mut self, seen: Option<Seen>, _: &[SeenReplica], ordered: i32, now: f64) -> i32 {
+        let Some(seen) = seen else { return ordered };
+        let load = seen.load();
         let ratio = load / f64::from(SLOTS) / f64::from(ordered);
         let wanted = if (ratio - 1.0).abs() <= 0.1 { ordered } else { clamp(load / f64::from(SLOTS)) };
         self.wishes.push_back((now, wanted));
@@ -178,7 +204,7 @@ impl Scaler for Keda {
         if wanted > ordered { wanted.min((ordered + 4).max(2 * ordered)) } else { stable.min(ordered) }
     }
 
-    fn restart(&mut self, _: f64) {
-        *self = Self::default();
+    fn restart(&mut self, ordered: i32, _: i32, now: f64) {
+        self.wishes = VecDeque::from([(now, ordered)]);
     }
 }

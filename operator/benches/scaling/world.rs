@@ -49,8 +49,6 @@ pub struct Seen {
     pub arrived: u64,
     /// Requests that found the queue full.
     pub refused: u64,
-    /// Requests that are done.
-    pub finished: u64,
 }
 
 impl Seen {
@@ -58,6 +56,18 @@ impl Seen {
     pub fn load(&self) -> f64 {
         (self.waiting + self.running) as f64
     }
+}
+
+/// What an autoscaler that asks each replica can see of one.
+pub struct SeenReplica {
+    /// Unlike any other's.
+    pub number: u64,
+    /// It serves.
+    pub ready: bool,
+    /// Requests that it computes.
+    pub running: usize,
+    /// Requests that are done.
+    pub finished: u64,
 }
 
 /// What came of a trace.
@@ -78,6 +88,8 @@ pub struct Outcome {
 }
 
 struct Replica {
+    number: u64,
+    finished: u64,
     ready_at: f64,
     draining: bool,
     /// When each of its requests is done.
@@ -87,6 +99,7 @@ struct Replica {
 /// The service at one moment.
 pub struct World {
     replicas: Vec<Replica>,
+    numbers: u64,
     queue: VecDeque<f64>,
     seen: Seen,
     /// Result so far.
@@ -96,8 +109,31 @@ pub struct World {
 impl World {
     /// One replica that serves already.
     pub fn new() -> Self {
-        let first = Replica { ready_at: 0.0, draining: false, ends: Vec::new() };
-        Self { replicas: vec![first], queue: VecDeque::new(), seen: Seen::default(), outcome: Outcome::default() }
+        let mut world = Self {
+            replicas: Vec::new(),
+            numbers: 0,
+            queue: VecDeque::new(),
+            seen: Seen::default(),
+            outcome: Outcome::default(),
+        };
+        world.add(0.0);
+        world
+    }
+
+    fn add(&mut self, ready_at: f64) {
+        self.numbers += 1;
+        self.replicas.push(Replica { number: self.numbers, finished: 0, ready_at, draining: false, ends: Vec::new() });
+    }
+
+    /// Each replica that stays.
+    pub fn replicas(&self, now: f64) -> Vec<SeenReplica> {
+        let seen = |r: &Replica| SeenReplica {
+            number: r.number,
+            ready: r.ready_at <= now,
+            running: r.ends.len(),
+            finished: r.finished,
+        };
+        self.replicas.iter().filter(|r| !r.draining).map(seen).collect()
     }
 
     /// What there is to see.
@@ -116,7 +152,7 @@ impl World {
     pub fn order(&mut self, wanted: i32, now: f64) {
         let have = self.seen(now).ordered;
         for _ in have..wanted {
-            self.replicas.push(Replica { ready_at: now + LOAD_SECONDS, draining: false, ends: Vec::new() });
+            self.add(now + LOAD_SECONDS);
         }
         for _ in wanted..have {
             let staying = self.replicas.iter_mut().filter(|r| !r.draining);
@@ -131,7 +167,7 @@ impl World {
         for replica in &mut self.replicas {
             let before = replica.ends.len();
             replica.ends.retain(|end| *end > now);
-            self.seen.finished += (before - replica.ends.len()) as u64;
+            replica.finished += (before - replica.ends.len()) as u64;
         }
         self.replicas.retain(|r| !r.draining || !r.ends.is_empty());
         self.seen.arrived += arrivals as u64;

@@ -16,7 +16,7 @@ use vlm_crds::{
 };
 
 use crate::{
-    demand::track::{GatewayAnswer, Health, PodAnswer, Tracker},
+    demand::track::{GatewayAnswer, Health, PodAnswer, QueryRound, Tracker},
     metrics::Source,
     plan::scale::{self, Decision, Inputs, Memory, Policy},
 };
@@ -90,8 +90,8 @@ pub struct Seen {
 pub enum Round {
     /// The pods that run, and what they said.
     Pods(Vec<PodAnswer>),
-    /// The number of ready pods, and what Prometheus said, or why it said nothing.
-    Prometheus(i32, Result<f64, String>),
+    /// What Prometheus said, and the pods beside it.
+    Prometheus(QueryRound),
 }
 
 impl Round {
@@ -99,7 +99,7 @@ impl Round {
     pub fn source(&self) -> Source {
         match self {
             Self::Pods(_) => Source::Pods,
-            Self::Prometheus(..) => Source::Prometheus,
+            Self::Prometheus(_) => Source::Prometheus,
         }
     }
 }
@@ -187,9 +187,7 @@ impl Table {
         }
         let (mut sample, mut health) = match round {
             Round::Pods(pods) => auto.tracker.fold(pods, now),
-            Round::Prometheus(ready, answer) => {
-                auto.tracker.fold_query(*ready, answer.as_ref().copied().map_err(String::as_str), now)
-            }
+            Round::Prometheus(query) => auto.tracker.fold_query(query, now),
         };
         if let Some(gateways) = gateways {
             auto.tracker.add_gateways(gateways, (&mut sample, &mut health), now);

@@ -23,6 +23,13 @@ pub enum QueryError {
     NotANumber(String),
 }
 
+impl QueryError {
+    /// Prometheus works, but has no series of the model.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
 /// Puts the names of a model into a query.
 pub fn substitute(query: &str, namespace: &str, name: &str) -> String {
     query.replace("$namespace", namespace).replace("$name", name)
@@ -99,11 +106,12 @@ mod tests {
         let of = |result: &str| {
             read(&format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{result}}}}}"#))
         };
-        assert!(matches!(of("[]"), Err(QueryError::Nothing)));
+        assert!(matches!(of("[]"), Err(error @ QueryError::Nothing) if error.is_absence()));
         let one = r#"{"metric":{},"value":[1,"1"]}"#;
         assert!(matches!(of(&format!("[{one},{one}]")), Err(QueryError::Several(2))));
         assert!(matches!(of(r#"[{"metric":{},"value":[1,"NaN"]}]"#), Err(QueryError::NotANumber(_))));
         let refused = read(r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#);
+        assert!(refused.as_ref().is_err_and(|error| !error.is_absence()));
         assert!(matches!(refused, Err(QueryError::Refused(why)) if why == "parse error"));
     }
 

@@ -37,6 +37,31 @@ pub struct PodAnswer {
     pub reading: Option<Reading>,
 }
 
+/// What Prometheus said of the load.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueryAnswer {
+    /// So many requests.
+    Load(f64),
+    /// It has no series of the model, and this is how it says so.
+    Absent(String),
+    /// Nothing that can be used, and why.
+    Failed(String),
+}
+
+/// One round of a model whose load Prometheus tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryRound {
+    /// Ready pods.
+    pub ready: i32,
+    /// All pods.
+    pub pods: usize,
+    /// What Prometheus said.
+    pub answer: QueryAnswer,
+    /// What the pods said, of which only arrivals count: where a model may go without replicas, what comes straight to a
+    /// pod between two questions must not be missed.
+    pub direct: Option<Vec<PodAnswer>>,
+}
+
 /// What one gateway answered in one round, of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GatewayAnswer {
@@ -51,7 +76,7 @@ pub struct GatewayAnswer {
 /// The latest of each source of one model.
 #[derive(Clone, Debug, Default)]
 pub struct Tracker {
-    pods: BTreeMap<String, Track<Reading>>,
+    pods: BTreeMap<String, PodTrack>,
     gateways: BTreeMap<String, Track<GatewayReading>>,
     /// When Prometheus was first asked, and when it last answered.
     asked: Option<Duration>,
@@ -65,24 +90,40 @@ struct Track<R> {
     last: Option<(Duration, R)>,
 }
 
+#[derive(Clone, Debug)]
+struct PodTrack {
+    track: Track<Reading>,
+    /// Requests that it has completed since it was first seen.
+    completed: f64,
+    /// Requests that it has completed since requests wait for it without a pause.
+    turned_over: f64,
+    /// Since when it has completed none of them, in seconds that are not counted yet.
+    uncounted_seconds: f64,
+}
+
 impl Tracker {
     /// Requests in flight on a pod, as far as known.
     pub fn in_flight(&self, pod: &str) -> Option<f64> {
-        self.pods.get(pod)?.last.as_ref().map(|(_, r)| r.running + r.waiting)
+        self.pods.get(pod)?.track.last.as_ref().map(|(_, r)| r.running + r.waiting)
     }
 
     /// Takes in one round of answers.
     pub fn fold(&mut self, round: &[PodAnswer], now: Duration) -> (Sample, Health) {
         let elapsed = self.elapsed(now);
+        self.fold_pods(round, elapsed, now)
+    }
+
+    fn fold_pods(&mut self, round: &[PodAnswer], elapsed: Duration, now: Duration) -> (Sample, Health) {
         self.pods.retain(|name, _| round.iter().any(|answer| answer.pod == *name));
         let mut sample = Sample { elapsed, ..Sample::default() };
         let (mut heard_of, mut capacities, mut silent) = (0, Vec::new(), Vec::new());
         for answer in round {
-            let track = self.pods.entry(answer.pod.clone()).or_insert(Track { since: now, last: None });
+            let pod = self.pods.entry(answer.pod.clone()).or_insert_with(|| PodTrack::new(now));
             if let Some(reading) = &answer.reading {
-                add_differences(&mut sample, track, reading, now);
-                track.last = Some((now, reading.clone()));
+                pod.add_differences(&mut sample, reading, elapsed, now);
+                pod.track.last = Some((now, reading.clone()));
             }
+            let track = &pod.track;
             let quiet = track.quiet(now);
             if answer.ready && quiet > FRESH {
                 silent.push(answer.pod.clone());
@@ -117,20 +158,48 @@ impl Tracker {
     }
 
     /// Takes in one answer of Prometheus, or why there is none.
-    pub fn fold_query(&mut self, ready: i32, answer: Result<f64, &str>, now: Duration) -> (Sample, Health) {
+    pub fn fold_query(&mut self, round: &QueryRound, now: Duration) -> (Sample, Health) {
         let elapsed = self.elapsed(now);
-        let asked = *self.asked.get_or_insert(now);
-        if answer.is_ok() {
-            self.answered = Some(now);
+        let load = if let QueryAnswer::Load(load) = round.answer { Some(load) } else { None };
+        let mut sample = Sample { elapsed, ready: round.ready, load, silent: load.is_none(), ..Sample::default() };
+        let mut health = self.hear_query(round, now);
+        if let Some(pods) = &round.direct {
+            let (heard, pods_health) = self.fold_pods(pods, elapsed, now);
+            sample.arrived = heard.arrived;
+            sample.unheard = round.ready > 0 && heard.silent;
+            if let Health::Stale(silent) = pods_health {
+                health = match health {
+                    Health::Stale(mut all) => {
+                        all.extend(silent);
+                        Health::Stale(all)
+                    }
+                    _ => Health::Stale(silent),
+                };
+            }
         }
+        (sample, health)
+    }
+
+    /// Whether Prometheus can be relied on. Without pods it has no series, and it takes a while until it has any.
+    fn hear_query(&mut self, round: &QueryRound, now: Duration) -> Health {
+        if round.pods == 0 && matches!(round.answer, QueryAnswer::Absent(_)) {
+            (self.asked, self.answered) = (None, None);
+            return Health::Pending;
+        }
+        let asked = *self.asked.get_or_insert(now);
         let quiet = now.saturating_sub(self.answered.unwrap_or(asked));
-        let health = match answer {
-            Err(error) if quiet > FRESH => Health::Stale(vec![format!("Prometheus ({error})")]),
+        match &round.answer {
+            QueryAnswer::Load(_) => {
+                self.answered = Some(now);
+                Health::Fresh
+            }
+            QueryAnswer::Absent(_) if self.answered.is_none() && quiet <= FAILED => Health::Pending,
+            QueryAnswer::Absent(why) | QueryAnswer::Failed(why) if quiet > FRESH => {
+                Health::Stale(vec![format!("Prometheus ({why})")])
+            }
             _ if self.answered.is_none() => Health::Pending,
             _ => Health::Fresh,
-        };
-        let sample = Sample { elapsed, ready, load: answer.ok(), silent: answer.is_err(), ..Sample::default() };
-        (sample, health)
+        }
     }
 
     /// Adds what the gateways answered in the same round: what they hold is load, and what arrived there arrived.
@@ -148,9 +217,10 @@ impl Tracker {
         for answer in round {
             let track = self.gateways.entry(answer.gateway.clone()).or_insert(Track { since: now, last: None });
             if let Some(reading) = answer.reading {
-                let last = track.last.as_ref().map_or(reading, |(_, last)| *last);
-                add(&mut sample.arrived, Some(gained(reading.arrived, last.arrived)));
-                add(&mut sample.refused, Some(gained(reading.refused, last.refused)));
+                let (then, last) = track.last.unwrap_or((now, reading));
+                let share = share(sample.elapsed, now.saturating_sub(then));
+                add(&mut sample.arrived, Some(share * gained(reading.arrived, last.arrived)));
+                add(&mut sample.refused, Some(share * gained(reading.refused, last.refused)));
                 track.last = Some((now, reading));
             }
             let quiet = track.quiet(now);
@@ -199,31 +269,59 @@ fn gained(new: f64, old: f64) -> f64 {
     if new >= old { new - old } else { new }
 }
 
+/// The share of a gain that belongs to the last tick, of one that came about since an older reading.
+fn share(elapsed: Duration, since: Duration) -> f64 {
+    if since > elapsed { elapsed.as_secs_f64() / since.as_secs_f64() } else { 1.0 }
+}
+
 fn add(sum: &mut Option<f64>, gain: Option<f64>) {
     if let Some(gain) = gain {
         *sum = Some(sum.unwrap_or(0.0) + gain);
     }
 }
 
-/// Adds what the counters of a pod gained since its last reading.
-fn add_differences(sample: &mut Sample, track: &Track<Reading>, reading: &Reading, now: Duration) {
-    let Some((then, last)) = &track.last else {
-        // The first reading of a pod is where its counters start.
-        let start = |sum: &mut Option<f64>, counter: Option<f64>| {
-            if counter.is_some() {
-                *sum = Some(sum.unwrap_or(0.0));
-            }
+impl PodTrack {
+    fn new(now: Duration) -> Self {
+        Self { track: Track { since: now, last: None }, completed: 0.0, turned_over: 0.0, uncounted_seconds: 0.0 }
+    }
+
+    /// Adds what the counters gained since the last reading.
+    fn add_differences(&mut self, sample: &mut Sample, reading: &Reading, elapsed: Duration, now: Duration) {
+        let Some((then, last)) = &self.track.last else {
+            // The first reading of a pod is where its counters start.
+            let start = |sum: &mut Option<f64>, counter: Option<f64>| {
+                if counter.is_some() {
+                    *sum = Some(sum.unwrap_or(0.0));
+                }
+            };
+            start(&mut sample.arrived, reading.arrived);
+            start(&mut sample.refused, reading.refused);
+            return;
         };
-        start(&mut sample.arrived, reading.arrived);
-        start(&mut sample.refused, reading.refused);
-        return;
-    };
-    let gains = |new: Option<f64>, old: Option<f64>| new.zip(old).map(|(new, old)| gained(new, old));
-    add(&mut sample.arrived, gains(reading.arrived, last.arrived));
-    add(&mut sample.refused, gains(reading.refused, last.refused));
-    let busy = reading.waiting > 0.0 && last.waiting > 0.0;
-    if let Some(gain) = gains(reading.finished, last.finished).filter(|_| busy) {
-        sample.finished += gain;
-        sample.busy_seconds += now.saturating_sub(*then).as_secs_f64();
+        let gains = |new: Option<f64>, old: Option<f64>| new.zip(old).map(|(new, old)| gained(new, old));
+        let share = share(elapsed, now.saturating_sub(*then));
+        add(&mut sample.arrived, gains(reading.arrived, last.arrived).map(|gain| share * gain));
+        add(&mut sample.refused, gains(reading.refused, last.refused).map(|gain| share * gain));
+        let Some(gain) = gains(reading.finished, last.finished) else { return };
+        let seconds = now.saturating_sub(*then).as_secs_f64();
+        // A new replica completes nothing for a while, which says nothing of how long it takes.
+        if self.completed > 0.0 {
+            sample.completed += gain;
+            sample.computed_seconds += seconds * f64::midpoint(reading.running, last.running);
+        }
+        self.completed += gain;
+        // Places that were taken at the same moment complete nothing for a while, and then all at once: time counts from
+        // completion to completion, once each place has completed one.
+        if reading.waiting == 0.0 || last.waiting == 0.0 {
+            (self.turned_over, self.uncounted_seconds) = (0.0, 0.0);
+        } else if self.turned_over < reading.capacity {
+            self.turned_over += gain;
+        } else {
+            self.uncounted_seconds += seconds;
+            if gain > 0.0 {
+                sample.finished += gain;
+                sample.busy_seconds += std::mem::take(&mut self.uncounted_seconds);
+            }
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! How many replicas: from samples of the load to a number, with time as a parameter.
 //!
 //! Two windows, as in Knative's autoscaler: a stable one for calm times and a short one that
-//! notices a surge. Scaling up needs one good reason; scaling down needs every doubt gone.
+//! notices a surge. What waits and runs asks for replicas, and so does what arrives ([`need`]). Scaling up needs one
+//! good reason; scaling down needs every doubt gone.
 
 use std::time::Duration;
 
 use vlm_crds::{scaling::Scaling, status::reasons::decision};
 
+use need::Need;
+
 mod memory;
+mod need;
 #[cfg(test)]
 mod traces;
 
@@ -30,8 +34,8 @@ pub struct Policy {
     pub stable: Duration,
     /// The short window.
     pub panic: Duration,
-    /// How long the load must have been lower before replicas go.
-    pub down: Duration,
+    /// How long the load must have been lower before replicas go; `None`: by the time that a replica takes to start.
+    pub down: Option<Duration>,
     /// How long nobody may have asked before the last replica goes.
     pub idle: Duration,
 }
@@ -49,7 +53,7 @@ impl Policy {
             assumed_capacity: f64::from(assumed_capacity),
             stable: seconds(scaling.stable_seconds()),
             panic: seconds(scaling.panic_seconds().min(scaling.stable_seconds())),
-            down: seconds(scaling.down_stabilization_seconds()),
+            down: scaling.down_stabilization_seconds().map(seconds),
             idle: seconds(scaling.zero().idle_seconds()),
         }
     }
@@ -79,8 +83,14 @@ pub struct Sample {
     pub finished: f64,
     /// How long those replicas were watched, in seconds, added up.
     pub busy_seconds: f64,
+    /// Requests completed by any replica.
+    pub completed: f64,
+    /// How long requests were computed, in seconds, added up over all of them.
+    pub computed_seconds: f64,
     /// A source of the load is silent: no replica may go.
     pub silent: bool,
+    /// Somebody may have asked and not been seen: the last replica may not go.
+    pub unheard: bool,
 }
 
 /// What is to be done, and why.
@@ -121,6 +131,8 @@ struct Recommendation {
     replicas: i32,
     /// Refusals, not the load, made it that high.
     refused: bool,
+    /// What arrives in the window is more than chance makes of what arrived before.
+    surges: bool,
     inputs: Inputs,
 }
 
@@ -136,6 +148,7 @@ struct Recommendation {
 ///   ready ones or 1.5 times what the arrivals need, whichever is greater.
 pub fn step(policy: &Policy, memory: &mut Memory, ordered: i32, sample: Sample, now: Duration) -> Decision {
     let certain = sample.load.is_some() && !sample.silent;
+    memory.note_ordered(ordered, &sample, now);
     if memory.greatest_wish().is_none() {
         memory.remember_wish(policy, ordered, now);
     }
@@ -150,7 +163,7 @@ pub fn step(policy: &Policy, memory: &mut Memory, ordered: i32, sample: Sample, 
         memory.start_panic(now + policy.stable);
     }
     let panicking = memory.panics(now);
-    let lead = if panicking && surge.replicas >= calm.replicas { &surge } else { &calm };
+    let lead = if (panicking || surge.surges) && surge.replicas >= calm.replicas { &surge } else { &calm };
     let wish = lead.replicas;
     memory.remember_wish(policy, if certain { wish } else { wish.max(ordered) }, now);
     let greatest = memory.greatest_wish().unwrap_or(wish);
@@ -193,32 +206,39 @@ fn decide(policy: &Policy, ordered: i32, wanted: i32, wish: i32, reason: &'stati
 /// What the samples of one window ask for; `None` while the load is unknown.
 fn recommend(policy: &Policy, memory: &Memory, window: Duration, now: Duration) -> Option<Recommendation> {
     let seen = memory.look_back(window, now)?;
-    let most = policy.concurrency.unwrap_or(f64::INFINITY);
-    let capacity = memory.capacity().unwrap_or(policy.assumed_capacity).min(most).max(1.0);
-    let per_replica = capacity + policy.queue_depth;
+    let capacity = memory.capacity().unwrap_or(policy.assumed_capacity).max(1.0);
+    let places = policy.concurrency.unwrap_or(f64::INFINITY).min(capacity).max(1.0);
+    let per_replica = places + policy.queue_depth;
     let by_load = round_up(seen.load / per_replica);
-    let needed = match (seen.arrivals, memory.completion_rate()) {
-        (Some(arrivals), Some(rate)) if rate > 0.0 => Some(arrivals / rate),
-        _ => None,
-    };
-    let refused = memory.refused(policy.panic, now);
+    let arrivals = memory.arrivals(policy, window, now);
+    // A replica that is to carry fewer requests than it can completes fewer.
+    let known = memory.completion_rate().map(|rate| rate * places / capacity);
+    let rate = known.or_else(|| memory.service_seconds().map(|seconds| places / seconds));
+    let need = arrivals.zip(rate).map(|(arrivals, rate)| Need { arrivals, rate, places });
     let mut replicas = by_load;
-    if refused.is_some_and(|r| r > 0.0) {
-        replicas = replicas.max(seen.ready + 1).max(needed.map_or(0, round_up));
+    if let Some(need) = &need {
+        let ahead = need.ahead(seen.load, seen.ready, per_replica, memory.start_seconds());
+        replicas = replicas.max(need.steady()).max(ahead);
     }
-    if let Some(needed) = needed {
-        replicas = replicas.min((seen.ready + 1).max(round_up(1.5 * needed)));
+    let refused = memory.refused(policy.panic, now);
+    let by_arrivals = replicas;
+    if refused.is_some_and(|r| r > 0.0) {
+        replicas = replicas.max(seen.ready + 1);
+    }
+    if let (Some(need), Some(_)) = (&need, known) {
+        replicas = replicas.min((seen.ready + 1).max(need.most()));
     }
     Some(Recommendation {
         replicas,
-        refused: replicas > by_load,
+        refused: replicas > by_arrivals,
+        surges: arrivals.is_some_and(|a| a.surge),
         inputs: Inputs {
             load: seen.load,
             window,
             per_replica,
             ready: seen.ready,
             refused,
-            arrivals: seen.arrivals,
+            arrivals: arrivals.map(|a| a.lasting),
             completions: memory.completion_rate(),
         },
     })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::demand::reading::Reading;
+use crate::demand::{reading::Reading, track::QueryAnswer};
 
 fn model(spec: &Value) -> VisionModel {
     let mut whole = json!({
@@ -138,11 +138,12 @@ fn a_new_source_of_the_load_is_not_bound_by_what_the_old_one_taught() {
             Reading { running: 4.0, waiting: 2.0, capacity: 4.0, arrived: Some(0.0), finished, ..Reading::default() };
         Round::Pods(vec![PodAnswer { pod: "p1".to_owned(), ready: true, reading: Some(reading) }])
     };
-    for second in (2..20).step_by(2) {
+    for second in (2..60).step_by(2) {
         table.take_in(&key(&model), &policy, (&pods(second), None), at(second).now);
     }
     // By the pods' completions alone, no arrivals in sight, it would be 2.
-    let next = table.take_in(&key(&model), &policy, (&Round::Prometheus(1, Ok(36.0)), None), at(20).now);
+    let query = QueryRound { ready: 1, pods: 1, answer: QueryAnswer::Load(36.0), direct: None };
+    let next = table.take_in(&key(&model), &policy, (&Round::Prometheus(query), None), at(60).now);
     assert!(matches!(next, Next::Change { from: 1, ref decision } if decision.to == 6), "{next:?}");
 }
 

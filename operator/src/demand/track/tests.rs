@@ -32,11 +32,49 @@ fn counters_are_compared_with_the_reading_before_and_survive_a_restart() {
 }
 
 #[test]
-fn completions_count_only_while_requests_wait() {
+fn what_came_during_a_silence_is_spread_over_it() {
+    let mut tracker = Tracker::default();
+    with_gateways(&mut tracker, &[reading(1.0, 0.0, 0.0)], &gateway(0.0, 100.0), at(0));
+    for seconds in (2..300).step_by(2) {
+        let nobody = vec![GatewayAnswer { reading: None, ..gateway(0.0, 0.0).remove(0) }];
+        with_gateways(&mut tracker, &[None], &nobody, at(seconds));
+    }
+    let (sample, _) = with_gateways(&mut tracker, &[reading(1.0, 0.0, 150.0)], &gateway(0.0, 400.0), at(300));
+    assert_eq!((sample.arrived, sample.refused), (Some(3.0), Some(1.0)), "a surge of 450 requests was none");
+}
+
+#[test]
+fn completions_count_only_while_requests_wait_and_once_each_place_has_completed_one() {
     let mut tracker = Tracker::default();
     tracker.fold(&round(&[reading(4.0, 2.0, 0.0), reading(1.0, 0.0, 0.0)]), at(0));
-    let (sample, _) = tracker.fold(&round(&[reading(4.0, 1.0, 6.0), reading(1.0, 0.0, 9.0)]), at(2));
-    assert_eq!((sample.finished, sample.busy_seconds), (6.0, 2.0));
+    let mut add = |first: Option<Reading>, second: Option<Reading>, seconds| {
+        let (sample, _) = tracker.fold(&round(&[first, second]), at(seconds));
+        (sample.finished, sample.busy_seconds)
+    };
+    assert_eq!(add(reading(4.0, 1.0, 4.0), reading(1.0, 0.0, 9.0), 2), (0.0, 0.0), "a first round of the four places");
+    assert_eq!(add(reading(4.0, 1.0, 10.0), reading(1.0, 0.0, 20.0), 4), (6.0, 2.0));
+    assert_eq!(
+        add(reading(4.0, 1.0, 10.0), reading(1.0, 0.0, 20.0), 6),
+        (0.0, 0.0),
+        "it may be about to complete them"
+    );
+    assert_eq!(add(reading(4.0, 1.0, 14.0), reading(1.0, 0.0, 20.0), 8), (4.0, 4.0), "and then the time counts");
+    assert_eq!(add(reading(4.0, 0.0, 15.0), reading(1.0, 0.0, 20.0), 10), (0.0, 0.0), "nothing waits");
+    assert_eq!(add(reading(4.0, 1.0, 16.0), reading(1.0, 0.0, 20.0), 12), (0.0, 0.0));
+    assert_eq!(add(reading(4.0, 1.0, 17.0), reading(1.0, 0.0, 20.0), 14), (0.0, 0.0), "and the places begin anew");
+}
+
+#[test]
+fn computing_time_counts_once_a_replica_has_completed_something() {
+    let mut tracker = Tracker::default();
+    let mut add = |counter, seconds| {
+        let (sample, _) = tracker.fold(&round(&[reading(2.0, 0.0, counter)]), at(seconds));
+        (sample.completed, sample.computed_seconds)
+    };
+    assert_eq!(add(7.0, 0), (0.0, 0.0), "where the counter starts");
+    assert_eq!(add(7.0, 2), (0.0, 0.0));
+    assert_eq!(add(8.0, 4), (0.0, 0.0));
+    assert_eq!(add(11.0, 6), (3.0, 4.0));
 }
 
 #[test]
@@ -87,16 +125,78 @@ fn a_pod_with_too_much_to_do_to_be_ready_is_load_and_its_silence_no_matter() {
     assert_eq!((sample.load, sample.ready, sample.silent, health), (Some(1.0), 0, true, Health::Pending));
 }
 
+fn asked(answer: QueryAnswer) -> QueryRound {
+    QueryRound { ready: 2, pods: 2, answer, direct: None }
+}
+
+fn failed() -> QueryRound {
+    asked(QueryAnswer::Failed("why".to_owned()))
+}
+
+fn absent() -> QueryRound {
+    asked(QueryAnswer::Absent("no series".to_owned()))
+}
+
 #[test]
 fn a_silent_prometheus_is_unknown_load_and_one_lost_answer_no_news() {
     let mut tracker = Tracker::default();
-    assert_eq!(tracker.fold_query(2, Err("why"), at(0)).1, Health::Pending);
-    let (sample, health) = tracker.fold_query(2, Ok(7.0), at(2));
+    assert_eq!(tracker.fold_query(&failed(), at(0)).1, Health::Pending);
+    let (sample, health) = tracker.fold_query(&asked(QueryAnswer::Load(7.0)), at(2));
     assert_eq!((sample.load, sample.silent, health), (Some(7.0), false, Health::Fresh));
-    let (sample, health) = tracker.fold_query(2, Err("why"), at(4));
+    let (sample, health) = tracker.fold_query(&failed(), at(4));
     assert_eq!((sample.load, sample.silent, health), (None, true, Health::Fresh));
-    let (_, health) = tracker.fold_query(2, Err("why"), at(9));
-    assert_eq!(health, Health::Stale(vec!["Prometheus (why)".to_owned()]));
+    for seconds in [9, 10_000] {
+        let (sample, health) = tracker.fold_query(&failed(), at(seconds));
+        assert_eq!(health, Health::Stale(vec!["Prometheus (why)".to_owned()]));
+        assert_eq!((sample.load, sample.silent), (None, true), "for as long as it lasts");
+    }
+}
+
+#[test]
+fn a_missing_series_is_never_zero_and_a_new_replica_s_is_awaited() {
+    let mut tracker = Tracker::default();
+    for seconds in [0, 30, 60] {
+        let (sample, health) = tracker.fold_query(&absent(), at(seconds));
+        assert_eq!((sample.load, sample.silent, health), (None, true, Health::Pending), "{seconds}");
+    }
+    assert!(matches!(tracker.fold_query(&absent(), at(62)).1, Health::Stale(_)), "it should be there by now");
+    assert_eq!(tracker.fold_query(&asked(QueryAnswer::Load(0.0)), at(64)).1, Health::Fresh);
+    assert!(matches!(tracker.fold_query(&absent(), at(72)).1, Health::Stale(_)), "it was there before");
+}
+
+#[test]
+fn without_replicas_prometheus_has_no_series_and_the_gateways_know_the_load() {
+    let mut tracker = Tracker::default();
+    tracker.fold_query(&asked(QueryAnswer::Load(1.0)), at(0));
+    let asleep = QueryRound { ready: 0, pods: 0, ..absent() };
+    let mut add = |query: &QueryRound, held, seconds| {
+        let (mut sample, mut health) = tracker.fold_query(query, at(seconds));
+        tracker.add_gateways(&gateway(held, 0.0), (&mut sample, &mut health), at(seconds));
+        (sample.load, health)
+    };
+    assert_eq!(add(&asleep, 0.0, 100), (Some(0.0), Health::Fresh));
+    assert_eq!(add(&asleep, 3.0, 102), (Some(3.0), Health::Fresh));
+    let starting = QueryRound { ready: 1, pods: 1, ..absent() };
+    assert_eq!(add(&starting, 0.0, 104), (None, Health::Pending), "its series are awaited anew");
+    let broken = QueryRound { ready: 0, pods: 0, ..failed() };
+    add(&broken, 0.0, 200);
+    assert!(matches!(add(&broken, 0.0, 208).1, Health::Stale(_)), "a Prometheus that is gone is told");
+}
+
+#[test]
+fn beside_prometheus_the_pods_know_what_came_straight_to_them() {
+    let mut tracker = Tracker::default();
+    let mut add = |pods: &[Option<Reading>], seconds| {
+        let direct = Some(round(pods));
+        let query = QueryRound { ready: 1, pods: 1, answer: QueryAnswer::Load(0.0), direct };
+        tracker.fold_query(&query, at(seconds))
+    };
+    assert_eq!(add(&[reading(0.0, 0.0, 5.0)], 0).0.arrived, Some(0.0));
+    let (sample, health) = add(&[reading(0.0, 0.0, 6.0)], 2);
+    assert_eq!((sample.arrived, sample.unheard, sample.silent, health), (Some(1.0), false, false, Health::Fresh));
+    let (sample, health) = add(&[None], 10);
+    assert_eq!((sample.load, sample.unheard, sample.silent), (Some(0.0), true, false));
+    assert_eq!(health, Health::Stale(vec!["p0".to_owned()]), "it says why the last replica stays");
 }
 
 fn gateway(held: f64, arrived: f64) -> Vec<GatewayAnswer> {

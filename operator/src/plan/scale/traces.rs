@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod arrivals;
+
 const TICK: Duration = Duration::from_secs(2);
 
 fn policy(max: i32) -> Policy {
@@ -15,13 +17,13 @@ fn policy(max: i32) -> Policy {
         assumed_capacity: 8.0,
         stable: Duration::from_secs(60),
         panic: Duration::from_secs(6),
-        down: Duration::from_secs(300),
+        down: Some(Duration::from_secs(300)),
         idle: Duration::from_secs(600),
     }
 }
 
 fn to_zero(max: i32) -> Policy {
-    Policy { min: 0, down: Duration::from_secs(60), ..policy(max) }
+    Policy { min: 0, down: Some(Duration::from_secs(60)), ..policy(max) }
 }
 
 /// Replicas of `SLOTS` slots, each completing `rate` requests a second when all slots are taken,
@@ -87,7 +89,10 @@ impl World {
             refused: (!hidden).then_some(self.refused),
             finished: if busy && !hidden { finished } else { 0.0 },
             busy_seconds: if busy && !hidden { dt * ready } else { 0.0 },
+            completed: if hidden { 0.0 } else { finished },
+            computed_seconds: if hidden { 0.0 } else { self.load.min(ready * SLOTS) * dt },
             silent: hidden,
+            unheard: false,
         };
         let decision = step(policy, &mut self.memory, self.ordered, sample, Duration::from_secs_f64(self.seconds));
         self.obey(&decision);
@@ -167,7 +172,7 @@ fn while_no_metrics_are_seen_nothing_shrinks_however_long() {
 
 #[test]
 fn after_a_restart_the_count_is_kept_until_both_windows_have_passed() {
-    let policy = Policy { down: Duration::from_secs(20), ..policy(10) };
+    let policy = Policy { down: Some(Duration::from_secs(20)), ..policy(10) };
     let mut world = World::new(1.0, 10.0);
     world.run(&policy, 6.0, 300.0);
     let before = world.ordered;
@@ -279,6 +284,45 @@ fn a_model_without_replicas_wakes_for_one_request_and_stays_asleep_for_none() {
     }
 }
 
+#[test]
+fn the_idle_time_of_a_model_that_started_begins_when_it_is_ready() {
+    let policy = to_zero(5);
+    let mut memory = Memory::new(Duration::ZERO);
+    // A load that is known before any replica is, as Prometheus may tell it.
+    let sample = |ready| Sample { elapsed: TICK, ready, load: Some(0.0), arrived: Some(0.0), ..Sample::default() };
+    for n in 1..1000 {
+        assert_eq!(step(&policy, &mut memory, 1, sample(0), TICK * n).to, 1);
+    }
+    for n in 1000..1299 {
+        assert_eq!(step(&policy, &mut memory, 1, sample(1), TICK * n).to, 1, "{n}");
+    }
+    assert_eq!(step(&policy, &mut memory, 1, sample(1), TICK * 1301).to, 0);
+}
+
+#[test]
+fn what_may_have_come_unseen_keeps_the_last_replica_and_no_other() {
+    let policy = to_zero(5);
+    let mut memory = Memory::new(Duration::ZERO);
+    let sample = |unheard| Sample {
+        elapsed: TICK,
+        ready: 2,
+        load: Some(0.0),
+        capacity: Some(SLOTS),
+        arrived: Some(0.0),
+        unheard,
+        ..Sample::default()
+    };
+    let mut ordered = 2;
+    for n in 1..1000 {
+        ordered = step(&policy, &mut memory, ordered, sample(true), TICK * n).to;
+    }
+    assert_eq!(ordered, 1);
+    for n in 1000..1400 {
+        ordered = step(&policy, &mut memory, ordered, sample(false), TICK * n).to;
+    }
+    assert_eq!(ordered, 0);
+}
+
 proptest! {
     #[test]
     fn once_the_rate_is_known_a_step_never_orders_more_than_needed_by_half(
@@ -305,7 +349,7 @@ proptest! {
     fn any_history_stays_within_limits_and_shrinks_only_when_certain(
         loads in prop::collection::vec((prop::option::of(0.0f64..200.0), 0i32..6, any::<bool>(), 0.0f64..5.0), 1..200),
     ) {
-        let policy = Policy { down: Duration::from_secs(20), ..policy(5) };
+        let policy = Policy { down: Some(Duration::from_secs(20)), ..policy(5) };
         let mut memory = Memory::new(Duration::ZERO);
         let mut ordered = 2;
         for (i, (load, ready, silent, refused)) in loads.into_iter().enumerate() {

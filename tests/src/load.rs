@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::tools::root;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use vlm_tests::tools::root;
 
 /// A chat request with one picture of the references.
 pub fn question(picture: &str, text: &str, max_tokens: u32) -> Value {
