@@ -239,7 +239,7 @@ async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> SocketAdd
         listener,
         server::router(Arc::clone(&app)),
         app.life.clone(),
-        16384,
+        server::listen::Bounds::default(),
     )));
     address
 }

@@ -125,6 +125,6 @@ pub fn run_gateway(replica: SocketAddr) {
         telemetry::init(LogFormat::Json);
         tokio::spawn(Arc::clone(&app.desk).run(CancellationToken::new()));
         let router = server::router(Arc::clone(&app));
-        server::listen::serve(listener, router, app.life.clone(), 16384).await;
+        server::listen::serve(listener, router, app.life.clone(), server::listen::Bounds::default()).await;
     });
 }

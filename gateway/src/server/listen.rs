@@ -42,6 +42,13 @@ pub struct Bounds {
     pub silence: Duration,
 }
 
+impl Default for Bounds {
+    /// As the flags have it.
+    fn default() -> Self {
+        Self { connections: 16384, silence: Duration::from_secs(60) }
+    }
+}
+
 /// Serves `router` within `bounds` until the life closes and the open connections are done or cut.
 pub async fn serve(listener: TcpListener, router: Router, life: Life, bounds: Bounds) {
     let places = Arc::new(Semaphore::new(bounds.connections.clamp(1, Semaphore::MAX_PERMITS)));
