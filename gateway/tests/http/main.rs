@@ -7,5 +7,8 @@ mod broken;
 mod gateway;
 mod holding;
 mod hostile;
+mod passing;
 mod replica;
 mod retries;
+mod rubbish;
+mod slow;
