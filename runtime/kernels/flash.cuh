@@ -24,6 +24,14 @@ __device__ __forceinline__ uint32_t two(float low, float high, __nv_bfloat16) {
     return reinterpret_cast<uint32_t &>(pair);
 }
 
+// Two numbers side by side, at a multiple of their size.
+__device__ __forceinline__ void put_two(float *to, float low, float high) {
+    *reinterpret_cast<float2 *>(to) = make_float2(low, high);
+}
+template <typename T> __device__ __forceinline__ void put_two(T *to, float low, float high) {
+    *reinterpret_cast<uint32_t *>(to) = two(low, high, T());
+}
+
 // c += a · b: a of 16 rows and 16 columns, b of 16 and 8.
 #define PRODUCT(T, name)                                                                                              \
     __device__ __forceinline__ void product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T) {     \
@@ -62,41 +70,64 @@ __device__ __forceinline__ void sent() { asm volatile("cp.async.commit_group;" :
 __device__ __forceinline__ void arrived() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 
 // Rows in 16 bits to a tile in shared memory; those from `count` on, and numbers from `width` on, become zero. `whole`: rows
-// begin at multiples of 16 bytes and have whole eights.
+// begin at multiples of 16 bytes and have whole eights. All places are found before the first is sent to: finding one takes
+// a read.
 template <typename T, int HD, typename Rows>
 __device__ __forceinline__ void load(T *tile, Rows row, int count, int width, bool whole) {
+    if (whole) {
+        constexpr int OWN = KEYS * (HD / 8) / THREADS;
+        int column = threadIdx.x % (HD / 8) * 8, begin = threadIdx.x / (HD / 8);
+        const T *from[OWN];
+#pragma unroll
+        for (int n = 0; n < OWN; n++) {
+            int at = begin + n * (THREADS / (HD / 8));
+            from[n] = row(at < count ? at : 0) + (column < width ? column : 0);
+        }
+#pragma unroll
+        for (int n = 0; n < OWN; n++) {
+            int at = begin + n * (THREADS / (HD / 8));
+            send(tile + at * STRIDE<HD> + column, from[n], at < count && column < width);
+        }
+        return;
+    }
     for (int i = threadIdx.x; i < KEYS * (HD / 8); i += THREADS) {
         int at = i / (HD / 8), column = i % (HD / 8) * 8;
-        T *to = tile + at * STRIDE<HD> + column;
         const T *from = row(at < count ? at : 0);
-        if (whole) {
-            bool is = at < count && column < width;
-            send(to, from + (is ? column : 0), is);
-        } else {
-            for (int n = 0; n < 8; n++) to[n] = at < count && column + n < width ? from[column + n] : narrow<T>(0.f);
+        for (int n = 0; n < 8; n++) {
+            tile[at * STRIDE<HD> + column + n] =
+                at < count && column + n < width ? from[column + n] : narrow<T>(0.f);
         }
     }
 }
 
-// The same of rows in f32, rounded. `whole`: rows begin at multiples of 16 bytes and have whole fours.
+// The same of rows in f32, rounded. `whole`: rows begin at multiples of 16 bytes and have whole fours. Eight reads are on
+// their way together.
 template <typename T, int HD, typename Rows>
-__device__ __forceinline__ void load_rounded(T *tile, Rows row, int count, int width, float scale, bool whole) {
-    for (int i = threadIdx.x; i < KEYS * (HD / 4); i += THREADS) {
-        int at = i / (HD / 4), column = i % (HD / 4) * 4;
-        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
-        if (at < count && column < width) {
+__device__ __forceinline__ void load_rounded(T *tile, Rows row, int count, int width, bool whole) {
+    constexpr int FLIGHT = 8, APART = THREADS / (HD / 4);
+    int column = threadIdx.x % (HD / 4) * 4;
+    for (int begin = threadIdx.x / (HD / 4); begin < KEYS; begin += FLIGHT * APART) {
+        float4 four[FLIGHT];
+#pragma unroll
+        for (int n = 0; n < FLIGHT; n++) {
+            int at = begin + n * APART;
+            four[n] = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (at >= count || column >= width) continue;
             const float *from = row(at) + column;
             if (whole) {
-                four = *reinterpret_cast<const float4 *>(from);
+                four[n] = __ldg(reinterpret_cast<const float4 *>(from));
             } else {
-                four.x = from[0];
-                if (column + 1 < width) four.y = from[1];
-                if (column + 2 < width) four.z = from[2];
-                if (column + 3 < width) four.w = from[3];
+                four[n].x = from[0];
+                if (column + 1 < width) four[n].y = from[1];
+                if (column + 2 < width) four[n].z = from[2];
+                if (column + 3 < width) four[n].w = from[3];
             }
         }
-        uint2 pair = {two(scale * four.x, scale * four.y, T()), two(scale * four.z, scale * four.w, T())};
-        *reinterpret_cast<uint2 *>(tile + at * STRIDE<HD> + column) = pair;
+#pragma unroll
+        for (int n = 0; n < FLIGHT; n++) {
+            uint2 pair = {two(four[n].x, four[n].y, T()), two(four[n].z, four[n].w, T())};
+            *reinterpret_cast<uint2 *>(tile + (begin + n * APART) * STRIDE<HD> + column) = pair;
+        }
     }
 }
 
@@ -205,11 +236,16 @@ template <typename T, int HD> struct Queries {
             int index = warp * 16 + row * 8 + lane / 4;
             if (index >= count) continue;
             auto at = to(index);
+            using Out = typename std::remove_pointer<decltype(at)>::type;
             float scale = 1.f / sum[row];
+            bool pairs = width % 2 == 0 && reinterpret_cast<size_t>(at) % (2 * sizeof(Out)) == 0;
 #pragma unroll
             for (int n = 0; n < HD / 8; n++) {
                 int column = n * 8 + lane % 4 * 2;
-                using Out = typename std::remove_pointer<decltype(at)>::type;
+                if (pairs) {
+                    if (column < width) put_two(at + column, scale * out[n][2 * row], scale * out[n][2 * row + 1]);
+                    continue;
+                }
                 if (column < width) at[column] = narrow<Out>(scale * out[n][2 * row]);
                 if (column + 1 < width) at[column + 1] = narrow<Out>(scale * out[n][2 * row + 1]);
             }

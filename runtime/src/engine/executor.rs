@@ -14,7 +14,7 @@ use super::steps::{CHUNK, Steps};
 use crate::device;
 use crate::image::{ImageKey, PreparedImage};
 use crate::models::VisionLanguage;
-use crate::ops::{Segment, finite, highest};
+use crate::ops::{Choice, Segment, choose, finite};
 
 /// Work besides decoding in one step of a processor, while other sequences decode and while none does: a fraction of a
 /// second each.
@@ -29,8 +29,8 @@ const MOST_ON_GPU: Budget = Budget { tokens: GPU_PREFILL_TOKENS as usize, tiles:
 pub enum Next {
     /// Its logits, of which the caller chooses.
     Logits(Vec<f32>),
-    /// The first of the highest, where that is all that is wanted; none where one is not finite.
-    Highest(Option<u32>),
+    /// A token, where nothing else is wanted; none where a logit is not finite.
+    Token(Option<u32>),
 }
 
 /// Part of a prompt, or of one that is read again with what was generated.
@@ -46,8 +46,8 @@ pub struct Reading<'a> {
     pub pictures: Vec<PictureRows>,
     /// Whether what follows from the last row is wanted.
     pub last: bool,
-    /// Whether the highest of its logits is enough.
-    pub greedy: bool,
+    /// How a token is chosen, where that is enough.
+    pub choice: Option<Choice>,
 }
 
 /// One more token of a sequence.
@@ -59,8 +59,8 @@ pub struct Feeding<'a> {
     pub id: SequenceId,
     /// The token that is fed.
     pub token: u32,
-    /// Whether the highest of the logits is enough.
-    pub greedy: bool,
+    /// How a token is chosen, where that is enough.
+    pub choice: Option<Choice>,
 }
 
 /// Runs steps. What a call cannot compute changes nothing that another call sees: the same may be asked again in parts.
@@ -80,6 +80,10 @@ pub trait Executor: Send {
     /// Most work besides decoding in one step: while other sequences decode, and while none does.
     fn budgets(&self) -> [Budget; 2] {
         ON_CPU
+    }
+    /// Whether sequences that decode are better read beside parts of prompts, in one pass over the weights.
+    fn mixes(&self) -> bool {
+        false
     }
     /// Whether the device is gone for good, so that no later step can succeed. Asked after a step that failed.
     fn lost(&self) -> bool {
@@ -143,14 +147,19 @@ impl ModelExecutor {
         Ok(Rows::All(rows))
     }
 
-    /// The decoder's input: text from the vocabulary, rows of pictures from the tower.
-    fn embed(&self, reading: &Reading<'_>) -> Result<Tensor, Failure> {
-        let rows = |PictureRows { key, at, rows }: &PictureRows| match self.pictures.get(key) {
-            Some(Rows::All(all)) => Ok((*at, all.narrow(0, rows.start, rows.len())?)),
-            _ => Err(Failure::Step("an image of the prompt has not been computed".to_owned())),
-        };
-        let pictures = reading.pictures.iter().map(rows).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.steps.model().embed_around(reading.ids, &pictures)?)
+    /// The decoder's input, of all `readings` one after another: text from the vocabulary, rows of pictures from the tower.
+    fn embed(&self, readings: &[Reading<'_>]) -> Result<Tensor, Failure> {
+        let (mut ids, mut pictures) = (Vec::new(), Vec::new());
+        for reading in readings {
+            for PictureRows { key, at, rows } in &reading.pictures {
+                let Some(Rows::All(all)) = self.pictures.get(key) else {
+                    return Err(Failure::Step("an image of the prompt has not been computed".to_owned()));
+                };
+                pictures.push((ids.len() + at, all.narrow(0, rows.start, rows.len())?));
+            }
+            ids.extend_from_slice(reading.ids);
+        }
+        Ok(self.steps.model().embed_around(&ids, &pictures)?)
     }
 }
 
@@ -183,9 +192,9 @@ impl Executor for ModelExecutor {
     }
 
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
-        let embeds = readings.iter().map(|reading| self.embed(reading)).collect::<Result<Vec<_>, _>>()?;
+        let embeds = self.embed(readings)?;
         let segments: Vec<Segment<'_>> = readings.iter().map(|reading| reading.segment).collect();
-        let hidden = self.steps.read(&Tensor::cat(&embeds, 0)?, &segments)?;
+        let hidden = self.steps.read(&embeds, &segments)?;
         let (mut end, mut wanted) = (0, Vec::new());
         for reading in readings {
             end += reading.segment.rows as u32;
@@ -194,18 +203,23 @@ impl Executor for ModelExecutor {
         if wanted.is_empty() {
             return Ok(vec![None; readings.len()]);
         }
-        let greedy = readings.iter().all(|reading| reading.greedy || !reading.last);
-        let mut follows = following(&self.steps.logits(&hidden, &wanted)?, greedy)?.into_iter();
+        let choices = readings.iter().filter(|reading| reading.last).map(|reading| reading.choice).collect();
+        let mut follows = following(&self.steps.logits(&hidden, &wanted)?, choices)?.into_iter();
         Ok(readings.iter().map(|reading| if reading.last { follows.next() } else { None }).collect())
     }
 
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
         let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
-        following(&self.steps.next(&rows)?, feedings.iter().all(|feeding| feeding.greedy))
+        following(&self.steps.next(&rows)?, feedings.iter().map(|feeding| feeding.choice).collect())
     }
 
     fn budgets(&self) -> [Budget; 2] {
         if self.steps.model().device().is_cpu() { ON_CPU } else { ON_GPU }
+    }
+
+    fn mixes(&self) -> bool {
+        // A processor has other products for few rows, and for quantised weights more exact ones for many.
+        !self.steps.model().device().is_cpu()
     }
 
     fn lost(&self) -> bool {
@@ -220,10 +234,10 @@ impl Executor for ModelExecutor {
     }
 }
 
-/// What follows from each row of `logits`. Where all are `greedy`, the logits stay where they are.
-fn following(logits: &Tensor, greedy: bool) -> Result<Vec<Next>, Failure> {
-    if greedy {
-        return Ok(highest(logits)?.into_iter().map(Next::Highest).collect());
+/// What follows from each row of `logits`. Where all are chosen of them, the logits stay where they are.
+fn following(logits: &Tensor, choices: Option<Vec<Choice>>) -> Result<Vec<Next>, Failure> {
+    match choices {
+        Some(choices) => Ok(choose(logits, &choices)?.into_iter().map(Next::Token).collect()),
+        None => Ok(logits.to_vec2()?.into_iter().map(Next::Logits).collect()),
     }
-    Ok(logits.to_vec2()?.into_iter().map(Next::Logits).collect())
 }

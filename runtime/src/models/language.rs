@@ -93,6 +93,12 @@ impl Language {
         self.head.forward(&self.norm.forward_as(hidden, self.head.takes(hidden.dim(0)?))?)
     }
 
+    /// Numbers of a row of logits.
+    #[cfg(feature = "cuda")]
+    pub fn vocabulary(&self) -> Result<usize> {
+        self.head.outputs()
+    }
+
     /// Refuses ids and rows that [`Self::embed`] and [`Self::forward`] would.
     pub fn check(&self, ids: &[u32], batch: &Batch, cache: &KvCache) -> Result<()> {
         let vocabulary = self.embedding.dim(0)?;
@@ -134,10 +140,16 @@ impl Layer {
 
     fn forward(&self, x: Tensor, n: usize, rope: &RopeTable, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
         let rows = x.dim(0)?;
-        let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes(rows))?)?;
-        cache.store(n, &qkv, rope, batch)?;
-        let x = self.out.forward_added(&attention(&qkv, cache, n, rope, batch, self.out.takes(rows))?, x)?;
-        let gate_up = self.gate_up.forward_rounded(&self.post_norm.forward_as(&x, self.gate_up.takes(rows))?)?;
-        self.down.forward_added(&silu_mul(&gate_up)?, x)
+        let mixed = {
+            let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes(rows))?)?;
+            cache.store(n, &qkv, rope, batch)?;
+            attention(&qkv, cache, n, rope, batch, self.out.takes(rows))?
+        };
+        let x = self.out.forward_added(&mixed, x)?;
+        let gated = {
+            let gate_up = self.gate_up.forward_rounded(&self.post_norm.forward_as(&x, self.gate_up.takes(rows))?)?;
+            silu_mul(&gate_up)?
+        };
+        self.down.forward_added(&gated, x)
     }
 }

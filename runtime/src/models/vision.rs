@@ -51,8 +51,8 @@ impl VisionTower {
     fn some(&self, pixels: &Tensor) -> Result<Tensor> {
         let x = self.stem.forward(pixels)?;
         let x = match &self.layers {
-            Layers::Clip(tower) => tower.forward(&x)?,
-            Layers::InternVit(tower) => tower.forward(&x)?,
+            Layers::Clip(tower) => tower.forward(x)?,
+            Layers::InternVit(tower) => tower.forward(x)?,
         };
         let patches = self.config.grid() * self.config.grid();
         let x = if self.config.drop_class_token { without_class(&x, patches)? } else { x };

@@ -61,6 +61,11 @@ impl Linear {
         }
     }
 
+    /// Numbers that it gives for each row.
+    pub fn outputs(&self) -> Result<usize> {
+        self.weight.dims().map(|(outputs, _)| outputs)
+    }
+
     /// `[rows, in]` to `[rows, out]` in f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.products(x, DType::F32)

@@ -93,6 +93,13 @@ pub struct Decode {
     pub position: usize,
 }
 
+impl Decode {
+    /// The same as part of a text that is read.
+    pub fn as_chunk(self) -> Chunk {
+        Chunk { id: self.id, start: self.position, rows: 1, last: true }
+    }
+}
+
 /// Consecutive tiles of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
