@@ -10,6 +10,9 @@ constexpr int QUERIES = 64; // of a block
 constexpr int KEYS = 64;    // of a tile
 constexpr int THREADS = 128;
 
+// As many blocks to a multiprocessor as their registers are worth.
+#define FLASH_BOUNDS(HD) __launch_bounds__(flash::THREADS, HD <= 64 ? 4 : 3)
+
 // Numbers from one row in shared memory to the next: eight rows that are read side by side use all banks.
 template <int HD> constexpr int STRIDE = HD + 8;
 // Those of the queries, which become the keys' when they are in registers, and of the values.
@@ -30,6 +33,13 @@ __device__ __forceinline__ void put_two(float *to, float low, float high) {
 }
 template <typename T> __device__ __forceinline__ void put_two(T *to, float low, float high) {
     *reinterpret_cast<uint32_t *>(to) = two(low, high, T());
+}
+
+// 2 to the power of what is not positive; what is too small to matter becomes zero.
+__device__ __forceinline__ float power(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 // c += a · b: a of 16 rows and 16 columns, b of 16 and 8.
@@ -169,33 +179,36 @@ template <typename T, int HD> struct Queries {
         }
     }
 
-    // Scores become weights. `visible` keys of the tile count for each of the thread's two rows.
-    __device__ __forceinline__ void weigh(float (&scores)[KEYS / 8][4], const int (&visible)[2]) {
+    // Scores become weights. `visible` keys of the tile count for each of the thread's two rows; `all` says that every key
+    // counts for every row of the block.
+    __device__ __forceinline__ void weigh(float (&scores)[KEYS / 8][4], const int (&visible)[2], bool all) {
         constexpr float LOG2E = 1.44269504f;
         int column = threadIdx.x % 4 * 2;
+        if (!all) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    if (n * 8 + column + i % 2 >= visible[i / 2]) scores[n][i] = -INFINITY;
+                }
+            }
+        }
 #pragma unroll
         for (int row = 0; row < 2; row++) {
             float largest = highest[row];
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float &score = scores[n][2 * row + i];
-                    if (n * 8 + column + i >= visible[row]) score = -INFINITY;
-                    largest = fmaxf(largest, score);
-                }
-            }
+            for (int n = 0; n < KEYS / 8; n++) largest = fmaxf(largest, fmaxf(scores[n][2 * row], scores[n][2 * row + 1]));
             largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
             largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
             // Every query sees the first key of all, so that there is one by now.
-            float correction = exp2f((highest[row] - largest) * LOG2E), added = 0.f;
+            float correction = power((highest[row] - largest) * LOG2E), added = 0.f, less = -largest * LOG2E;
             highest[row] = largest;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     float &score = scores[n][2 * row + i];
-                    score = exp2f((score - largest) * LOG2E);
+                    score = power(fmaf(score, LOG2E, less));
                     added += score;
                 }
             }
@@ -254,7 +267,8 @@ template <typename T, int HD> struct Queries {
 };
 
 // Attention of the queries in `keys`, a tile of shared memory that is used again, to `tokens` keys. `fetch(tile, first,
-// count, of_values)` loads `count` keys or values from the `first` on. Query n of the block sees `seen(n)` keys, at least one.
+// count, of_values)` loads `count` keys or values from the `first` on. Query n of the block sees `seen(n)` keys, at least one, and
+// no fewer than those before it.
 template <typename T, int HD, typename Fetch, typename Seen, typename Rows>
 __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fetch, Seen seen, Rows to, int count,
                                        int width) {
@@ -263,6 +277,7 @@ __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fet
     queries.begin(keys);
     __syncthreads();
     int index = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, own[2] = {(int)seen(index), (int)seen(index + 8)};
+    int fewest = (int)seen(0);
     fetch(keys, 0, min(tokens, KEYS), false);
     sent();
     fetch(values, 0, min(tokens, KEYS), true);
@@ -276,7 +291,7 @@ __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fet
         __syncthreads();
         if (left > 0) fetch(keys, next, left, false);
         sent();
-        queries.weigh(scores, visible);
+        queries.weigh(scores, visible, next <= fewest);
         arrived();
         __syncthreads();
         queries.add(values, scores);

@@ -102,7 +102,16 @@ __device__ void rounded_tile_attention(const In *q, const In *k, const In *v, T 
         [&](int n) { return out + ((base + first + n) * heads + head) * hd; }, count, hd);
 }
 
-#define ROUNDED(from, In, name, T, HD)                                                                                    extern "C" __global__ void tile_attention_##from##_##name##_##HD(                                                         const In *q, const In *k, const In *v, T *out, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride,               uint32_t rows, uint32_t heads, uint32_t head_dim) {                                                                   rounded_tile_attention<In, T, HD>(q, k, v, out, q_stride, k_stride, v_stride, rows, heads, head_dim);             }
-#define EACH(name, T)                                                                                                     ROUNDED(f32, float, name, T, 64)                                                                                      ROUNDED(f32, float, name, T, 128)                                                                                     ROUNDED(name, T, name, T, 64)                                                                                         ROUNDED(name, T, name, T, 128)
+#define ROUNDED(from, In, name, T, HD)                                                                                \
+    extern "C" __global__ void FLASH_BOUNDS(HD) tile_attention_##from##_##name##_##HD(                                \
+        const In *q, const In *k, const In *v, T *out, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride,       \
+        uint32_t rows, uint32_t heads, uint32_t head_dim) {                                                           \
+        rounded_tile_attention<In, T, HD>(q, k, v, out, q_stride, k_stride, v_stride, rows, heads, head_dim);         \
+    }
+#define EACH(name, T)                                                                                                 \
+    ROUNDED(f32, float, name, T, 64)                                                                                  \
+    ROUNDED(f32, float, name, T, 128)                                                                                 \
+    ROUNDED(name, T, name, T, 64)                                                                                     \
+    ROUNDED(name, T, name, T, 128)
 EACH(f16, __half)
 EACH(bf16, __nv_bfloat16)

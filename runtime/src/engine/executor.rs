@@ -77,7 +77,7 @@ pub trait Executor: Send {
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure>;
     /// One more token for each; what follows in the same order.
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure>;
-    /// Most work besides decoding in one step: while other sequences decode, and while none does.
+    /// Most work besides decoding in one step: beside sequences that decoded before, and beside none.
     fn budgets(&self) -> [Budget; 2] {
         ON_CPU
     }
