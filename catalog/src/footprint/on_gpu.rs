@@ -57,7 +57,7 @@ pub(super) fn workspace(config: &ModelConfig, quantization: Quantization, max_to
     // One block of the cache belongs to no sequence: rows that only fill up a step write there.
     let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(HALF as usize)]);
     let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
-    let recorded = product([sequences.next_multiple_of(GPU_PADDED_ROWS), text.vocab_size as u64, SINGLE]);
+    let recorded = product([sequences.div_ceil(GPU_PADDED_ROWS), GPU_PADDED_ROWS, text.vocab_size as u64, SINGLE]);
     // Decoders with factors for long sequences have two tables.
     let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);
     sum([layer, spare, logits, recorded, angles])

@@ -194,17 +194,17 @@ impl Executor for ModelExecutor {
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
         let embeds = self.embed(readings)?;
         let segments: Vec<Segment<'_>> = readings.iter().map(|reading| reading.segment).collect();
-        let hidden = self.steps.read(&embeds, &segments)?;
         let (mut end, mut wanted) = (0, Vec::new());
         for reading in readings {
             end += reading.segment.rows as u32;
             wanted.extend(reading.last.then(|| end.saturating_sub(1)));
         }
+        let hidden = self.steps.read(&embeds, &segments, &wanted)?;
         if wanted.is_empty() {
             return Ok(vec![None; readings.len()]);
         }
         let choices = readings.iter().filter(|reading| reading.last).map(|reading| reading.choice).collect();
-        let mut follows = following(&self.steps.logits(&hidden, &wanted)?, choices)?.into_iter();
+        let mut follows = following(&self.steps.logits(&hidden)?, choices)?.into_iter();
         Ok(readings.iter().map(|reading| if reading.last { follows.next() } else { None }).collect())
     }
 

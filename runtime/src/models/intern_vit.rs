@@ -83,7 +83,7 @@ impl Layer {
         // What is not needed any more is gone before the next is computed.
         x = add_scaled(&x, &self.mixed(&x, tiles, heads)?, &self.scale1)?;
         let inner = activate(&self.fc1.forward_rounded(&self.norm2.forward_for(&x, &self.fc1)?)?, activation)?;
-        add_scaled(&x, &self.fc2.forward(&inner)?, &self.scale2)
+        add_scaled(&x, &self.fc2.forward_rounded(&inner)?, &self.scale2)
     }
 
     /// What attention adds, before its scale.
@@ -91,10 +91,10 @@ impl Layer {
         let (normed, takes) = (self.norm1.forward_for(x, &self.qkv)?, self.out.takes(x.dim(0)?));
         let Some([of_q, of_k]) = &self.qk_norms else {
             let [q, k, v] = thirds(&self.qkv.forward_rounded(&normed)?)?;
-            return self.out.forward(&tile_attention([&q, &k, &v], tiles, heads, takes)?);
+            return self.out.forward_rounded(&tile_attention([&q, &k, &v], tiles, heads, takes)?);
         };
         let [q, k, v] = thirds(&self.qkv.forward(&normed)?)?;
         let (q, k) = (of_q.forward(&q)?, of_k.forward(&k)?);
-        self.out.forward(&tile_attention([&q, &k, &v], tiles, heads, takes)?)
+        self.out.forward_rounded(&tile_attention([&q, &k, &v], tiles, heads, takes)?)
     }
 }

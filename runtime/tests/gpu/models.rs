@@ -81,6 +81,11 @@ fn sequences_side_by_side_are_what_each_is_alone() {
         let batch = Batch::new(&segments);
         let hidden = language.forward(&language.embed(&prompts.concat()).unwrap(), &batch, &together).unwrap();
         let all = language.logits(&hidden, batch.last_rows()).unwrap();
+        // Of the rows that are wanted alone the same.
+        let embeds = language.embed(&prompts.concat()).unwrap();
+        let wanted = language.forward_to(&embeds, &batch, &together, batch.last_rows()).unwrap();
+        assert_near(&language.all_logits(&wanted).unwrap(), &all, limit, &format!("wanted rows in {dtype:?}"));
+        assert_eq!(language.forward_to(&embeds, &batch, &together, &[]).unwrap().dims(), [0, embeds.dim(1).unwrap()]);
         for (n, ids) in prompts.iter().enumerate() {
             let (cache, batch) = (model.kv_cache(room_for(1, 128)).unwrap(), Batch::new(&[segment(0, ids)]));
             let hidden = language.forward(&language.embed(ids).unwrap(), &batch, &cache).unwrap();
@@ -105,7 +110,7 @@ fn replayed_steps_are_what_unrecorded_ones_are() {
         let segment = |n: usize, start, rows| Segment { blocks: &tables[n], start, rows, long: false };
         let prompts: Vec<_> = (0..20).map(|n| segment(n, 0, READ - n)).collect();
         let embeds = language.embed(&ids[..prompts.iter().map(|prompt| prompt.rows).sum()]).unwrap();
-        steps.read(&embeds, &prompts).unwrap();
+        steps.read(&embeds, &prompts, &[]).unwrap();
         language.forward(&embeds, &Batch::new(&prompts), &cache).unwrap();
         for step in 0..STEPS {
             // More and more rows, and few again, so that a graph is replayed after larger ones were recorded.

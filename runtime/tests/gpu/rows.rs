@@ -114,6 +114,12 @@ fn sums_are_those_of_the_cpu() {
         assert_near(&add(&there(&x), &there(&y)).unwrap(), &add(&x, &y).unwrap(), 0.0, &what);
         let got = add_scaled(&there(&x), &there(&y), &there(&scale)).unwrap();
         assert_near(&got, &add_scaled(&x, &y, &scale).unwrap(), 1e-6, &what);
+        for dtype in [DType::F16, DType::BF16] {
+            let y = rounded(&y, dtype);
+            let got = add_scaled(&there(&x), &there(&y), &there(&scale)).unwrap();
+            let want = add_scaled(&x, &rounded(&y, DType::F32), &scale).unwrap();
+            assert_near(&got, &want, 1e-6, &format!("{what} in {dtype:?}"));
+        }
     }
     assert!(add(&there(&random(&[2, 3])), &there(&random(&[3, 2]))).is_err());
     assert!(add_scaled(&there(&random(&[2, 3])), &there(&random(&[2, 3])), &there(&random(&[2]))).is_err());
