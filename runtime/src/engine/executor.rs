@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::Tensor;
 use vlm_catalog::footprint::{GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME};
@@ -179,7 +180,9 @@ impl Executor for ModelExecutor {
     fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure> {
         let part = |tiles: &Tiles| Ok((self.image(tiles)?, tiles.first..tiles.first + tiles.count));
         let parts = tiles.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
+        let begun = Instant::now();
         let projected = self.steps.model().project_tiles(&parts)?;
+        let launched = begun.elapsed();
         if !finite(&Tensor::cat(&projected, 0)?)? {
             return Err(Failure::NotFinite);
         }
@@ -188,10 +191,13 @@ impl Executor for ModelExecutor {
             done.push((tiles.key, self.rows(tiles, new)?));
         }
         self.pictures.extend(done);
+        let count: usize = tiles.iter().map(|tiles| tiles.count).sum();
+        tracing::trace!(tiles = count, ?launched, all = ?begun.elapsed(), "encoded");
         Ok(vec![(); tiles.len()])
     }
 
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
+        let begun = Instant::now();
         let embeds = self.embed(readings)?;
         let segments: Vec<Segment<'_>> = readings.iter().map(|reading| reading.segment).collect();
         let (mut end, mut wanted) = (0, Vec::new());
@@ -204,13 +210,18 @@ impl Executor for ModelExecutor {
             return Ok(vec![None; readings.len()]);
         }
         let choices = readings.iter().filter(|reading| reading.last).map(|reading| reading.choice).collect();
-        let mut follows = following(&self.steps.logits(&hidden)?, choices)?.into_iter();
+        let (logits, launched) = (self.steps.logits(&hidden)?, begun.elapsed());
+        let mut follows = following(&logits, choices)?.into_iter();
+        tracing::trace!(rows = end, sequences = readings.len(), ?launched, all = ?begun.elapsed(), "read");
         Ok(readings.iter().map(|reading| if reading.last { follows.next() } else { None }).collect())
     }
 
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
         let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
-        following(&self.steps.next(&rows)?, feedings.iter().map(|feeding| feeding.choice).collect())
+        let begun = Instant::now();
+        let next = following(&self.steps.next(&rows)?, feedings.iter().map(|feeding| feeding.choice).collect());
+        tracing::trace!(rows = rows.len(), all = ?begun.elapsed(), "decoded");
+        next
     }
 
     fn budgets(&self) -> [Budget; 2] {

@@ -90,8 +90,7 @@ impl RmsNormAs<'_> {
         let (weight, (x, stride)) = (cuda::slice::<f32>(w, w_layout)?, cuda::rows::<f32>(x, x_layout)?);
         let (count, width) = check(x_layout, weight.len())?;
         let mut out = cuda::room::<T>(device, count * width)?;
-        let (config, columns, stride) =
-            (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
+        let (config, columns, stride) = (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
         let kernel = Kernel::of(device, &NORM, kernel)?;
         launch!(kernel, config, &x, &weight, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))
@@ -191,8 +190,7 @@ impl LayerNormAs<'_> {
         let (x, stride) = cuda::rows::<f32>(x, x_layout)?;
         let (count, width) = check(x_layout, weight.len().min(bias.len()))?;
         let mut out = cuda::room::<T>(device, count * width)?;
-        let (config, columns, stride) =
-            (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
+        let (config, columns, stride) = (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
         let kernel = Kernel::of(device, &NORM, kernel)?;
         launch!(kernel, config, &x, &weight, &bias, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))

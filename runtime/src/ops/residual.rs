@@ -52,13 +52,7 @@ impl CustomOp2 for Add {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        xl: &Layout,
-        y: &CudaStorage,
-        yl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, y: &CudaStorage, yl: &Layout) -> Result<(CudaStorage, Shape)> {
         check(xl, yl)?;
         let (device, x, y) = (&x.device, cuda::slice::<f32>(x, xl)?, cuda::slice::<f32>(y, yl)?);
         let count = x.len();

@@ -157,8 +157,7 @@ fn what_memory_held_before_changes_nothing() {
             let (language, side) = (model.language(), model.config().vision.image_size);
             let pixels: Vec<f32> = random(&[2 * 3 * side * side]).to_vec1().unwrap();
             let key = ImageKey::default();
-            let picture =
-                PreparedImage { tiles: 2, height: side, width: side, pixels, tokens: 0, kept: None, key };
+            let picture = PreparedImage { tiles: 2, height: side, width: side, pixels, tokens: 0, kept: None, key };
             let run = |value: f32| {
                 let cache = model.kv_cache(room_for(2, 128)).unwrap();
                 let tables = [0, 1].map(|n| nth_table(n, 128));
