@@ -19,7 +19,9 @@ use crate::quantization::{Quantization, QuantizationChoice};
 
 use largest::largest;
 pub use needs::{Breakdown, KV_BLOCK_TOKENS, PICTURE_CACHE_BYTES, PREFILL_TOKENS, TILES_AT_A_TIME};
-pub use on_gpu::{GPU_FEW_QUANTISED_ROWS, GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME};
+pub use on_gpu::{
+    GPU_FEW_QUANTISED_ROWS, GPU_PADDED_ROWS, GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME, GPU_WIDENED_NUMBERS,
+};
 pub use report::{bytes_in_words, gib};
 pub use suggestion::{Suggestion, suggest};
 

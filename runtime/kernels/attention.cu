@@ -248,26 +248,26 @@ __device__ void prefill_exact(const T *cache, Strides at, const uint32_t *tables
     }
 }
 
-#define ATTENTION(step, name, T, Out, ...)                                                                            \
-    extern "C" __global__ void name(                                                                                  \
+#define ATTENTION(bounds, step, name, T, Out, ...)                                                                    \
+    extern "C" __global__ void bounds name(                                                                           \
         const T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *qkv,    \
         const float *angles, Out *out, uint32_t width, uint32_t heads, uint32_t kv_heads, uint32_t head_dim) {        \
         step<T, __VA_ARGS__>(cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv, angles, out, \
                              {width, heads, kv_heads, head_dim});                                                     \
     }
 #define DECODE(name, T)                                                                                               \
-    ATTENTION(decode, decode_##name##_1, T, float, 1)                                                                 \
-    ATTENTION(decode, decode_##name##_2, T, float, 2)                                                                 \
-    ATTENTION(decode, decode_##name##_4, T, float, 4)                                                                 \
-    ATTENTION(decode, decode_##name##_8, T, float, 8)
+    ATTENTION(, decode, decode_##name##_1, T, float, 1)                                                                 \
+    ATTENTION(, decode, decode_##name##_2, T, float, 2)                                                                 \
+    ATTENTION(, decode, decode_##name##_4, T, float, 4)                                                                 \
+    ATTENTION(, decode, decode_##name##_8, T, float, 8)
 DECODE(f32, float)
 DECODE(f16, __half)
 DECODE(bf16, __nv_bfloat16)
-ATTENTION(prefill_exact, prefill_f32, float, float, MOST)
+ATTENTION(, prefill_exact, prefill_f32, float, float, MOST)
 #define PREFILL(name, T)                                                                                              \
-    ATTENTION(prefill, prefill_##name##_f32_64, T, float, float, 64)                                                  \
-    ATTENTION(prefill, prefill_##name##_f32_128, T, float, float, 128)                                                \
-    ATTENTION(prefill, prefill_##name##_##name##_64, T, T, T, 64)                                                     \
-    ATTENTION(prefill, prefill_##name##_##name##_128, T, T, T, 128)
+    ATTENTION(FLASH_BOUNDS(64), prefill, prefill_##name##_f32_64, T, float, float, 64)                                \
+    ATTENTION(FLASH_BOUNDS(128), prefill, prefill_##name##_f32_128, T, float, float, 128)                             \
+    ATTENTION(FLASH_BOUNDS(64), prefill, prefill_##name##_##name##_64, T, T, T, 64)                                   \
+    ATTENTION(FLASH_BOUNDS(128), prefill, prefill_##name##_##name##_128, T, T, T, 128)
 PREFILL(f16, __half)
 PREFILL(bf16, __nv_bfloat16)

@@ -10,6 +10,9 @@ constexpr int QUERIES = 64; // of a block
 constexpr int KEYS = 64;    // of a tile
 constexpr int THREADS = 128;
 
+// As many blocks to a multiprocessor as their registers are worth.
+#define FLASH_BOUNDS(HD) __launch_bounds__(flash::THREADS, HD <= 64 ? 4 : 3)
+
 // Numbers from one row in shared memory to the next: eight rows that are read side by side use all banks.
 template <int HD> constexpr int STRIDE = HD + 8;
 // Those of the queries, which become the keys' when they are in registers, and of the values.
@@ -22,6 +25,21 @@ __device__ __forceinline__ uint32_t two(float low, float high, __half) {
 __device__ __forceinline__ uint32_t two(float low, float high, __nv_bfloat16) {
     __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return reinterpret_cast<uint32_t &>(pair);
+}
+
+// Two numbers side by side, at a multiple of their size.
+__device__ __forceinline__ void put_two(float *to, float low, float high) {
+    *reinterpret_cast<float2 *>(to) = make_float2(low, high);
+}
+template <typename T> __device__ __forceinline__ void put_two(T *to, float low, float high) {
+    *reinterpret_cast<uint32_t *>(to) = two(low, high, T());
+}
+
+// 2 to the power of what is not positive; what is too small to matter becomes zero.
+__device__ __forceinline__ float power(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 // c += a · b: a of 16 rows and 16 columns, b of 16 and 8.
@@ -62,41 +80,64 @@ __device__ __forceinline__ void sent() { asm volatile("cp.async.commit_group;" :
 __device__ __forceinline__ void arrived() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 
 // Rows in 16 bits to a tile in shared memory; those from `count` on, and numbers from `width` on, become zero. `whole`: rows
-// begin at multiples of 16 bytes and have whole eights.
+// begin at multiples of 16 bytes and have whole eights. All places are found before the first is sent to: finding one takes
+// a read.
 template <typename T, int HD, typename Rows>
 __device__ __forceinline__ void load(T *tile, Rows row, int count, int width, bool whole) {
+    if (whole) {
+        constexpr int OWN = KEYS * (HD / 8) / THREADS;
+        int column = threadIdx.x % (HD / 8) * 8, begin = threadIdx.x / (HD / 8);
+        const T *from[OWN];
+#pragma unroll
+        for (int n = 0; n < OWN; n++) {
+            int at = begin + n * (THREADS / (HD / 8));
+            from[n] = row(at < count ? at : 0) + (column < width ? column : 0);
+        }
+#pragma unroll
+        for (int n = 0; n < OWN; n++) {
+            int at = begin + n * (THREADS / (HD / 8));
+            send(tile + at * STRIDE<HD> + column, from[n], at < count && column < width);
+        }
+        return;
+    }
     for (int i = threadIdx.x; i < KEYS * (HD / 8); i += THREADS) {
         int at = i / (HD / 8), column = i % (HD / 8) * 8;
-        T *to = tile + at * STRIDE<HD> + column;
         const T *from = row(at < count ? at : 0);
-        if (whole) {
-            bool is = at < count && column < width;
-            send(to, from + (is ? column : 0), is);
-        } else {
-            for (int n = 0; n < 8; n++) to[n] = at < count && column + n < width ? from[column + n] : narrow<T>(0.f);
+        for (int n = 0; n < 8; n++) {
+            tile[at * STRIDE<HD> + column + n] =
+                at < count && column + n < width ? from[column + n] : narrow<T>(0.f);
         }
     }
 }
 
-// The same of rows in f32, rounded. `whole`: rows begin at multiples of 16 bytes and have whole fours.
+// The same of rows in f32, rounded. `whole`: rows begin at multiples of 16 bytes and have whole fours. Eight reads are on
+// their way together.
 template <typename T, int HD, typename Rows>
-__device__ __forceinline__ void load_rounded(T *tile, Rows row, int count, int width, float scale, bool whole) {
-    for (int i = threadIdx.x; i < KEYS * (HD / 4); i += THREADS) {
-        int at = i / (HD / 4), column = i % (HD / 4) * 4;
-        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
-        if (at < count && column < width) {
+__device__ __forceinline__ void load_rounded(T *tile, Rows row, int count, int width, bool whole) {
+    constexpr int FLIGHT = 8, APART = THREADS / (HD / 4);
+    int column = threadIdx.x % (HD / 4) * 4;
+    for (int begin = threadIdx.x / (HD / 4); begin < KEYS; begin += FLIGHT * APART) {
+        float4 four[FLIGHT];
+#pragma unroll
+        for (int n = 0; n < FLIGHT; n++) {
+            int at = begin + n * APART;
+            four[n] = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (at >= count || column >= width) continue;
             const float *from = row(at) + column;
             if (whole) {
-                four = *reinterpret_cast<const float4 *>(from);
+                four[n] = __ldg(reinterpret_cast<const float4 *>(from));
             } else {
-                four.x = from[0];
-                if (column + 1 < width) four.y = from[1];
-                if (column + 2 < width) four.z = from[2];
-                if (column + 3 < width) four.w = from[3];
+                four[n].x = from[0];
+                if (column + 1 < width) four[n].y = from[1];
+                if (column + 2 < width) four[n].z = from[2];
+                if (column + 3 < width) four[n].w = from[3];
             }
         }
-        uint2 pair = {two(scale * four.x, scale * four.y, T()), two(scale * four.z, scale * four.w, T())};
-        *reinterpret_cast<uint2 *>(tile + at * STRIDE<HD> + column) = pair;
+#pragma unroll
+        for (int n = 0; n < FLIGHT; n++) {
+            uint2 pair = {two(four[n].x, four[n].y, T()), two(four[n].z, four[n].w, T())};
+            *reinterpret_cast<uint2 *>(tile + (begin + n * APART) * STRIDE<HD> + column) = pair;
+        }
     }
 }
 
@@ -138,33 +179,36 @@ template <typename T, int HD> struct Queries {
         }
     }
 
-    // Scores become weights. `visible` keys of the tile count for each of the thread's two rows.
-    __device__ __forceinline__ void weigh(float (&scores)[KEYS / 8][4], const int (&visible)[2]) {
+    // Scores become weights. `visible` keys of the tile count for each of the thread's two rows; `all` says that every key
+    // counts for every row of the block.
+    __device__ __forceinline__ void weigh(float (&scores)[KEYS / 8][4], const int (&visible)[2], bool all) {
         constexpr float LOG2E = 1.44269504f;
         int column = threadIdx.x % 4 * 2;
+        if (!all) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    if (n * 8 + column + i % 2 >= visible[i / 2]) scores[n][i] = -INFINITY;
+                }
+            }
+        }
 #pragma unroll
         for (int row = 0; row < 2; row++) {
             float largest = highest[row];
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float &score = scores[n][2 * row + i];
-                    if (n * 8 + column + i >= visible[row]) score = -INFINITY;
-                    largest = fmaxf(largest, score);
-                }
-            }
+            for (int n = 0; n < KEYS / 8; n++) largest = fmaxf(largest, fmaxf(scores[n][2 * row], scores[n][2 * row + 1]));
             largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
             largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
             // Every query sees the first key of all, so that there is one by now.
-            float correction = exp2f((highest[row] - largest) * LOG2E), added = 0.f;
+            float correction = power((highest[row] - largest) * LOG2E), added = 0.f, less = -largest * LOG2E;
             highest[row] = largest;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     float &score = scores[n][2 * row + i];
-                    score = exp2f((score - largest) * LOG2E);
+                    score = power(fmaf(score, LOG2E, less));
                     added += score;
                 }
             }
@@ -205,11 +249,16 @@ template <typename T, int HD> struct Queries {
             int index = warp * 16 + row * 8 + lane / 4;
             if (index >= count) continue;
             auto at = to(index);
+            using Out = typename std::remove_pointer<decltype(at)>::type;
             float scale = 1.f / sum[row];
+            bool pairs = width % 2 == 0 && reinterpret_cast<size_t>(at) % (2 * sizeof(Out)) == 0;
 #pragma unroll
             for (int n = 0; n < HD / 8; n++) {
                 int column = n * 8 + lane % 4 * 2;
-                using Out = typename std::remove_pointer<decltype(at)>::type;
+                if (pairs) {
+                    if (column < width) put_two(at + column, scale * out[n][2 * row], scale * out[n][2 * row + 1]);
+                    continue;
+                }
                 if (column < width) at[column] = narrow<Out>(scale * out[n][2 * row]);
                 if (column + 1 < width) at[column + 1] = narrow<Out>(scale * out[n][2 * row + 1]);
             }
@@ -218,7 +267,8 @@ template <typename T, int HD> struct Queries {
 };
 
 // Attention of the queries in `keys`, a tile of shared memory that is used again, to `tokens` keys. `fetch(tile, first,
-// count, of_values)` loads `count` keys or values from the `first` on. Query n of the block sees `seen(n)` keys, at least one.
+// count, of_values)` loads `count` keys or values from the `first` on. Query n of the block sees `seen(n)` keys, at least one, and
+// no fewer than those before it.
 template <typename T, int HD, typename Fetch, typename Seen, typename Rows>
 __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fetch, Seen seen, Rows to, int count,
                                        int width) {
@@ -227,6 +277,7 @@ __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fet
     queries.begin(keys);
     __syncthreads();
     int index = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, own[2] = {(int)seen(index), (int)seen(index + 8)};
+    int fewest = (int)seen(0);
     fetch(keys, 0, min(tokens, KEYS), false);
     sent();
     fetch(values, 0, min(tokens, KEYS), true);
@@ -240,7 +291,7 @@ __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fet
         __syncthreads();
         if (left > 0) fetch(keys, next, left, false);
         sent();
-        queries.weigh(scores, visible);
+        queries.weigh(scores, visible, next <= fewest);
         arrived();
         __syncthreads();
         queries.add(values, scores);

@@ -83,21 +83,6 @@ EACH(f32, float)
 EACH(f16, __half)
 EACH(bf16, __nv_bfloat16)
 
-// Every row of y becomes the bias, to which the products are added.
-#define ROWS_OF_BIAS(name, T)                                                                                         \
-    extern "C" __global__ void rows_of_bias_##name(const float *bias, T *y, uint32_t outer, size_t count) {           \
-        size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;                                                     \
-        if (i < count) y[i] = narrow<T>(bias[i % outer]);                                                             \
-    }
-ROWS_OF_BIAS(f32, float)
-ROWS_OF_BIAS(f16, __half)
-ROWS_OF_BIAS(bf16, __nv_bfloat16)
-
-extern "C" __global__ void add_bias_to(float *y, const float *bias, uint32_t outer, size_t count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) y[i] += bias[i % outer];
-}
-
 extern "C" __global__ void add_bias(const float *x, const float *bias, float *y, uint32_t outer, size_t count) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) y[i] = x[i] + bias[i % outer];

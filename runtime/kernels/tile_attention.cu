@@ -52,9 +52,21 @@ extern "C" __global__ void tile_attention(const float *q, const float *k, const 
     }
 }
 
+// Rows of a tile in f32, rounded on their way, and in the 16 bits of products.
+template <typename T, int HD> struct Source {
+    template <typename Rows>
+    static __device__ __forceinline__ void fetch(T *tile, Rows row, int count, int width, const float *, bool whole) {
+        flash::load_rounded<T, HD>(tile, row, count, width, whole);
+    }
+    template <typename Rows>
+    static __device__ __forceinline__ void fetch(T *tile, Rows row, int count, int width, const T *, bool whole) {
+        flash::load<T, HD>(tile, row, count, width, whole);
+    }
+};
+
 // The same with products in 16 bits.
-template <typename T, int HD>
-__device__ void rounded_tile_attention(const float *q, const float *k, const float *v, T *out, uint32_t q_stride,
+template <typename In, typename T, int HD>
+__device__ void rounded_tile_attention(const In *q, const In *k, const In *v, T *out, uint32_t q_stride,
                                        uint32_t k_stride, uint32_t v_stride, uint32_t rows, uint32_t heads,
                                        uint32_t head_dim) {
     extern __shared__ float4 tiles[];
@@ -65,31 +77,41 @@ __device__ void rounded_tile_attention(const float *q, const float *k, const flo
     q += (base + first) * q_stride + head * hd;
     k += base * k_stride + head * hd;
     v += base * v_stride + head * hd;
-    auto whole = [&](const float *from, uint32_t stride) {
-        return hd % 4 == 0 && stride % 4 == 0 && reinterpret_cast<size_t>(from) % 16 == 0;
+    constexpr uint32_t WHOLE = 16 / sizeof(In);
+    auto whole = [&](const In *from, uint32_t stride) {
+        return hd % WHOLE == 0 && stride % WHOLE == 0 && reinterpret_cast<size_t>(from) % 16 == 0;
     };
-    flash::load_rounded<T, HD>(keys, [&](int n) { return q + (size_t)n * q_stride; }, count, hd,
-                               1.f / sqrtf((float)hd), whole(q, q_stride));
+    float scale = 1.f / sqrtf((float)hd);
+#pragma unroll 8
+    for (int i = threadIdx.x; i < flash::QUERIES * HD; i += flash::THREADS) {
+        int n = i / HD, column = i % HD;
+        bool is = n < count && column < hd;
+        keys[n * flash::STRIDE<HD> + column] =
+            narrow<T>(is ? scale * widen(q[(size_t)n * q_stride + column]) : 0.f);
+    }
     bool whole_keys = whole(k, k_stride), whole_values = whole(v, v_stride);
     flash::attend<T, HD>(
         keys, values, rows,
         [&](T *tile, int begin, int count, bool of_values) {
-            const float *from = of_values ? v : k;
+            const In *from = of_values ? v : k;
             uint32_t stride = of_values ? v_stride : k_stride;
-            flash::load_rounded<T, HD>(tile, [&](int n) { return from + (size_t)(begin + n) * stride; }, count, hd,
-                                       1.f, of_values ? whole_values : whole_keys);
+            Source<T, HD>::fetch(tile, [&](int n) { return from + (size_t)(begin + n) * stride; }, count, hd, from,
+                                 of_values ? whole_values : whole_keys);
         },
         [&](int) { return rows; },
         [&](int n) { return out + ((base + first + n) * heads + head) * hd; }, count, hd);
 }
 
-#define ROUNDED(name, T, HD)                                                                                          \
-    extern "C" __global__ void tile_attention_##name##_##HD(                                                          \
-        const float *q, const float *k, const float *v, T *out, uint32_t q_stride, uint32_t k_stride,                 \
-        uint32_t v_stride, uint32_t rows, uint32_t heads, uint32_t head_dim) {                                        \
-        rounded_tile_attention<T, HD>(q, k, v, out, q_stride, k_stride, v_stride, rows, heads, head_dim);          \
+#define ROUNDED(from, In, name, T, HD)                                                                                \
+    extern "C" __global__ void FLASH_BOUNDS(HD) tile_attention_##from##_##name##_##HD(                                \
+        const In *q, const In *k, const In *v, T *out, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride,       \
+        uint32_t rows, uint32_t heads, uint32_t head_dim) {                                                           \
+        rounded_tile_attention<In, T, HD>(q, k, v, out, q_stride, k_stride, v_stride, rows, heads, head_dim);         \
     }
-ROUNDED(f16, __half, 64)
-ROUNDED(f16, __half, 128)
-ROUNDED(bf16, __nv_bfloat16, 64)
-ROUNDED(bf16, __nv_bfloat16, 128)
+#define EACH(name, T)                                                                                                 \
+    ROUNDED(f32, float, name, T, 64)                                                                                  \
+    ROUNDED(f32, float, name, T, 128)                                                                                 \
+    ROUNDED(name, T, name, T, 64)                                                                                     \
+    ROUNDED(name, T, name, T, 128)
+EACH(f16, __half)
+EACH(bf16, __nv_bfloat16)

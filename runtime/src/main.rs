@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use vlm_runtime::args::{self, Cli, Command, NoCommand};
+use vlm_runtime::args::{self, Cli, Command, LogFormat, NoCommand};
 use vlm_runtime::commands::{self, CommandError};
 use vlm_runtime::diagnose::{self, StartError};
 use vlm_runtime::telemetry;
@@ -47,6 +47,12 @@ fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Trace(args) => commands::trace::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
-        Command::Bench(args) => commands::bench::run(&args),
+        Command::Bench(args) => {
+            // Among the results it would only be in the way, unless it is asked for: `trace` says how long each step takes.
+            if std::env::var_os("RUST_LOG").is_some() {
+                telemetry::init(LogFormat::Text);
+            }
+            commands::bench::run(&args)
+        }
     }
 }

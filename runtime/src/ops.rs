@@ -9,13 +9,13 @@
 mod activation;
 mod attention;
 mod batch;
+mod choose;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod element;
 mod finite;
 mod gather;
-mod highest;
 mod kv_cache;
 mod linear;
 mod norm;
@@ -25,16 +25,17 @@ mod residual;
 mod rope;
 mod stem;
 mod tile_attention;
+mod upload;
 
 pub use activation::{activate, silu_mul};
 pub use attention::attention;
 #[cfg(feature = "cuda")]
 pub use batch::DeviceRows;
 pub use batch::{Batch, Row, Segment};
+pub use choose::{Choice, choose};
 pub use element::largest;
 pub use finite::finite;
 pub use gather::{gather, gather_at};
-pub use highest::highest;
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
 pub use linear::{BlockBuilder, Blocks, FEW_QUANTISED_ROWS, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
@@ -44,3 +45,4 @@ pub use residual::{add, add_scaled};
 pub use rope::RopeTable;
 pub use stem::stem;
 pub use tile_attention::tile_attention;
+pub use upload::upload;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::Tensor;
 use vlm_catalog::footprint::{GPU_PREFILL_TOKENS, GPU_TILES_AT_A_TIME};
@@ -14,7 +15,7 @@ use super::steps::{CHUNK, Steps};
 use crate::device;
 use crate::image::{ImageKey, PreparedImage};
 use crate::models::VisionLanguage;
-use crate::ops::{Segment, finite, highest};
+use crate::ops::{Choice, Segment, choose, finite};
 
 /// Work besides decoding in one step of a processor, while other sequences decode and while none does: a fraction of a
 /// second each.
@@ -29,8 +30,8 @@ const MOST_ON_GPU: Budget = Budget { tokens: GPU_PREFILL_TOKENS as usize, tiles:
 pub enum Next {
     /// Its logits, of which the caller chooses.
     Logits(Vec<f32>),
-    /// The first of the highest, where that is all that is wanted; none where one is not finite.
-    Highest(Option<u32>),
+    /// A token, where nothing else is wanted; none where a logit is not finite.
+    Token(Option<u32>),
 }
 
 /// Part of a prompt, or of one that is read again with what was generated.
@@ -46,8 +47,8 @@ pub struct Reading<'a> {
     pub pictures: Vec<PictureRows>,
     /// Whether what follows from the last row is wanted.
     pub last: bool,
-    /// Whether the highest of its logits is enough.
-    pub greedy: bool,
+    /// How a token is chosen, where that is enough.
+    pub choice: Option<Choice>,
 }
 
 /// One more token of a sequence.
@@ -59,8 +60,8 @@ pub struct Feeding<'a> {
     pub id: SequenceId,
     /// The token that is fed.
     pub token: u32,
-    /// Whether the highest of the logits is enough.
-    pub greedy: bool,
+    /// How a token is chosen, where that is enough.
+    pub choice: Option<Choice>,
 }
 
 /// Runs steps. What a call cannot compute changes nothing that another call sees: the same may be asked again in parts.
@@ -77,9 +78,13 @@ pub trait Executor: Send {
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure>;
     /// One more token for each; what follows in the same order.
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure>;
-    /// Most work besides decoding in one step: while other sequences decode, and while none does.
+    /// Most work besides decoding in one step: beside sequences that decoded before, and beside none.
     fn budgets(&self) -> [Budget; 2] {
         ON_CPU
+    }
+    /// Whether sequences that decode are better read beside parts of prompts, in one pass over the weights.
+    fn mixes(&self) -> bool {
+        false
     }
     /// Whether the device is gone for good, so that no later step can succeed. Asked after a step that failed.
     fn lost(&self) -> bool {
@@ -143,14 +148,19 @@ impl ModelExecutor {
         Ok(Rows::All(rows))
     }
 
-    /// The decoder's input: text from the vocabulary, rows of pictures from the tower.
-    fn embed(&self, reading: &Reading<'_>) -> Result<Tensor, Failure> {
-        let rows = |PictureRows { key, at, rows }: &PictureRows| match self.pictures.get(key) {
-            Some(Rows::All(all)) => Ok((*at, all.narrow(0, rows.start, rows.len())?)),
-            _ => Err(Failure::Step("an image of the prompt has not been computed".to_owned())),
-        };
-        let pictures = reading.pictures.iter().map(rows).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.steps.model().embed_around(reading.ids, &pictures)?)
+    /// The decoder's input, of all `readings` one after another: text from the vocabulary, rows of pictures from the tower.
+    fn embed(&self, readings: &[Reading<'_>]) -> Result<Tensor, Failure> {
+        let (mut ids, mut pictures) = (Vec::new(), Vec::new());
+        for reading in readings {
+            for PictureRows { key, at, rows } in &reading.pictures {
+                let Some(Rows::All(all)) = self.pictures.get(key) else {
+                    return Err(Failure::Step("an image of the prompt has not been computed".to_owned()));
+                };
+                pictures.push((ids.len() + at, all.narrow(0, rows.start, rows.len())?));
+            }
+            ids.extend_from_slice(reading.ids);
+        }
+        Ok(self.steps.model().embed_around(&ids, &pictures)?)
     }
 }
 
@@ -170,7 +180,9 @@ impl Executor for ModelExecutor {
     fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure> {
         let part = |tiles: &Tiles| Ok((self.image(tiles)?, tiles.first..tiles.first + tiles.count));
         let parts = tiles.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
+        let begun = Instant::now();
         let projected = self.steps.model().project_tiles(&parts)?;
+        let launched = begun.elapsed();
         if !finite(&Tensor::cat(&projected, 0)?)? {
             return Err(Failure::NotFinite);
         }
@@ -179,33 +191,46 @@ impl Executor for ModelExecutor {
             done.push((tiles.key, self.rows(tiles, new)?));
         }
         self.pictures.extend(done);
+        let count: usize = tiles.iter().map(|tiles| tiles.count).sum();
+        tracing::trace!(tiles = count, ?launched, all = ?begun.elapsed(), "encoded");
         Ok(vec![(); tiles.len()])
     }
 
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
-        let embeds = readings.iter().map(|reading| self.embed(reading)).collect::<Result<Vec<_>, _>>()?;
+        let begun = Instant::now();
+        let embeds = self.embed(readings)?;
         let segments: Vec<Segment<'_>> = readings.iter().map(|reading| reading.segment).collect();
-        let hidden = self.steps.read(&Tensor::cat(&embeds, 0)?, &segments)?;
         let (mut end, mut wanted) = (0, Vec::new());
         for reading in readings {
             end += reading.segment.rows as u32;
             wanted.extend(reading.last.then(|| end.saturating_sub(1)));
         }
+        let hidden = self.steps.read(&embeds, &segments, &wanted)?;
         if wanted.is_empty() {
             return Ok(vec![None; readings.len()]);
         }
-        let greedy = readings.iter().all(|reading| reading.greedy || !reading.last);
-        let mut follows = following(&self.steps.logits(&hidden, &wanted)?, greedy)?.into_iter();
+        let choices = readings.iter().filter(|reading| reading.last).map(|reading| reading.choice).collect();
+        let (logits, launched) = (self.steps.logits(&hidden)?, begun.elapsed());
+        let mut follows = following(&logits, choices)?.into_iter();
+        tracing::trace!(rows = end, sequences = readings.len(), ?launched, all = ?begun.elapsed(), "read");
         Ok(readings.iter().map(|reading| if reading.last { follows.next() } else { None }).collect())
     }
 
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
         let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
-        following(&self.steps.next(&rows)?, feedings.iter().all(|feeding| feeding.greedy))
+        let begun = Instant::now();
+        let next = following(&self.steps.next(&rows)?, feedings.iter().map(|feeding| feeding.choice).collect());
+        tracing::trace!(rows = rows.len(), all = ?begun.elapsed(), "decoded");
+        next
     }
 
     fn budgets(&self) -> [Budget; 2] {
         if self.steps.model().device().is_cpu() { ON_CPU } else { ON_GPU }
+    }
+
+    fn mixes(&self) -> bool {
+        // A processor has other products for few rows, and for quantised weights more exact ones for many.
+        !self.steps.model().device().is_cpu()
     }
 
     fn lost(&self) -> bool {
@@ -220,10 +245,10 @@ impl Executor for ModelExecutor {
     }
 }
 
-/// What follows from each row of `logits`. Where all are `greedy`, the logits stay where they are.
-fn following(logits: &Tensor, greedy: bool) -> Result<Vec<Next>, Failure> {
-    if greedy {
-        return Ok(highest(logits)?.into_iter().map(Next::Highest).collect());
+/// What follows from each row of `logits`. Where all are chosen of them, the logits stay where they are.
+fn following(logits: &Tensor, choices: Option<Vec<Choice>>) -> Result<Vec<Next>, Failure> {
+    match choices {
+        Some(choices) => Ok(choose(logits, &choices)?.into_iter().map(Next::Token).collect()),
+        None => Ok(logits.to_vec2()?.into_iter().map(Next::Logits).collect()),
     }
-    Ok(logits.to_vec2()?.into_iter().map(Next::Logits).collect())
 }

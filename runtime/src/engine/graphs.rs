@@ -8,6 +8,7 @@ use std::sync::Arc;
 use candle_core::cuda::cudarc::driver::CudaGraph;
 use candle_core::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
+use vlm_catalog::footprint::GPU_PADDED_ROWS;
 
 use crate::models::Language;
 use crate::ops::{Batch, DeviceRows, FEW_QUANTISED_ROWS, KvCache, Segment};
@@ -17,7 +18,7 @@ const SHORTEST: usize = 256;
 /// Rows up to which there is a graph for every number of them: the kernels for few rows are made for each.
 const EACH: usize = 8;
 /// Above, rows are padded to a multiple of this.
-const ROWS: usize = 16;
+const ROWS: usize = GPU_PADDED_ROWS as usize;
 
 /// Rows of the steps that are recorded before any of them is asked for, as far as sequences may be that many.
 const AT_START: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -45,13 +46,9 @@ impl Size {
         let longest = Self::around(1, tokens).tokens;
         let lengths =
             || std::iter::successors(Some(SHORTEST), |tokens| Some(2 * tokens)).take_while(|tokens| *tokens <= longest);
-        // More than there are sequences are for the last of them.
-        let few = AT_START.iter().take_while(|some| **some <= rows).copied();
-        let most = AT_START.iter().find(|some| **some >= rows).copied();
-        let mut sizes: Vec<Self> =
-            few.chain(most).flat_map(|rows| lengths().map(move |tokens| Self { rows, tokens })).collect();
-        sizes.dedup();
-        sizes
+        let most = Some(Self::around(rows, 1).rows).filter(|most| *most <= AT_START[AT_START.len() - 1]);
+        let fewer = AT_START.into_iter().filter(|some| *some < rows && most != Some(*some));
+        fewer.chain(most).flat_map(|rows| lengths().map(move |tokens| Self { rows, tokens })).collect()
     }
 }
 
@@ -59,6 +56,8 @@ impl Size {
 #[derive(Default)]
 pub struct Graphs {
     recorded: HashMap<Size, Recorded>,
+    /// Where all of them leave their logits, a step after the other: `[most rows so far, vocabulary]`.
+    logits: Option<Tensor>,
     /// Whether the buffers that steps share are as large as they will be.
     settled: bool,
 }
@@ -84,9 +83,11 @@ impl Graphs {
     pub fn prepare(&mut self, language: &Language, cache: &KvCache, rows: usize, tokens: usize) -> Result<()> {
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
         self.settle(language, cache)?;
+        let most = (rows.next_multiple_of(ROWS), language.vocabulary()?);
+        self.logits = Some(Tensor::zeros(most, DType::F32, cache.device())?);
         for size in Size::at_start(rows, tokens) {
             if let Entry::Vacant(vacant) = self.recorded.entry(size) {
-                vacant.insert(Recorded::new(size, language, cache, device)?);
+                vacant.insert(Recorded::new(size, language, cache, device, &mut self.logits)?);
             }
         }
         Ok(())
@@ -110,7 +111,7 @@ impl Graphs {
                 let batch = Batch::new(segments);
                 let hidden = language.forward(&language.embed(ids)?, &batch, cache)?;
                 let logits = language.logits(&hidden, batch.last_rows())?;
-                vacant.insert(Recorded::new(size, language, cache, device)?);
+                vacant.insert(Recorded::new(size, language, cache, device, &mut self.logits)?);
                 Ok(logits)
             }
         }
@@ -132,14 +133,26 @@ impl Graphs {
 }
 
 impl Recorded {
-    fn new(size: Size, language: &Language, cache: &KvCache, device: &CudaDevice) -> Result<Self> {
+    /// `shared` is where the logits go, which becomes larger where there is no room.
+    fn new(
+        size: Size,
+        language: &Language,
+        cache: &KvCache,
+        device: &CudaDevice,
+        shared: &mut Option<Tensor>,
+    ) -> Result<Self> {
         let on_device = Device::Cuda(device.clone());
         let rows = Arc::new(DeviceRows::room_for(size.rows, size.tokens, device)?);
         let ids = Tensor::zeros(size.rows, DType::U32, &on_device)?;
         // What is made on first use, buffers of cuBLAS for these sizes among it, cannot be while it is recorded.
         let batch = Batch::placed(size.rows, Arc::clone(&rows));
         let step = || language.all_logits(&language.forward(&language.embed_at(&ids)?, &batch, cache)?);
-        let logits = step()?;
+        let vocabulary = step()?.dim(1)?;
+        let held = match shared.take() {
+            Some(held) if held.dim(0)? >= size.rows => held,
+            _ => Tensor::zeros((size.rows, vocabulary), DType::F32, &on_device)?,
+        };
+        let logits = shared.insert(held).narrow(0, 0, size.rows)?;
         let whole = || logits.slice_set(&step()?, 0, 0);
         whole()?;
         let stream = device.cuda_stream();

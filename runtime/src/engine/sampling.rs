@@ -1,81 +1,27 @@
-//! From logits to a token: greedy, or temperature with the likeliest k, nucleus (Holtzman et al. 2020) and
-//! minimal share (Nguyen et al. 2024), with a reproducible random number for each position.
+//! How a request's tokens are chosen ([`crate::ops::Choice`] does it), with a reproducible random number for each
+//! position.
 
 use super::Sampling;
+use crate::ops::Choice;
 
 /// The logits hold NaN or infinity: the model is broken, not the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
+
+impl Sampling {
+    /// The choice of one token. `draw` is uniform in `[0, 1)`.
+    pub fn choice(&self, draw: f64) -> Choice {
+        let Self { temperature, top_p, top_k, min_p, .. } = *self;
+        Choice { temperature, top_p, min_p, top_k, draw }
+    }
+}
 
 /// Chooses a token. `draw` is uniform in `[0, 1)` and not used when greedy.
 ///
 /// # Errors
 /// [`NotFinite`] when a logit is NaN or infinite, or there is none.
 pub fn choose(logits: &[f32], sampling: &Sampling, draw: f64) -> Result<u32, NotFinite> {
-    if logits.is_empty() || !logits.iter().all(|logit| logit.is_finite()) {
-        return Err(NotFinite);
-    }
-    if sampling.temperature <= 0.0 {
-        return Ok(highest(logits));
-    }
-    let top = f64::from(logits[highest(logits) as usize]);
-    let temperature = f64::from(sampling.temperature);
-    let mut weights: Vec<(u32, f64)> =
-        (0..).zip(logits).map(|(id, logit)| (id, ((f64::from(*logit) - top) / temperature).exp())).collect();
-    narrow(&mut weights, sampling);
-    Ok(pick(&weights, draw))
-}
-
-/// Leaves the tokens from which one is drawn: first the likeliest `top_k`, of them the nucleus, of them those with
-/// `min_p` of the likeliest one's weight, which is 1. At least the likeliest is left.
-fn narrow(weights: &mut Vec<(u32, f64)>, sampling: &Sampling) {
-    let top_p = f64::from(sampling.top_p).clamp(0.0, 1.0);
-    let top_k = sampling.top_k as usize;
-    if (top_k > 0 && top_k < weights.len()) || top_p < 1.0 {
-        weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    }
-    if top_k > 0 {
-        weights.truncate(top_k);
-    }
-    if top_p < 1.0 {
-        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-        let mut sum = 0.0;
-        let kept = weights.iter().take_while(|(_, weight)| {
-            let wanted = sum < top_p * total;
-            sum += weight;
-            wanted
-        });
-        let kept = kept.count().max(1);
-        weights.truncate(kept);
-    }
-    if sampling.min_p > 0.0 {
-        let least = f64::from(sampling.min_p).min(1.0);
-        weights.retain(|(_, weight)| *weight >= least);
-    }
-}
-
-/// The first of the highest.
-fn highest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
-}
-
-fn pick(weights: &[(u32, f64)], draw: f64) -> u32 {
-    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    let mut left = draw * total;
-    for (id, weight) in weights {
-        left -= weight;
-        if left < 0.0 {
-            return *id;
-        }
-    }
-    // Rounding can leave a trace; the last token with any weight takes it.
-    weights.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(0, |(id, _)| *id)
+    sampling.choice(draw).of(logits).ok_or(NotFinite)
 }
 
 /// A number in `[0, 1)` for the `index`-th token of the answer with `seed` (`SplitMix64`).

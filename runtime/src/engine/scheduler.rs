@@ -3,7 +3,8 @@
 //! Sequences are admitted in the order of their arrival, when there are blocks for their prompt; what the prefix cache
 //! knows of it is taken over. All that have read their prompt get a token in every step. Between these, one piece of
 //! other work a step: tiles of pictures, or chunks of prompts, by turns for the oldest sequence and for the one that has
-//! least left, so that short ones need not wait for long ones, nor long ones for ever. When blocks run out, the sequence
+//! least left, so that short ones need not wait for long ones, nor long ones for ever. Beside those that decoded before it
+//! came a piece is small; a burst that came together is read in large ones to its end. When blocks run out, the sequence
 //! that arrived last gives its blocks up, goes back to the head of the queue and is read again later.
 
 mod reading;
@@ -32,12 +33,16 @@ pub struct Scheduler {
     encoder: EncoderCache,
     /// Whether the next piece of work is for the oldest sequence.
     oldest_next: bool,
+    /// Steps so far.
+    steps: u64,
     counts: Counts,
 }
 
 #[derive(Debug)]
 struct Waiting {
     sequence: Sequence,
+    /// Steps before it came, or gave its blocks up.
+    came: u64,
     /// Whether it ran before and gave its blocks up.
     preempted: bool,
 }
@@ -52,13 +57,14 @@ impl Scheduler {
             pool: BlockPool::new(limits.blocks),
             encoder: EncoderCache::new(limits.encoder_bytes, limits.row_bytes),
             oldest_next: true,
+            steps: 0,
             counts: Counts::default(),
         }
     }
 
     /// Queues a sequence, whose id is higher than all before it. The caller has checked that it fits an empty cache.
     pub fn push(&mut self, sequence: Sequence) {
-        self.waiting.push_back(Waiting { sequence, preempted: false });
+        self.waiting.push_back(Waiting { sequence, came: self.steps, preempted: false });
     }
 
     /// How many sequences may be pushed now so that none of them has to wait for another's end.
@@ -69,13 +75,14 @@ impl Scheduler {
     /// Chooses the next step, taking for granted that it will be done; a sequence whose work failed is to be failed
     /// before the next.
     pub fn step(&mut self) -> Step {
+        self.steps += 1;
         self.running.iter_mut().for_each(|running| running.publish(&mut self.pool));
         let admitted = self.admit();
         let decode = self.decode();
         self.claim_pictures();
         // What the work lets go of is still needed for it, and dropped with the next step.
         let dropped = self.encoder.dropped();
-        let work = self.work(decode.len());
+        let work = self.work();
         Step { admitted, decode, work, dropped }
     }
 
@@ -173,7 +180,7 @@ impl Scheduler {
             if !room || !self.may_read(content, found.len() * BLOCK_TOKENS) {
                 break;
             }
-            let Some(Waiting { sequence, preempted }) = self.waiting.pop_front() else { break };
+            let Some(Waiting { sequence, came, preempted }) = self.waiting.pop_front() else { break };
             let cached_tokens = found.len() * BLOCK_TOKENS;
             if preempted {
                 self.counts.read_again_tokens += (sequence.content.len() - cached_tokens) as u64;
@@ -181,7 +188,7 @@ impl Scheduler {
                 admitted.push(Admission { id: sequence.id, cached_tokens });
                 self.counts.found_tokens += cached_tokens as u64;
             }
-            self.running.push(Running::new(sequence, found, &mut self.pool));
+            self.running.push(Running::new(sequence, came, found, &mut self.pool));
         }
         admitted
     }
@@ -205,7 +212,7 @@ impl Scheduler {
             let running = &self.running[index];
             let grows = running.decodes() && running.may_grow();
             if grows && (running.has_room() || self.make_room(index)) {
-                decode.push(self.running[index].decode());
+                decode.push(self.running[index].decode(self.steps));
             }
             index += 1;
         }
@@ -223,7 +230,7 @@ impl Scheduler {
             let Some(last) = self.running.pop() else { return false };
             self.counts.preemptions += 1;
             let sequence = last.give_up(&mut self.pool, &mut self.encoder);
-            self.waiting.push_front(Waiting { sequence, preempted: true });
+            self.waiting.push_front(Waiting { sequence, came: self.steps, preempted: true });
             if index >= self.running.len() {
                 return false;
             }

@@ -58,14 +58,15 @@ impl Steps {
         self.model
     }
 
-    /// Reads the rows of `segments`, whose embeddings are `embeds` (`[rows, width]`): hidden states of the same shape.
-    pub fn read(&self, embeds: &Tensor, segments: &[Segment<'_>]) -> Result<Tensor> {
-        self.model.language().forward(embeds, &Batch::new(segments), &self.cache)
+    /// Reads the rows of `segments`, whose embeddings are `embeds` (`[rows, width]`): the hidden states of the rows
+    /// `wanted`, `[wanted, width]`.
+    pub fn read(&self, embeds: &Tensor, segments: &[Segment<'_>], wanted: &[u32]) -> Result<Tensor> {
+        self.model.language().forward_to(embeds, &Batch::new(segments), &self.cache, wanted)
     }
 
-    /// Logits `[rows, vocabulary]` of the hidden states of `rows`.
-    pub fn logits(&self, hidden: &Tensor, rows: &[u32]) -> Result<Tensor> {
-        self.model.language().logits(hidden, rows)
+    /// Logits `[rows, vocabulary]` of hidden states `[rows, width]`.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.model.language().all_logits(hidden)
     }
 
     /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`.

@@ -17,7 +17,7 @@ use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, T
 use super::shared::Shared;
 use super::steering::Steered;
 use super::{Event, Failure, FinishReason, Request};
-use crate::ops::Segment;
+use crate::ops::{Choice, Segment};
 
 /// A request and where its events go.
 pub struct Submission {
@@ -66,16 +66,21 @@ struct Stream {
 }
 
 impl Stream {
-    /// Whether the highest logit is all that matters for its tokens.
-    fn is_greedy(&self) -> bool {
-        self.request.sampling.temperature <= 0.0 && self.steered.is_none() && self.request.logprobs.is_none()
+    /// How its next token is chosen, where that needs the logits alone and nobody else wants them.
+    fn choice(&self) -> Option<Choice> {
+        (self.steered.is_none() && self.request.logprobs.is_none()).then(|| self.request.sampling.choice(self.draw()))
+    }
+
+    /// The random number of its next token.
+    fn draw(&self) -> f64 {
+        uniform(self.seed, self.generated as u64)
     }
 
     /// The next token and whether the answer's form is complete with it; `None` where the answer ends before.
-    fn choose(&mut self, next: &Next, draw: f64) -> Result<Result<Option<(u32, bool)>, Failure>, NotFinite> {
-        let sampling = &self.request.sampling;
+    fn choose(&mut self, next: &Next) -> Result<Result<Option<(u32, bool)>, Failure>, NotFinite> {
+        let (sampling, draw) = (&self.request.sampling, self.draw());
         let logits = match next {
-            Next::Highest(token) => return Ok(Ok(self.unless_stopped(token.ok_or(NotFinite)?))),
+            Next::Token(token) => return Ok(Ok(self.unless_stopped(token.ok_or(NotFinite)?))),
             Next::Logits(logits) => logits,
         };
         let Some(steered) = &mut self.steered else {
@@ -166,19 +171,29 @@ impl<E: Executor> Worker<E> {
             step.dropped.iter().for_each(|key| self.executor.drop_picture(key));
             // Published before the work, so that a first prefill shows as running.
             self.publish();
-            if !step.decode.is_empty() {
-                self.decode(&step.decode);
-            }
-            match step.work {
-                Some(Work::Encode(tiles)) => self.encode(&tiles),
-                Some(Work::Prefill(chunks)) => self.prefill(&chunks),
-                None => {}
-            }
+            self.compute(step.decode, step.work);
             self.publish();
             if self.lost {
                 tracing::error!("the device is lost");
                 return;
             }
+        }
+    }
+
+    /// Does the work of a step.
+    fn compute(&mut self, decode: Vec<Decode>, work: Option<Work>) {
+        match work {
+            Some(Work::Prefill(mut chunks)) if self.executor.mixes() => {
+                chunks.extend(decode.into_iter().map(Decode::as_chunk));
+                return self.prefill(&chunks);
+            }
+            _ if decode.is_empty() => {}
+            _ => self.decode(&decode),
+        }
+        match work {
+            Some(Work::Encode(tiles)) => self.encode(&tiles),
+            Some(Work::Prefill(chunks)) => self.prefill(&chunks),
+            None => {}
         }
     }
 
@@ -251,7 +266,7 @@ impl<E: Executor> Worker<E> {
             let (content, blocks) = self.scheduler.get(row.id)?;
             let segment = Segment { blocks, start: row.position, rows: 1, long: content.long() };
             let stream = self.streams.get(&row.id)?;
-            Some(Feeding { segment, id: row.id, token: stream.last, greedy: stream.is_greedy() })
+            Some(Feeding { segment, id: row.id, token: stream.last, choice: stream.choice() })
         };
         let feedings: Vec<Feeding<'_>> = decode.iter().filter_map(feeding).collect();
         let ids: Vec<SequenceId> = feedings.iter().map(|feeding| feeding.id).collect();
@@ -280,7 +295,7 @@ impl<E: Executor> Worker<E> {
                 ids: content.ids(positions.clone()),
                 pictures: content.rows_at(&positions).collect(),
                 last: chunk.last,
-                greedy: self.streams.get(&chunk.id).is_some_and(Stream::is_greedy),
+                choice: self.streams.get(&chunk.id).and_then(Stream::choice),
             })
         };
         let readings: Vec<Reading<'_>> = chunks.iter().filter_map(reading).collect();
@@ -303,8 +318,7 @@ impl<E: Executor> Worker<E> {
     /// Chooses the next token of `id`, sends it, and ends the sequence if that was the last.
     fn token(&mut self, id: SequenceId, next: &Next) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let draw = uniform(stream.seed, stream.generated as u64);
-        let Ok(chosen) = stream.choose(next, draw) else { return self.fail(id, Failure::NotFinite) };
+        let Ok(chosen) = stream.choose(next) else { return self.fail(id, Failure::NotFinite) };
         let (token, complete) = match chosen {
             Ok(Some(chosen)) => chosen,
             Ok(None) => return self.end(id, Some(Event::Finished(FinishReason::Stop))),

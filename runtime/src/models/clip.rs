@@ -40,9 +40,9 @@ impl ClipTower {
     }
 
     /// The stem's rows `[tiles, rows, width]` to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         let (tiles, rows, width) = x.dims3()?;
-        let mut x = self.pre_norm.forward(&x.reshape((tiles * rows, width))?)?;
+        x = self.pre_norm.forward(&x.reshape((tiles * rows, width))?)?;
         for layer in &self.layers {
             x = layer.forward(x, tiles, self.heads, self.activation)?;
         }
@@ -68,9 +68,14 @@ impl Layer {
     }
 
     fn forward(&self, x: Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
-        let [q, k, v] = thirds(&self.qkv.forward(&self.norm1.forward_for(&x, &self.qkv)?)?)?;
-        let x = self.out.forward_added(&tile_attention([&q, &k, &v], tiles, heads, self.out.takes(q.dim(0)?))?, x)?;
+        let x = self.out.forward_added(&self.mixed(&x, tiles, heads)?, x)?;
         let inner = activate(&self.fc1.forward_rounded(&self.norm2.forward_for(&x, &self.fc1)?)?, activation)?;
         self.fc2.forward_added(&inner, x)
+    }
+
+    /// What attention gives to the layer behind it.
+    fn mixed(&self, x: &Tensor, tiles: usize, heads: usize) -> Result<Tensor> {
+        let [q, k, v] = thirds(&self.qkv.forward_rounded(&self.norm1.forward_for(x, &self.qkv)?)?)?;
+        tile_attention([&q, &k, &v], tiles, heads, self.out.takes(q.dim(0)?))
     }
 }

@@ -41,11 +41,11 @@ impl InternVit {
     }
 
     /// The stem's rows `[tiles, rows, width]` to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         let (tiles, rows, width) = x.dims3()?;
-        let mut x = x.reshape((tiles * rows, width))?;
+        x = x.reshape((tiles * rows, width))?;
         for layer in &self.layers {
-            x = layer.forward(&x, tiles, self.heads, self.activation)?;
+            x = layer.forward(x, tiles, self.heads, self.activation)?;
         }
         x.reshape((tiles, rows, width))
     }
@@ -79,14 +79,22 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
-        let [mut q, mut k, v] = thirds(&self.qkv.forward(&self.norm1.forward_for(x, &self.qkv)?)?)?;
-        if let Some([of_q, of_k]) = &self.qk_norms {
-            (q, k) = (of_q.forward(&q)?, of_k.forward(&k)?);
-        }
-        let mixed = self.out.forward(&tile_attention([&q, &k, &v], tiles, heads, self.out.takes(q.dim(0)?))?)?;
-        let x = add_scaled(x, &mixed, &self.scale1)?;
+    fn forward(&self, mut x: Tensor, tiles: usize, heads: usize, activation: Activation) -> Result<Tensor> {
+        // What is not needed any more is gone before the next is computed.
+        x = add_scaled(&x, &self.mixed(&x, tiles, heads)?, &self.scale1)?;
         let inner = activate(&self.fc1.forward_rounded(&self.norm2.forward_for(&x, &self.fc1)?)?, activation)?;
-        add_scaled(&x, &self.fc2.forward(&inner)?, &self.scale2)
+        add_scaled(&x, &self.fc2.forward_rounded(&inner)?, &self.scale2)
+    }
+
+    /// What attention adds, before its scale.
+    fn mixed(&self, x: &Tensor, tiles: usize, heads: usize) -> Result<Tensor> {
+        let (normed, takes) = (self.norm1.forward_for(x, &self.qkv)?, self.out.takes(x.dim(0)?));
+        let Some([of_q, of_k]) = &self.qk_norms else {
+            let [q, k, v] = thirds(&self.qkv.forward_rounded(&normed)?)?;
+            return self.out.forward_rounded(&tile_attention([&q, &k, &v], tiles, heads, takes)?);
+        };
+        let [q, k, v] = thirds(&self.qkv.forward(&normed)?)?;
+        let (q, k) = (of_q.forward(&q)?, of_k.forward(&k)?);
+        self.out.forward_rounded(&tile_attention([&q, &k, &v], tiles, heads, takes)?)
     }
 }

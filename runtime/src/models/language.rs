@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cuda")]
 use candle_core::Device;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use vlm_catalog::architecture::TextConfig;
 use vlm_catalog::quantization::LinearRole;
 
@@ -78,7 +78,18 @@ impl Language {
         // The layers add to it where it is.
         let mut x = embeds.copy()?;
         for (n, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, n, &self.rope, batch, cache)?;
+            x = layer.forward(x, n, &self.rope, batch, cache, None)?;
+        }
+        Ok(x)
+    }
+
+    /// As [`Self::forward`], the hidden states of the rows `wanted` alone. Of the others the last layer needs keys and
+    /// values and nothing else.
+    pub fn forward_to(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache, wanted: &[u32]) -> Result<Tensor> {
+        let mut x = embeds.copy()?;
+        for (n, layer) in self.layers.iter().enumerate() {
+            let wanted = (n + 1 == self.layers.len()).then_some(wanted);
+            x = layer.forward(x, n, &self.rope, batch, cache, wanted)?;
         }
         Ok(x)
     }
@@ -91,6 +102,12 @@ impl Language {
     /// Logits `[rows, vocabulary]` of all hidden states.
     pub fn all_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.head.forward(&self.norm.forward_as(hidden, self.head.takes(hidden.dim(0)?))?)
+    }
+
+    /// Numbers of a row of logits.
+    #[cfg(feature = "cuda")]
+    pub fn vocabulary(&self) -> Result<usize> {
+        self.head.outputs()
     }
 
     /// Refuses ids and rows that [`Self::embed`] and [`Self::forward`] would.
@@ -132,12 +149,40 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: Tensor, n: usize, rope: &RopeTable, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
+    /// Of the rows `wanted`, if they are said, and else of all.
+    fn forward(
+        &self,
+        x: Tensor,
+        n: usize,
+        rope: &RopeTable,
+        batch: &Batch,
+        cache: &KvCache,
+        wanted: Option<&[u32]>,
+    ) -> Result<Tensor> {
         let rows = x.dim(0)?;
-        let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes(rows))?)?;
-        cache.store(n, &qkv, rope, batch)?;
-        let x = self.out.forward_added(&attention(&qkv, cache, n, rope, batch, self.out.takes(rows))?, x)?;
-        let gate_up = self.gate_up.forward_rounded(&self.post_norm.forward_as(&x, self.gate_up.takes(rows))?)?;
-        self.down.forward_added(&silu_mul(&gate_up)?, x)
+        // Few rows would be computed in another way than many, which only pays beside many products of 16 bits.
+        let early = self.out.takes(rows) != DType::F32;
+        let mixed = {
+            let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes(rows))?)?;
+            cache.store(n, &qkv, rope, batch)?;
+            if wanted == Some(&[]) {
+                return gather(&x, &[]);
+            }
+            attention(&qkv, cache, n, rope, batch, self.out.takes(rows))?
+        };
+        let (x, mixed) = match wanted {
+            Some(wanted) if early => (gather(&x, wanted)?, gather(&mixed, wanted)?),
+            _ => (x, mixed),
+        };
+        let (x, rows) = (self.out.forward_added(&mixed, x)?, mixed.dim(0)?);
+        let gated = {
+            let gate_up = self.gate_up.forward_rounded(&self.post_norm.forward_as(&x, self.gate_up.takes(rows))?)?;
+            silu_mul(&gate_up)?
+        };
+        let x = self.down.forward_added(&gated, x)?;
+        match wanted {
+            Some(wanted) if !early => gather(&x, wanted),
+            _ => Ok(x),
+        }
     }
 }

@@ -5,15 +5,18 @@ use candle_core::{Result, Tensor};
 use vlm_catalog::architecture::{Tower, VisionConfig};
 use vlm_catalog::footprint::{GPU_TILES_AT_A_TIME, TILES_AT_A_TIME};
 
-use super::Loading;
 use super::clip::ClipTower;
 use super::intern_vit::InternVit;
+use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, TowerTensors};
 use crate::ops::{Linear, gather, patches, stem};
 
 /// Tiles that go through a tower at a time on a CPU, where attention's scores are the largest tensors of a request, and on a
 /// GPU, which never has them.
 const TILES: [usize; 2] = [TILES_AT_A_TIME as usize, GPU_TILES_AT_A_TIME as usize];
+
+/// Numbers in 16 bits that a GPU reads at a time: rows of patches are of so many.
+const EVEN: usize = 8;
 
 /// A vision tower and the joining of its rows.
 pub struct VisionTower {
@@ -51,8 +54,8 @@ impl VisionTower {
     fn some(&self, pixels: &Tensor) -> Result<Tensor> {
         let x = self.stem.forward(pixels)?;
         let x = match &self.layers {
-            Layers::Clip(tower) => tower.forward(&x)?,
-            Layers::InternVit(tower) => tower.forward(&x)?,
+            Layers::Clip(tower) => tower.forward(x)?,
+            Layers::InternVit(tower) => tower.forward(x)?,
         };
         let patches = self.config.grid() * self.config.grid();
         let x = if self.config.drop_class_token { without_class(&x, patches)? } else { x };
@@ -71,8 +74,9 @@ struct Stem {
 
 impl Stem {
     fn load(tensors: &TowerTensors<'_>, loading: &mut Loading) -> std::result::Result<Self, CheckpointError> {
+        let patches = loading.linear(&tensors.patches())?;
         Ok(Self {
-            patches: loading.linear(&tensors.patches())?,
+            patches: if loading.device().is_cpu() { patches } else { patches.padded(EVEN).map_err(|e| start(&e))? },
             class: loading.vector(&tensors.class()?)?,
             positions: loading.vector(&tensors.positions()?)?,
             grid: tensors.config().grid(),
@@ -83,7 +87,7 @@ impl Stem {
     /// Pixels `[tiles, 3, side, side]` to `[tiles, 1 + patches, width]`, the class token first.
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let (tiles, places) = (pixels.dim(0)?, self.grid * self.grid);
-        let rows = patches(pixels, self.patch, self.patches.takes(tiles * places))?;
+        let rows = patches(pixels, self.patch, self.patches.inputs()?, self.patches.takes(tiles * places))?;
         let rows = self.patches.forward(&rows)?;
         let width = rows.dim(1)?;
         stem(&rows.reshape((tiles, places, width))?, &self.class, &self.positions)

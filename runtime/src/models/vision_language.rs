@@ -9,7 +9,7 @@ use super::packing::pack;
 use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::{ImageKey, PreparedImage};
-use crate::ops::{Batch, KvCache, Segment, finite, nth_table, room_for};
+use crate::ops::{Batch, KvCache, Segment, finite, nth_table, room_for, upload};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -94,7 +94,7 @@ impl VisionLanguage {
     /// # Errors
     /// Tiles of another size than the tower's.
     pub fn vision_features(&self, image: &PreparedImage) -> Result<Tensor> {
-        self.vision.forward(&self.pixels(image, 0..image.tiles)?)
+        self.vision.forward(&self.pixels(&[(image, 0..image.tiles)])?)
     }
 
     /// The projected rows of some tiles of several pictures, which go through tower and projector together:
@@ -103,9 +103,7 @@ impl VisionLanguage {
     /// # Errors
     /// As [`Self::vision_features`], and tiles that a picture does not have.
     pub fn project_tiles(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Vec<Tensor>> {
-        let pixels =
-            parts.iter().map(|(image, tiles)| self.pixels(image, tiles.clone())).collect::<Result<Vec<_>>>()?;
-        let features = self.vision.forward(&Tensor::cat(&pixels, 0)?)?;
+        let features = self.vision.forward(&self.pixels(parts)?)?;
         let (tiles, projected) = (features.dim(0)?, self.project(&features)?);
         let per_tile = projected.dim(0)? / tiles.max(1);
         let mut first = 0;
@@ -118,17 +116,11 @@ impl VisionLanguage {
     }
 
     /// Normalised pixels of some tiles, where the model is: `[tiles, 3, side, side]`.
-    fn pixels(&self, image: &PreparedImage, tiles: Range<usize>) -> Result<Tensor> {
+    fn pixels(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Tensor> {
         let side = self.config.vision.image_size;
-        let PreparedImage { height, width, .. } = *image;
-        if (height, width) != (side, side) || tiles.is_empty() {
-            bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
-        }
-        let tile = 3 * side * side;
-        let Some(pixels) = image.pixels.get(tiles.start * tile..tiles.end * tile) else {
-            bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles)
-        };
-        Tensor::from_slice(pixels, (tiles.len(), 3, side, side), &self.device)
+        let all = parts.iter().map(|(image, tiles)| of_tiles(image, tiles, side)).collect::<Result<Vec<_>>>()?;
+        let tiles: usize = parts.iter().map(|(_, tiles)| tiles.len()).sum();
+        upload(&all, (tiles, 3, side, side), &self.device)
     }
 
     /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
@@ -213,5 +205,18 @@ impl VisionLanguage {
         let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &cache)?;
         let logits = self.language.logits(&hidden, batch.last_rows())?;
         Ok(finite(&visual)? && finite(&logits)?)
+    }
+}
+
+/// The normalised pixels of some tiles of `side` by `side` pixels.
+fn of_tiles<'a>(image: &'a PreparedImage, tiles: &Range<usize>, side: usize) -> Result<&'a [f32]> {
+    let PreparedImage { height, width, ref pixels, .. } = *image;
+    if (height, width) != (side, side) || tiles.is_empty() {
+        bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
+    }
+    let tile = 3 * side * side;
+    match pixels.get(tiles.start * tile..tiles.end * tile) {
+        Some(pixels) => Ok(pixels),
+        None => bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles),
     }
 }

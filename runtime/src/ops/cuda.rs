@@ -51,10 +51,10 @@ macro_rules! modules {
 modules! {
     ACTIVATION = "activation",
     ATTENTION = "attention",
+    CHOOSE = "choose",
     DRAWN = "drawn",
     FINITE = "finite",
     GATHER = "gather",
-    HIGHEST = "highest",
     KV_CACHE = "kv_cache",
     LINEAR = "linear",
     NORM = "norm",
@@ -112,7 +112,7 @@ impl Kernel {
 macro_rules! launch {
     ($kernel:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
         use candle_core::cuda::cudarc::driver::PushKernelArg;
-        let kernel = $kernel;
+        let kernel = &$kernel;
         let mut arguments = kernel.arguments();
         $(arguments.arg($argument);)+
         #[expect(unsafe_code, reason = "the arguments are those of the kernel, within tensors that were checked")]

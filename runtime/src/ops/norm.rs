@@ -90,8 +90,7 @@ impl RmsNormAs<'_> {
         let (weight, (x, stride)) = (cuda::slice::<f32>(w, w_layout)?, cuda::rows::<f32>(x, x_layout)?);
         let (count, width) = check(x_layout, weight.len())?;
         let mut out = cuda::room::<T>(device, count * width)?;
-        let (config, columns, stride) =
-            (cuda::blocks([count, 1, 1], cuda::threads(width), 0)?, width as u32, stride as u32);
+        let (config, columns, stride) = (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
         let kernel = Kernel::of(device, &NORM, kernel)?;
         launch!(kernel, config, &x, &weight, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))
@@ -191,8 +190,7 @@ impl LayerNormAs<'_> {
         let (x, stride) = cuda::rows::<f32>(x, x_layout)?;
         let (count, width) = check(x_layout, weight.len().min(bias.len()))?;
         let mut out = cuda::room::<T>(device, count * width)?;
-        let (config, columns, stride) =
-            (cuda::blocks([count, 1, 1], cuda::threads(width), 0)?, width as u32, stride as u32);
+        let (config, columns, stride) = (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
         let kernel = Kernel::of(device, &NORM, kernel)?;
         launch!(kernel, config, &x, &weight, &bias, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))
@@ -205,6 +203,12 @@ fn rows(x: &Tensor, out: DType) -> Result<Tensor> {
         bail!("a norm on a CPU gives f32 and not {out:?}")
     }
     if x.device().is_cpu() { x.contiguous() } else { Ok(x.clone()) }
+}
+
+/// Threads of a block that holds a row of `width` numbers, 16 a thread; more than enough for longer ones.
+#[cfg(feature = "cuda")]
+fn threads(width: usize) -> usize {
+    cuda::threads(width.div_ceil(16))
 }
 
 /// Number and width of the rows of `layout`, which must be as wide as the weights.

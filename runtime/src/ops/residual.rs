@@ -1,17 +1,23 @@
 //! What a layer adds to its input, in towers of `InternViT` with a learned scale on each column.
 
+#[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
+#[cfg(feature = "cuda")]
+use half::{bf16, f16};
 
 use super::cpu;
 #[cfg(feature = "cuda")]
-use super::cuda::{self, Kernel, RESIDUAL, launch};
+use super::cuda::{self, Format, Kernel, RESIDUAL, THREADS, launch};
 
 /// `x + y`, both of one shape.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     x.apply_op2_no_bwd(y, &Add)
 }
 
-/// `x + y · scale`: `x` and `y` `[rows, width]`, `scale` of `width` numbers.
+/// `x + y · scale`: `x` and `y` `[rows, width]`, `scale` of `width` numbers. On a GPU `y` may come in 16 bits.
 pub fn add_scaled(x: &Tensor, y: &Tensor, scale: &Tensor) -> Result<Tensor> {
     x.apply_op3_no_bwd(y, scale, &AddScaled)
 }
@@ -46,13 +52,7 @@ impl CustomOp2 for Add {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &candle_core::CudaStorage,
-        xl: &Layout,
-        y: &candle_core::CudaStorage,
-        yl: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, y: &CudaStorage, yl: &Layout) -> Result<(CudaStorage, Shape)> {
         check(xl, yl)?;
         let (device, x, y) = (&x.device, cuda::slice::<f32>(x, xl)?, cuda::slice::<f32>(y, yl)?);
         let count = x.len();
@@ -91,20 +91,38 @@ impl CustomOp3 for AddScaled {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(
         &self,
-        x: &candle_core::CudaStorage,
+        x: &CudaStorage,
         xl: &Layout,
-        y: &candle_core::CudaStorage,
+        y: &CudaStorage,
         yl: &Layout,
-        scale: &candle_core::CudaStorage,
+        scale: &CudaStorage,
         sl: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
+    ) -> Result<(CudaStorage, Shape)> {
         check(xl, yl)?;
+        match y.dtype() {
+            DType::F16 => Self::launch::<f16>((x, xl), (y, yl), (scale, sl)),
+            DType::BF16 => Self::launch::<bf16>((x, xl), (y, yl), (scale, sl)),
+            _ => Self::launch::<f32>((x, xl), (y, yl), (scale, sl)),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl AddScaled {
+    fn launch<T: Format>(
+        (x, xl): (&CudaStorage, &Layout),
+        (y, yl): (&CudaStorage, &Layout),
+        (scale, sl): (&CudaStorage, &Layout),
+    ) -> Result<(CudaStorage, Shape)> {
         let (device, scale) = (&x.device, cuda::slice::<f32>(scale, sl)?);
-        let (x, y) = (cuda::slice::<f32>(x, xl)?, cuda::slice::<f32>(y, yl)?);
-        let (count, width) = (x.len(), check_scale(xl, scale.len())? as u32);
-        let mut out = cuda::room::<f32>(device, count)?;
-        let kernel = Kernel::of(device, &RESIDUAL, "add_scaled")?;
-        launch!(kernel, cuda::each(count)?, &x, &y, &scale, &mut out, &width, &count)?;
+        let (x, y) = (cuda::slice::<f32>(x, xl)?, cuda::slice::<T>(y, yl)?);
+        let (count, width) = (x.len(), check_scale(xl, scale.len())?);
+        let (mut out, columns) = (cuda::room::<f32>(device, count)?, width as u32);
+        if count > 0 {
+            let config = cuda::blocks([count / width, width.div_ceil(4 * THREADS), 1], THREADS, 0)?;
+            let kernel = Kernel::of(device, &RESIDUAL, &format!("add_scaled_{}", T::name()))?;
+            launch!(kernel, config, &x, &y, &scale, &mut out, &columns)?;
+        }
         Ok((cuda::storage(out, device), xl.shape().clone()))
     }
 }

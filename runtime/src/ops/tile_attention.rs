@@ -2,8 +2,8 @@
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
-/// Queries, keys and values `[tiles · rows, width]` each, in f32, to the same in `out`: f32, or on a GPU 16 bits, in which it
-/// then multiplies. Rows may be parts of longer ones.
+/// Queries, keys and values `[tiles · rows, width]` each, to the same in `out`: f32, or on a GPU 16 bits, in which it then
+/// multiplies. They are in f32, or in `out`. Rows may be parts of longer ones.
 pub fn tile_attention(qkv: [&Tensor; 3], tiles: usize, heads: usize, out: DType) -> Result<Tensor> {
     let (all, width) = qkv[0].dims2()?;
     if tiles == 0 || heads == 0 || all % tiles != 0 || width % heads != 0 {
@@ -26,6 +26,7 @@ pub fn tile_attention(qkv: [&Tensor; 3], tiles: usize, heads: usize, out: DType)
 
 #[cfg(feature = "cuda")]
 mod on_gpu {
+    use candle_core::backend::BackendStorage;
     use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Layout, Result, Shape, bail};
     use half::{bf16, f16};
 
@@ -65,16 +66,18 @@ mod on_gpu {
             v_layout: &Layout,
         ) -> Result<(CudaStorage, Shape)> {
             let qkv = [(q, q_layout), (k, k_layout), (v, v_layout)];
-            match self.out {
-                DType::F16 => self.launch::<f16>(qkv),
-                DType::BF16 => self.launch::<bf16>(qkv),
-                _ => self.launch::<f32>(qkv),
+            match (q.dtype(), self.out) {
+                (DType::F32, DType::F16) => self.launch::<f32, f16>(qkv),
+                (DType::F32, DType::BF16) => self.launch::<f32, bf16>(qkv),
+                (_, DType::F16) => self.launch::<f16, f16>(qkv),
+                (_, DType::BF16) => self.launch::<bf16, bf16>(qkv),
+                _ => self.launch::<f32, f32>(qkv),
             }
         }
     }
 
     impl TileAttention {
-        fn launch<Out: Format>(
+        fn launch<In: Format, Out: Format>(
             &self,
             [(q, q_layout), (k, k_layout), (v, v_layout)]: [(&CudaStorage, &Layout); 3],
         ) -> Result<(CudaStorage, Shape)> {
@@ -82,9 +85,9 @@ mod on_gpu {
             if k_layout.shape() != q_layout.shape() || v_layout.shape() != q_layout.shape() {
                 bail!("keys {k_layout:?} or values {v_layout:?} are not as many as queries {q_layout:?}")
             }
-            let (q, q_stride) = cuda::rows::<f32>(q, q_layout)?;
-            let (k, k_stride) = cuda::rows::<f32>(k, k_layout)?;
-            let (v, v_stride) = cuda::rows::<f32>(v, v_layout)?;
+            let (q, q_stride) = cuda::rows::<In>(q, q_layout)?;
+            let (k, k_stride) = cuda::rows::<In>(k, k_layout)?;
+            let (v, v_stride) = cuda::rows::<In>(v, v_layout)?;
             let (rows, head_dim) = (all / self.tiles, width / self.heads);
             let strides = [q_stride as u32, k_stride as u32, v_stride as u32];
             let [of_tile, heads, columns] = [rows as u32, self.heads as u32, head_dim as u32];
@@ -95,7 +98,7 @@ mod on_gpu {
             } else {
                 let Flash { head, config } =
                     Flash::new([rows.div_ceil(FLASH_QUERIES), self.heads, self.tiles], head_dim)?;
-                (format!("tile_attention_{}_{head}", Out::name()), config)
+                (format!("tile_attention_{}_{}_{head}", In::name(), Out::name()), config)
             };
             let kernel = Kernel::of(device, &TILE_ATTENTION, &name)?;
             let [q_stride, k_stride, v_stride] = &strides;

@@ -130,6 +130,18 @@ fn attention_within_tiles_is_that_of_the_cpu() {
         let want = tile_attention([&q, &k, &v], tiles, heads, DType::F32).unwrap();
         let what = format!("{tiles} tiles of {rows} rows, {heads} heads of {width}");
         assert_near(&tile_attention([&gq, &gk, &gv], tiles, heads, DType::F32).unwrap(), &want, 2e-5, &what);
+        for (dtype, limit) in [(DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
+            // Numbers that come in 16 bits are those that f32 is rounded to.
+            let small = all.to_dtype(dtype).unwrap();
+            let ([q, k, v], [gq, gk, gv]) =
+                (parts(&small.to_dtype(DType::F32).unwrap()), parts(&small.to_device(&gpu).unwrap()));
+            let want = tile_attention([&q, &k, &v], tiles, heads, DType::F32).unwrap();
+            let got = tile_attention([&gq, &gk, &gv], tiles, heads, dtype).unwrap();
+            assert_near(&got, &want, limit, &format!("{what} in {dtype:?}"));
+            let [gq, gk, gv] = parts(&there);
+            let got = tile_attention([&gq, &gk, &gv], tiles, heads, dtype).unwrap();
+            assert_near(&got, &want, 2.0 * limit, &format!("{what} to {dtype:?}"));
+        }
         let whole = [gq.force_contiguous().unwrap(), gk.force_contiguous().unwrap(), gv];
         assert_near(
             &tile_attention([&whole[0], &whole[1], &whole[2]], tiles, heads, DType::F32).unwrap(),

@@ -119,6 +119,27 @@ fn quantised_layers_are_near_those_of_the_cpu() {
 }
 
 #[test]
+fn weights_that_are_widened_in_parts_are_those_of_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    // A part, and eight rows of the next; the head of a large vocabulary, whose last part is short as well.
+    for (inner, outer) in [(4096, 8200), (1024, 65_600)] {
+        let (x, bias) = (random(&[40, inner]), random(&[outer]));
+        for format in [BlockFormat::Q8_0, BlockFormat::Q4_K] {
+            let layer = |device: &Device, bias: Option<&Tensor>| {
+                let blocks = Blocks::drawn(format, (outer, inner), 0.02, 7, device).unwrap();
+                let bias = bias.map(|bias| bias.to_device(device).unwrap());
+                Linear::new(Weight::Blocks(blocks), bias)
+            };
+            for bias in [None, Some(&bias)] {
+                let got = layer(&gpu, bias).forward(&x.to_device(&gpu).unwrap()).unwrap();
+                let want = layer(&Device::Cpu, bias).forward(&x).unwrap();
+                assert_near(&got, &want, 1e-2, &format!("{inner} to {outer} in {format}"));
+            }
+        }
+    }
+}
+
+#[test]
 fn numbers_that_are_none_are_not_lost() {
     let Some(gpu) = gpu() else { return };
     for dtype in [DType::F32, DType::BF16] {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 use vlm_catalog::quantization::Quantization;
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::args::{ModelArgs, VerifyArgs};
@@ -10,11 +10,12 @@ use vlm_runtime::checkpoint::Checkpoint;
 use vlm_runtime::commands::verify::{Report, verify};
 use vlm_runtime::device::{Demand, DeviceChoice, check_memory};
 use vlm_runtime::engine::Steps;
+use vlm_runtime::image::{ImageKey, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::{Dtype, Precision, PrecisionArgs};
 
-use crate::gpu::{assert_near, gpu};
+use crate::gpu::{assert_near, gpu, random};
 
 const CASES: [&str; 11] = [
     "internvl2_internlm2_chat",
@@ -80,6 +81,11 @@ fn sequences_side_by_side_are_what_each_is_alone() {
         let batch = Batch::new(&segments);
         let hidden = language.forward(&language.embed(&prompts.concat()).unwrap(), &batch, &together).unwrap();
         let all = language.logits(&hidden, batch.last_rows()).unwrap();
+        // Of the rows that are wanted alone the same.
+        let embeds = language.embed(&prompts.concat()).unwrap();
+        let wanted = language.forward_to(&embeds, &batch, &together, batch.last_rows()).unwrap();
+        assert_near(&language.all_logits(&wanted).unwrap(), &all, limit, &format!("wanted rows in {dtype:?}"));
+        assert_eq!(language.forward_to(&embeds, &batch, &together, &[]).unwrap().dims(), [0, embeds.dim(1).unwrap()]);
         for (n, ids) in prompts.iter().enumerate() {
             let (cache, batch) = (model.kv_cache(room_for(1, 128)).unwrap(), Batch::new(&[segment(0, ids)]));
             let hidden = language.forward(&language.embed(ids).unwrap(), &batch, &cache).unwrap();
@@ -104,7 +110,7 @@ fn replayed_steps_are_what_unrecorded_ones_are() {
         let segment = |n: usize, start, rows| Segment { blocks: &tables[n], start, rows, long: false };
         let prompts: Vec<_> = (0..20).map(|n| segment(n, 0, READ - n)).collect();
         let embeds = language.embed(&ids[..prompts.iter().map(|prompt| prompt.rows).sum()]).unwrap();
-        steps.read(&embeds, &prompts).unwrap();
+        steps.read(&embeds, &prompts, &[]).unwrap();
         language.forward(&embeds, &Batch::new(&prompts), &cache).unwrap();
         for step in 0..STEPS {
             // More and more rows, and few again, so that a graph is replayed after larger ones were recorded.
@@ -125,6 +131,56 @@ fn replayed_steps_are_what_unrecorded_ones_are() {
         steps.next(&[(segment(0, 300, 1), 1)]).unwrap();
         let foreign = steps.next(&[(segment(0, 301, 1), 1 << 20)]).unwrap_err().to_string();
         assert!(foreign.contains("1048576"), "{foreign}");
+    }
+}
+
+/// Fills memory that tensors will get next with `value`.
+fn leave_behind(value: f32, gpu: &Device) {
+    let sizes = (6..24).flat_map(|power| [1 << power; 6]);
+    let held: Vec<Tensor> = sizes.map(|count| Tensor::full(value, count, gpu).unwrap()).collect();
+    drop(held);
+}
+
+#[test]
+fn what_memory_held_before_changes_nothing() {
+    let Some(gpu) = gpu() else { return };
+    for case in ["internvl3_qwen2_hub", "llava15_llama_hub", "llava_next_mistral_hub", "internvl2_phi3_short_chat"] {
+        let checkpoint = Checkpoint::open(&dir(case)).unwrap();
+        for (dtype, quantization) in [
+            (DType::F32, Quantization::None),
+            (DType::F16, Quantization::None),
+            (DType::BF16, Quantization::None),
+            (DType::BF16, Quantization::Int8),
+            (DType::F16, Quantization::Int4),
+        ] {
+            let model = VisionLanguage::load_on(&checkpoint, 128, Precision { dtype, quantization }, &gpu).unwrap();
+            let (language, side) = (model.language(), model.config().vision.image_size);
+            let pixels: Vec<f32> = random(&[2 * 3 * side * side]).to_vec1().unwrap();
+            let key = ImageKey::default();
+            let picture = PreparedImage { tiles: 2, height: side, width: side, pixels, tokens: 0, kept: None, key };
+            let run = |value: f32| {
+                let cache = model.kv_cache(room_for(2, 128)).unwrap();
+                let tables = [0, 1].map(|n| nth_table(n, 128));
+                let segment = |n: usize, start, rows| Segment { blocks: &tables[n], start, rows, long: false };
+                leave_behind(value, &gpu);
+                let seen = model.see(&picture).unwrap();
+                let mut all: Vec<f32> = seen.flatten_all().unwrap().to_vec1().unwrap();
+                let prompts = Batch::new(&[segment(0, 0, 70), segment(1, 0, 1)]);
+                let nexts = Batch::new(&[segment(0, 70, 1), segment(1, 1, 1)]);
+                for (batch, ids) in [(prompts, (1..72).collect::<Vec<u32>>()), (nexts, vec![3, 4])] {
+                    leave_behind(value, &gpu);
+                    let hidden = language.forward(&language.embed(&ids).unwrap(), &batch, &cache).unwrap();
+                    let logits = language.logits(&hidden, batch.last_rows()).unwrap();
+                    all.extend(logits.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+                }
+                all.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+            };
+            let clean = run(0.0);
+            assert!(clean.iter().all(|bits| f32::from_bits(*bits).is_finite()), "{case} {dtype:?} {quantization}");
+            for value in [f32::NAN, f32::from_bits(u32::MAX), 3e38] {
+                assert!(run(value) == clean, "{case} {dtype:?} {quantization}: {value} was left behind");
+            }
+        }
     }
 }
 

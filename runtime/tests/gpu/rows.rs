@@ -2,8 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use vlm_catalog::architecture::Activation;
+use vlm_runtime::engine::uniform;
 use vlm_runtime::ops::{
-    LayerNorm, RmsNorm, activate, add, add_scaled, finite, gather, highest, patches, read, silu_mul, stem,
+    Choice, LayerNorm, RmsNorm, activate, add, add_scaled, choose, finite, gather, patches, read, silu_mul, stem,
+    upload,
 };
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
@@ -112,6 +114,12 @@ fn sums_are_those_of_the_cpu() {
         assert_near(&add(&there(&x), &there(&y)).unwrap(), &add(&x, &y).unwrap(), 0.0, &what);
         let got = add_scaled(&there(&x), &there(&y), &there(&scale)).unwrap();
         assert_near(&got, &add_scaled(&x, &y, &scale).unwrap(), 1e-6, &what);
+        for dtype in [DType::F16, DType::BF16] {
+            let y = rounded(&y, dtype);
+            let got = add_scaled(&there(&x), &there(&y), &there(&scale)).unwrap();
+            let want = add_scaled(&x, &rounded(&y, DType::F32), &scale).unwrap();
+            assert_near(&got, &want, 1e-6, &format!("{what} in {dtype:?}"));
+        }
     }
     assert!(add(&there(&random(&[2, 3])), &there(&random(&[3, 2]))).is_err());
     assert!(add_scaled(&there(&random(&[2, 3])), &there(&random(&[2, 3])), &there(&random(&[2]))).is_err());
@@ -151,9 +159,10 @@ fn patches_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     for (tiles, side, patch) in [(1, 2, 1), (3, 28, 14), (2, 12, 4), (1, 336, 14)] {
         let pixels = random(&[tiles, 3, side, side]);
-        let want = patches(&pixels, patch, DType::F32).unwrap();
+        let length = (3 * patch * patch).next_multiple_of(8);
+        let want = patches(&pixels, patch, length, DType::F32).unwrap();
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let got = patches(&pixels.to_device(&gpu).unwrap(), patch, dtype).unwrap();
+            let got = patches(&pixels.to_device(&gpu).unwrap(), patch, length, dtype).unwrap();
             assert_near(&got, &rounded(&want, dtype), 0.0, &format!("{tiles} of {side} by {patch} in {dtype:?}"));
         }
     }
@@ -195,16 +204,64 @@ fn the_highest_of_each_row_is_that_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     for (rows, width) in [(1, 1), (3, 31), (2, 1000), (64, 32_000), (5, 151_674)] {
         let x = random(&[rows, width]);
-        let there = |x: &Tensor| highest(&x.to_device(&gpu).unwrap()).unwrap();
-        assert_eq!(there(&x), highest(&x).unwrap(), "{rows} x {width}");
+        let highest = |x: &Tensor| choose(x, &vec![Choice::HIGHEST; rows]).unwrap();
+        let there = |x: &Tensor| highest(&x.to_device(&gpu).unwrap());
+        assert_eq!(there(&x), highest(&x), "{rows} x {width}");
         // Few different numbers, so that the highest stands in many places, of which the first counts.
         let even = x.round().unwrap().clamp(-1f32, 1f32).unwrap();
-        assert_eq!(there(&even), highest(&even).unwrap(), "{rows} x {width} of few numbers");
+        assert_eq!(there(&even), highest(&even), "{rows} x {width} of few numbers");
         let mut numbers: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
         numbers[rows / 2 * width + width - 1] = f32::NAN;
         let broken = Tensor::from_vec(numbers, (rows, width), &Device::Cpu).unwrap();
         let found = there(&broken);
-        assert_eq!(found, highest(&broken).unwrap());
+        assert_eq!(found, highest(&broken));
         assert_eq!((found[rows / 2], found.iter().flatten().count()), (None, rows - 1));
+    }
+}
+
+#[test]
+fn tokens_are_drawn_as_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let mut seed = 0;
+    let mut next = || {
+        seed += 1;
+        uniform(11, seed)
+    };
+    for (rows, width) in [(1, 1), (7, 5), (16, 1000), (33, 2049), (8, 32_064), (6, 151_674)] {
+        let x = (random(&[rows, width]) * 3.0).unwrap();
+        // Few different numbers, so that the border lies among equal ones.
+        for x in [x.round().unwrap(), x] {
+            for _ in 0..6 {
+                let choice = |_| Choice {
+                    temperature: [0.0, 0.3, 1.0, 1.7][(next() * 4.0) as usize],
+                    top_p: [1.0, 0.0, 0.5, 0.95][(next() * 4.0) as usize],
+                    min_p: [0.0, 0.0, 0.05, 1.0][(next() * 4.0) as usize],
+                    top_k: [0, 1, 50, 1500][(next() * 4.0) as usize],
+                    draw: next(),
+                };
+                let choices: Vec<Choice> = (0..rows).map(choice).collect();
+                let there = choose(&x.to_device(&gpu).unwrap(), &choices).unwrap();
+                let here = choose(&x, &choices).unwrap();
+                let differ = there.iter().zip(&here).zip(&choices).filter(|((there, here), _)| there != here);
+                assert_eq!(
+                    differ.map(|(pair, choice)| format!("{pair:?} {choice:?}")).next(),
+                    None,
+                    "{rows} x {width}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_sent_to_a_gpu_arrive_in_order() {
+    let Some(gpu) = gpu() else { return };
+    // Shorter after longer, in the same memory.
+    for sizes in [&[5usize, 200_000, 1][..], &[1 << 20], &[3, 4]] {
+        let parts: Vec<Vec<f32>> = sizes.iter().map(|size| random(&[*size]).to_vec1().unwrap()).collect();
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        let all = sizes.iter().sum::<usize>();
+        assert_eq!(upload(&parts, all, &gpu).unwrap().to_vec1::<f32>().unwrap(), parts.concat());
+        assert!(upload(&parts, all + 1, &gpu).is_err());
     }
 }

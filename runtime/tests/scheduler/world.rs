@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vlm_runtime::engine::prefix::{Content, PictureRows};
-use vlm_runtime::engine::scheduler::{Chunk, Decode, Scheduler, Sequence, SequenceId, Step, Tiles, Work};
+use vlm_runtime::engine::scheduler::{Budget, Chunk, Decode, Scheduler, Sequence, SequenceId, Step, Tiles, Work};
 use vlm_runtime::image::ImageKey;
 use vlm_runtime::ops::BLOCK_TOKENS;
 
@@ -30,6 +30,10 @@ struct Alive {
     /// Tokens to read until it decodes.
     goal: usize,
     running: bool,
+    /// Steps before it came, or had to come again.
+    came: usize,
+    /// The step with its first token after that.
+    began: Option<usize>,
 }
 
 pub struct World {
@@ -84,7 +88,8 @@ impl World {
             let max_tokens = prompt_tokens + new_tokens;
             self.scheduler.push(Sequence { id, content: content.clone(), max_tokens });
             let goal = prompt_tokens;
-            let alive = Alive { content, prompt_tokens, new_tokens, chain, cached: 0, goal, running: false };
+            let (running, came, began) = (false, self.steps, None);
+            let alive = Alive { content, prompt_tokens, new_tokens, chain, cached: 0, goal, running, came, began };
             self.alive.insert(id, alive);
         }
     }
@@ -110,7 +115,7 @@ impl World {
         self.check_blocks();
         self.check_decodes(&step);
         self.check_turn(&step);
-        let reading = self.scheduler.running().saturating_sub(step.decode.len());
+        let budget = self.budget(&step);
         assert!(!step.decode.is_empty() || step.work.is_some(), "a step does nothing although something is left");
         for decode in &step.decode {
             self.decode(decode, &mut fails);
@@ -118,7 +123,6 @@ impl World {
         for decode in &step.decode {
             self.token(decode.id, &mut leaves);
         }
-        let budget = self.scenario.limits.budget(reading, step.decode.len());
         match step.work {
             Some(Work::Encode(tiles)) => {
                 assert!(tiles.iter().map(|tiles| tiles.count).sum::<usize>() <= budget.tiles, "too many tiles");
@@ -140,6 +144,19 @@ impl World {
             None => {}
         }
         self.check_pictures();
+    }
+
+    /// The most work besides decoding: less beside those that decoded before the first of those that read came.
+    fn budget(&mut self, step: &Step) -> Budget {
+        let steps = self.steps;
+        for decode in &step.decode {
+            self.alive.get_mut(&decode.id).expect("a sequence decodes that is gone").began.get_or_insert(steps);
+        }
+        let decodes: HashSet<SequenceId> = step.decode.iter().map(|decode| decode.id).collect();
+        let reads = self.alive.iter().filter(|(id, alive)| alive.running && !decodes.contains(id));
+        let came = reads.map(|(_, alive)| alive.came).min().unwrap_or_default();
+        let before = self.alive.values().filter(|alive| alive.began.is_some_and(|began| began <= came)).count();
+        self.scenario.limits.budget(self.scheduler.running().saturating_sub(step.decode.len()), before)
     }
 
     /// Takes note of who runs and who does not any more.
@@ -164,6 +181,9 @@ impl World {
                 alive.goal = alive.content.len();
             } else if runs && alive.cached == usize::MAX {
                 alive.cached = chunk_start(*id).unwrap_or(usize::MAX);
+            }
+            if alive.running && !runs {
+                (alive.came, alive.began) = (self.steps, None);
             }
             alive.running = runs;
         }

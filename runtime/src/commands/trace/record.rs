@@ -101,21 +101,18 @@ fn see(model: &VisionLanguage, prompt: &Prompt, tensors: &mut BTreeMap<&'static 
 /// for them.
 fn read(steps: &Steps, embeds: &Tensor, blocks: &[u32], long: bool) -> Result<(Tensor, Tensor)> {
     let total = embeds.dim(0)?;
-    let (mut tail, mut last) = (Vec::new(), None);
+    let mut tail = Vec::new();
     for start in (0..total).step_by(CHUNK) {
         let rows = CHUNK.min(total - start);
         let chunk = embeds.narrow(0, start, rows)?.contiguous()?;
-        let hidden = steps.read(&chunk, &[Segment { blocks, start, rows, long }])?;
         let skipped = total.saturating_sub(TAIL).saturating_sub(start).min(rows);
-        if skipped < rows {
-            tail.push(hidden.narrow(0, skipped, rows - skipped)?);
-        }
-        last = Some((hidden, rows as u32 - 1));
+        let wanted: Vec<u32> = (skipped as u32..rows as u32).collect();
+        let hidden = steps.read(&chunk, &[Segment { blocks, start, rows, long }], &wanted)?;
+        tail.extend((!wanted.is_empty()).then_some(hidden));
     }
-    let Some((hidden, row)) = last else { bail!("the prompt has no tokens") };
-    let tail = Tensor::cat(&tail, 0)?;
-    let all: Vec<u32> = (0..tail.dim(0)? as u32).collect();
-    Ok((steps.logits(&tail, &all)?, steps.logits(&hidden, &[row])?))
+    let Some(last) = tail.last() else { bail!("the prompt has no tokens") };
+    let last = steps.logits(&last.narrow(0, last.dim(0)? - 1, 1)?)?;
+    Ok((steps.logits(&Tensor::cat(&tail, 0)?)?, last))
 }
 
 fn most_likely(logits: &Tensor, step: usize) -> Result<u32> {

@@ -8,9 +8,12 @@ const TILE_IN_TOKENS: usize = 256;
 
 impl Scheduler {
     /// The next piece of work: for one sequence, filled up with those of the same kind for others.
-    pub(super) fn work(&mut self, decoding: usize) -> Option<Work> {
-        let reading = self.running.iter().filter(|running| !running.decodes()).count();
-        let budget = self.limits.budget(reading, decoding);
+    pub(super) fn work(&mut self) -> Option<Work> {
+        let reading = || self.running.iter().filter(|running| !running.decodes());
+        let came = reading().map(|running| running.came).min()?;
+        // Those that came with them, or overtook them, have their tokens from the same burst.
+        let before = self.running.iter().filter(|running| running.decoded_before(came)).count();
+        let budget = self.limits.budget(reading().count(), before);
         for index in self.turns() {
             let work = match self.next(index)? {
                 Next::Encode => Work::Encode(self.encode(index, budget)),
@@ -97,4 +100,61 @@ enum Next {
     Prefill,
     /// Room for its next picture.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Limits, Sequence};
+    use super::*;
+    use crate::engine::prefix::Content;
+    use crate::prompt::Prompt;
+
+    const SMALL: usize = 8;
+    const LARGE: usize = 64;
+
+    fn scheduler() -> Scheduler {
+        Scheduler::new(Limits {
+            sequences: 8,
+            blocks: 1000,
+            while_decoding: Budget { tokens: SMALL, tiles: 1 },
+            alone: Budget { tokens: LARGE, tiles: 4 },
+            reading: Budget { tokens: 1 << 20, tiles: 1 << 10 },
+            encoder_bytes: 0,
+            row_bytes: 1,
+        })
+    }
+
+    fn push(scheduler: &mut Scheduler, id: u64) {
+        let mut prompt = Prompt { ids: vec![id as u32; 2 * LARGE], image_token: 99, images: Vec::new() };
+        let content = Content::new(&mut prompt, 100, false).unwrap();
+        scheduler.push(Sequence { id, content, max_tokens: 1000 });
+    }
+
+    /// Rows of each step, and sequences that decode beside them, until nothing is left to read.
+    fn read(scheduler: &mut Scheduler) -> Vec<(usize, usize)> {
+        let mut pieces = Vec::new();
+        loop {
+            let step = scheduler.step();
+            step.decode.iter().for_each(|decode| scheduler.token(decode.id, 1));
+            let Some(Work::Prefill(chunks)) = step.work else { return pieces };
+            chunks.iter().filter(|chunk| chunk.last).for_each(|chunk| scheduler.token(chunk.id, 1));
+            pieces.push((chunks.iter().map(|chunk| chunk.rows).sum(), step.decode.len()));
+        }
+    }
+
+    #[test]
+    fn a_burst_is_read_in_large_pieces_to_its_end_and_what_comes_later_in_small_ones() {
+        let mut scheduler = scheduler();
+        (0..3).for_each(|id| push(&mut scheduler, id));
+        let pieces = read(&mut scheduler);
+        assert!(pieces.iter().all(|(rows, _)| *rows == LARGE) && pieces.len() == 6, "{pieces:?}");
+        assert!(pieces.iter().any(|(_, decoding)| *decoding == 2), "{pieces:?}");
+        push(&mut scheduler, 3);
+        let pieces = read(&mut scheduler);
+        assert!(pieces.iter().all(|piece| *piece == (SMALL, 3)) && pieces.len() == 16, "{pieces:?}");
+        // Those that came with it have no claim to small ones.
+        (0..3).for_each(|id| scheduler.finish(id));
+        push(&mut scheduler, 4);
+        assert_eq!(read(&mut scheduler)[0], (SMALL, 1));
+    }
 }

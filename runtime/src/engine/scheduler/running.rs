@@ -10,6 +10,10 @@ use crate::ops::{BLOCK_TOKENS, blocks_for};
 #[derive(Debug)]
 pub struct Running {
     pub sequence: Sequence,
+    /// Steps before it came.
+    pub came: u64,
+    /// The step that fed its first token.
+    began: Option<u64>,
     blocks: Vec<BlockId>,
     /// Blocks that others can find, as far as their contents are known.
     published: usize,
@@ -26,7 +30,7 @@ pub struct Running {
 impl Running {
     /// Shares the blocks `found`, which hold the beginning, and takes new ones for the rest of what is known. The
     /// caller has seen that there are enough.
-    pub fn new(sequence: Sequence, found: Vec<BlockId>, pool: &mut BlockPool) -> Self {
+    pub fn new(sequence: Sequence, came: u64, found: Vec<BlockId>, pool: &mut BlockPool) -> Self {
         for block in &found {
             pool.share(*block);
         }
@@ -34,7 +38,7 @@ impl Running {
         let mut blocks = found;
         blocks.extend((blocks.len()..blocks_for(goal)).map_while(|_| pool.take()));
         let read = sequence.content.pictures().iter().take_while(|picture| picture.end() <= cached).count();
-        Self { sequence, blocks, published, cached, goal, read, claimed: read }
+        Self { sequence, came, began: None, blocks, published, cached, goal, read, claimed: read }
     }
 
     pub fn blocks(&self) -> &[BlockId] {
@@ -61,8 +65,14 @@ impl Running {
         self.blocks.push(block);
     }
 
-    /// Feeds the next token.
-    pub fn decode(&mut self) -> Decode {
+    /// Whether it decoded before another came, so many steps before.
+    pub fn decoded_before(&self, came: u64) -> bool {
+        self.began.is_some_and(|began| began <= came)
+    }
+
+    /// Feeds the next token, in the step of that number.
+    pub fn decode(&mut self, step: u64) -> Decode {
+        self.began.get_or_insert(step);
         self.cached += 1;
         Decode { id: self.sequence.id, position: self.cached - 1 }
     }

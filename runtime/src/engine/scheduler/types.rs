@@ -32,7 +32,7 @@ pub struct Limits {
     pub sequences: usize,
     /// Blocks of the KV cache that sequences can have.
     pub blocks: usize,
-    /// Most tokens or tiles of a step in which something decodes and one sequence reads.
+    /// Most tokens or tiles of a step in which one sequence reads beside one that decoded before it came.
     pub while_decoding: Budget,
     /// Most tokens or tiles of any other step.
     pub alone: Budget,
@@ -48,9 +48,9 @@ pub struct Limits {
 const CROWD: usize = 8;
 
 impl Limits {
-    /// Most tokens or tiles of a step in which `reading` sequences have something left to read and `decoding` get a token. What
-    /// makes those wait longer for their next token lets the others wait less for their first: where many read beside few,
-    /// as after a burst, a step does more at a time, up to what it may where none decodes.
+    /// Most tokens or tiles of a step in which `reading` sequences have something left to read and `decoding` decoded
+    /// before the first of them came. What makes those wait longer for their next token lets the others wait less for
+    /// their first: where many read beside few a step does more at a time, up to what it may where none decodes.
     pub fn budget(&self, reading: usize, decoding: usize) -> Budget {
         if decoding == 0 {
             return self.alone;
@@ -91,6 +91,13 @@ pub struct Decode {
     pub id: SequenceId,
     /// Position of the token that is fed.
     pub position: usize,
+}
+
+impl Decode {
+    /// The same as part of a text that is read.
+    pub fn as_chunk(self) -> Chunk {
+        Chunk { id: self.id, start: self.position, rows: 1, last: true }
+    }
 }
 
 /// Consecutive tiles of a picture.

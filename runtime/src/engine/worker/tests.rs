@@ -23,6 +23,8 @@ struct Scripted {
     log: Arc<Mutex<Vec<String>>>,
     /// Whether no picture can be seen.
     blind: bool,
+    /// Whether what decodes is read beside prompts.
+    mixes: bool,
 }
 
 const WELL: u32 = 0;
@@ -34,16 +36,15 @@ const LOSES_THE_DEVICE: u32 = 5;
 const IMAGE: u32 = 6;
 
 impl Scripted {
-    fn next(&self, id: SequenceId, greedy: bool, decoding: bool) -> Next {
+    fn next(&self, id: SequenceId, choice: Option<Choice>, decoding: bool) -> Next {
         let mut logits = vec![0.0; VOCABULARY];
         logits[3] = 1.0;
         if self.prompts[&id] == NAN || (decoding && self.prompts[&id] == NAN_LATER) {
             logits[5] = f32::NAN;
         }
-        if greedy {
-            Next::Highest(logits.iter().all(|logit| logit.is_finite()).then_some(3))
-        } else {
-            Next::Logits(logits)
+        match choice {
+            Some(choice) => Next::Token(choice.of(&logits)),
+            None => Next::Logits(logits),
         }
     }
 }
@@ -69,14 +70,13 @@ impl Executor for Scripted {
 
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
         let mut all = Vec::new();
-        for Reading { id, ids, last, greedy, .. } in readings {
+        for Reading { id, ids, last, choice, .. } in readings {
             self.log.lock().unwrap().push(format!("prefill {id} {}", ids.len()));
             // Every id of a prompt is the same.
-            self.prompts.insert(*id, ids[0]);
-            match ids[0] {
+            match *self.prompts.entry(*id).or_insert(ids[0]) {
                 FAILS | LOSES_THE_DEVICE => return Err(Failure::Step("told to fail".to_owned())),
                 PANICS => panic!("told to panic"),
-                _ => all.push(last.then(|| self.next(*id, *greedy, false))),
+                _ => all.push(last.then(|| self.next(*id, *choice, ids.len() == 1))),
             }
         }
         Ok(all)
@@ -85,7 +85,11 @@ impl Executor for Scripted {
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
         std::thread::sleep(Duration::from_millis(2));
         self.log.lock().unwrap().push("decode".to_owned());
-        Ok(feedings.iter().map(|feeding| self.next(feeding.id, feeding.greedy, true)).collect())
+        Ok(feedings.iter().map(|feeding| self.next(feeding.id, feeding.choice, true)).collect())
+    }
+
+    fn mixes(&self) -> bool {
+        self.mixes
     }
 
     fn lost(&self) -> bool {
@@ -141,7 +145,13 @@ async fn end(mut stream: TokenStream) -> (usize, Event) {
 
 #[tokio::test]
 async fn a_failing_sequence_fails_alone() {
-    let (engine, _) = engine(3, 3);
+    for mixes in [false, true] {
+        fails_alone(Scripted { mixes, ..Scripted::default() }).await;
+    }
+}
+
+async fn fails_alone(executor: Scripted) {
+    let (engine, _) = engine_over(executor, 3, 3);
     let well = ask(&engine, WELL, 4, 20);
     let fails = ask(&engine, FAILS, 4, 20);
     let nan = ask(&engine, NAN, 4, 20);
@@ -189,6 +199,23 @@ async fn a_long_prompt_does_not_stall_a_running_stream() {
     let chunks: Vec<usize> = (0..log.len()).filter(|i| log[*i].starts_with("prefill 1")).collect();
     assert_eq!(chunks.len(), 8);
     assert!(chunks.windows(2).all(|pair| log[pair[0]..pair[1]].iter().any(|line| line == "decode")), "{log:?}");
+}
+
+#[tokio::test]
+async fn what_decodes_is_read_beside_a_prompt_where_that_is_better() {
+    let (engine, log) = engine_over(Scripted { mixes: true, ..Scripted::default() }, 2, 2);
+    let mut running = ask(&engine, WELL, 4, 3000);
+    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    assert_eq!(end(ask(&engine, WELL, 1000, 1)).await.0, 1);
+    let log = log.lock().unwrap();
+    let chunks: Vec<usize> = (0..log.len()).filter(|i| log[*i].starts_with("prefill 1")).collect();
+    assert_eq!(chunks.len(), 8);
+    for pair in chunks.windows(2) {
+        assert_eq!(log[pair[0] + 1..pair[1]], ["prefill 0 1"], "{log:?}");
+    }
+    // Alone again, it has its own steps.
+    drop(log);
+    assert!(matches!(running.next().await, Some(Event::Token { .. })));
 }
 
 #[tokio::test]

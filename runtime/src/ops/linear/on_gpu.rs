@@ -1,7 +1,9 @@
 //! Products on a GPU: few rows by the project's own kernel and those with quantised weights by candle's, many by cuBLAS.
-//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, if they do not come
-//! so, and beside
-//! quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
+//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, if they do not
+//! come so, and beside quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly
+//! than in 8 bits.
+
+mod biased;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::cublas::{result, sys};
@@ -11,8 +13,10 @@ use candle_core::{
     Tensor, bail,
 };
 use half::{bf16, f16};
+use vlm_catalog::footprint::GPU_WIDENED_NUMBERS;
 use vlm_catalog::quantization::BlockFormat;
 
+use self::biased::{Places, Sizes};
 use super::{Blocks, FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
 use crate::ops::cuda::{self, Format, Kernel, LINEAR, WIDEN, launch};
 
@@ -130,6 +134,8 @@ struct Products<'a, T> {
     rows: usize,
     inner: usize,
     outer: usize,
+    /// From a row of products to the next; more than `outer` where these are some columns of many.
+    stride: usize,
     /// How exact many rows are.
     compute: sys::cublasComputeType_t,
     /// Whether each row of weights, and of `x`, begins at a multiple of 16 bytes.
@@ -147,7 +153,8 @@ impl<'a, T: Format> Products<'a, T> {
             DType::F32 => (Rows::Exact(cuda::slice(x, xl)?), cuda::slice(w, wl)?),
             _ => (Rows::Rounded(cuda::slice(x, xl)?), cuda::slice(w, wl)?),
         };
-        Ok(Self { device, x, w, rows, inner, outer, compute: sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, whole })
+        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
+        Ok(Self { device, x, w, rows, inner, outer, stride: outer, compute, whole })
     }
 
     fn times(&self, bias: Option<&Tensor>, out: DType) -> Result<(CudaStorage, Shape)> {
@@ -185,14 +192,7 @@ impl<'a, T: Format> Products<'a, T> {
     fn products<O: Format>(&self, bias: Option<&Tensor>) -> Result<CudaStorage> {
         let mut out = cuda::room::<O>(self.device, self.rows * self.outer)?;
         if self.rows > 0 {
-            if let Some(bias) = bias {
-                let (count, outer) = (self.rows * self.outer, self.outer as u32);
-                let kernel = Kernel::of(self.device, &LINEAR, &format!("rows_of_bias_{}", O::name()))?;
-                with_bias(bias, self.outer, |bias| {
-                    launch!(kernel, cuda::each(count)?, bias, &mut out, &outer, &count)
-                })?;
-            }
-            self.many(if bias.is_some() { 1.0 } else { 0.0 }, &mut out)?;
+            self.with_bias::<O, _>(bias, |bias| self.many(bias, 0.0, &mut out))?;
         }
         Ok(cuda::storage(out, self.device))
     }
@@ -204,40 +204,67 @@ impl<'a, T: Format> Products<'a, T> {
         }
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected whole rows, got {layout:?}") };
         let mut to = to.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
-        if let Some(bias) = bias {
-            let (count, outer) = (self.rows * self.outer, self.outer as u32);
-            let kernel = Kernel::of(self.device, &LINEAR, "add_bias_to")?;
-            with_bias(bias, self.outer, |bias| launch!(kernel, cuda::each(count)?, &mut to, bias, &outer, &count))?;
-        }
-        self.many(1.0, &mut to)
+        self.with_bias::<f32, _>(bias, |bias| self.many(bias, 1.0, &mut to))
     }
 
-    /// `out` becomes the products, added to `keep` times what it is.
-    fn many<O: Format>(&self, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
+    /// Calls `use_it` with where the numbers of a bias are in the format `O`, if there is one.
+    fn with_bias<O: Format, R>(
+        &self,
+        bias: Option<&Tensor>,
+        use_it: impl FnOnce(Option<u64>) -> Result<R>,
+    ) -> Result<R> {
+        let (Some(bias), stream) = (bias, self.device.cuda_stream()) else { return use_it(None) };
+        with_bias(bias, self.outer, |bias| {
+            if O::DTYPE == DType::F32 {
+                let (place, _bias) = bias.device_ptr(&stream);
+                return use_it(Some(place));
+            }
+            let (count, name) = (self.outer, format!("narrow_{}", O::name()));
+            let mut narrowed = cuda::room::<O>(self.device, count)?;
+            launch!(Kernel::of(self.device, &LINEAR, &name)?, cuda::each(count)?, bias, &mut narrowed, &count)?;
+            let (place, _narrowed) = narrowed.device_ptr(&stream);
+            use_it(Some(place))
+        })
+    }
+
+    /// `out` becomes the products, and the bias where there is one, added to `keep` times what it is.
+    fn many<O: Format>(&self, bias: Option<u64>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
         match &self.x {
-            Rows::Rounded(x) => self.gemm::<T, O>(x, keep, out),
-            Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, keep, out),
+            Rows::Rounded(x) => self.gemm::<T, O>(x, bias, keep, out),
+            Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, bias, keep, out),
             Rows::Exact(x) => {
                 let count = self.rows * self.inner;
                 let mut narrowed = cuda::room::<T>(self.device, count)?;
                 let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", T::name()))?;
                 launch!(kernel, cuda::each(count)?, x, &mut narrowed, &count)?;
-                self.gemm::<T, O>(&narrowed, keep, out)
+                self.gemm::<T, O>(&narrowed, bias, keep, out)
             }
         }
     }
 
-    fn gemm<X, O: Format>(&self, x: &impl DevicePtr<X>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
+    fn gemm<X, O: Format>(
+        &self,
+        x: &impl DevicePtr<X>,
+        bias: Option<u64>,
+        keep: f32,
+        out: &mut impl DevicePtrMut<O>,
+    ) -> Result<()> {
         let size = |size: usize| i32::try_from(size).map_err(candle_core::Error::wrap);
-        let (rows, inner, outer) = (size(self.rows)?, size(self.inner)?, size(self.outer)?);
-        let (blas, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
+        let [rows, inner, outer, stride] = [self.rows, self.inner, self.outer, self.stride].map(size);
+        let (rows, inner, outer, stride) = (rows?, inner?, outer?, stride?);
+        let (handle, stream, one) = (self.device.cublas_handle(), self.device.cuda_stream(), 1f32);
         let ((w, _w), (x, _x), (out, _out)) =
             (self.w.device_ptr(&stream), x.device_ptr(&stream), out.device_ptr_mut(&stream));
+        if let Some(bias) = bias {
+            let sizes = Sizes { rows: self.rows, inner: self.inner, outer: self.outer, stride: self.stride };
+            let places = Places { weights: w, x, bias, out };
+            return biased::product::<T, O>(self.device, places, sizes, self.compute, keep);
+        }
         // cuBLAS counts matrices by columns: theirs is the transpose of ours.
         #[expect(unsafe_code, reason = "the matrices are the tensors that were checked, on the stream of the handle")]
         let done = unsafe {
             result::gemm_ex(
-                *blas.handle(),
+                *handle.handle(),
                 sys::cublasOperation_t::CUBLAS_OP_T,
                 sys::cublasOperation_t::CUBLAS_OP_N,
                 outer,
@@ -253,7 +280,7 @@ impl<'a, T: Format> Products<'a, T> {
                 (&raw const keep).cast(),
                 out as *mut _,
                 of_cublas::<O>(),
-                outer,
+                stride,
                 self.compute,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
@@ -262,7 +289,7 @@ impl<'a, T: Format> Products<'a, T> {
     }
 }
 
-/// Many rows with quantised weights, which are widened for them.
+/// Many rows with quantised weights, which are widened for them, some at a time.
 struct Widened<'a> {
     blocks: &'a Blocks,
     bias: Option<&'a Tensor>,
@@ -284,13 +311,31 @@ impl CustomOp1 for Widened<'_> {
             BlockFormat::Q4_0 => "widen_q4_0",
             BlockFormat::Q4_K => "widen_q4_k",
         };
-        let (blocks, count) = (self.blocks.tensor().device_ptr()? as u64, outer * inner);
-        let mut widened = cuda::room::<f32>(device, count)?;
-        launch!(Kernel::of(device, &WIDEN, kernel)?, cuda::each(count)?, &blocks, &mut widened, &count)?;
-        let (x, w) = (Rows::Exact(cuda::slice(x, layout)?), widened.slice(..));
-        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32;
-        let products = Products { device, x, w, rows, inner, outer, compute, whole: true };
-        products.times(self.bias, DType::F32)
+        let (kernel, blocks) = (Kernel::of(device, &WIDEN, kernel)?, self.blocks.tensor().device_ptr()? as u64);
+        // The columns of a part begin at a multiple of what any kernel asks for.
+        let at_a_time = (GPU_WIDENED_NUMBERS as usize / inner / 64 * 64).clamp(64, outer.next_multiple_of(64));
+        let mut widened = cuda::room::<f32>(device, at_a_time.min(outer) * inner)?;
+        let mut out = cuda::room::<f32>(device, rows * outer)?;
+        for first in (0..outer).step_by(at_a_time) {
+            let some = at_a_time.min(outer - first);
+            let (from, count) = (blocks + (first * self.blocks.row_bytes()) as u64, some * inner);
+            launch!(kernel, cuda::each(count)?, &from, &mut widened, &count)?;
+            let products = Products {
+                device,
+                x: Rows::Exact(cuda::slice(x, layout)?),
+                w: widened.slice(..count),
+                rows,
+                inner,
+                outer: some,
+                stride: outer,
+                compute: sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+                whole: true,
+            };
+            let bias = self.bias.map(|bias| bias.narrow(0, first, some)).transpose()?;
+            let mut columns = out.slice_mut(first..);
+            products.with_bias::<f32, _>(bias.as_ref(), |bias| products.many(bias, 0.0, &mut columns))?;
+        }
+        Ok((cuda::storage(out, device), (rows, outer).into()))
     }
 }
 
