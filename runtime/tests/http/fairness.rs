@@ -16,7 +16,7 @@ async fn finished(server: &Server) -> u64 {
 /// A hundred requests of one client wait, and one of another comes; `name` says who asks.
 async fn one_does_not_wait_for_a_hundred(server: &Server, name: (&str, [&str; 2])) {
     let (header, [greedy, modest]) = name;
-    let body = long(&json!({"max_tokens": 100}));
+    let body = long(&json!({"max_tokens": 250}));
     let post = |client: &str| server.post().header(header, client).header("x-vlm-via", "gateway");
     let asking = (0..100).map(|_| post(greedy).json(&body).send());
     let streams = join_all(asking).await.into_iter().map(Result::unwrap);

@@ -29,7 +29,7 @@ const RANDOM: usize = 2 << 40;
 /// Large pictures a second beside the streams of others.
 const PICTURES_A_SECOND: f64 = 1.0;
 /// Times that a short request is asked until its blocks were seen.
-const LOOKS: usize = 50;
+const LOOKS: usize = 200;
 
 /// What a soak showed.
 #[derive(Debug, Serialize)]
