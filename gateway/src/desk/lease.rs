@@ -23,6 +23,7 @@ pub struct Ticket {
     pub(super) model: ModelId,
     pub(super) place: Place,
     pub(super) told: oneshot::Receiver<Result<Lease, Refusal>>,
+    pub(super) from: Duration,
     pub(super) until: Duration,
 }
 
@@ -35,14 +36,14 @@ impl Ticket {
         let left = self.until.saturating_sub(self.desk.now());
         let waited = tokio::time::timeout(left, &mut self.told).await;
         let now = self.desk.now();
-        self.desk.metrics.held(now.saturating_sub(self.place.0));
+        self.desk.metrics.held(now.saturating_sub(self.from));
         match waited {
             Ok(Ok(told)) => told,
             Ok(Err(_)) => Err(Refusal::Gone),
             Err(_) => {
                 let state = self.desk.lock();
                 let retry_after_seconds = state.lines.get(&self.model).map_or(1, |line| line.retry_after(now));
-                Err(Refusal::Waited { seconds: now.saturating_sub(self.place.0).as_secs(), retry_after_seconds })
+                Err(Refusal::Waited { seconds: now.saturating_sub(self.from).as_secs(), retry_after_seconds })
             }
         }
     }
@@ -70,6 +71,23 @@ impl Lease {
     /// The replica.
     pub fn seat(&self) -> &Seat {
         &self.seat
+    }
+
+    /// Comes to its end when the replica is asked to end; gives the time since when it is.
+    pub fn leaves(&self) -> impl Future<Output = Duration> + Send + use<> {
+        let (desk, model, pod) = (Arc::clone(&self.desk), self.model.clone(), self.seat.pod.clone());
+        let mut left = desk.left.subscribe();
+        async move {
+            loop {
+                if let Some(since) = desk.leaves_since(&model, &pod) {
+                    return since;
+                }
+                // The desk itself holds the sender.
+                if left.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 
     /// It has answered, so it has room for another request afterwards.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::{Job, flow, headers, retry::Kind, upstream};
-use crate::{desk::Lease, error::GatewayError};
+use crate::{desk::Lease, error::GatewayError, migrate};
 
 /// An attempt that failed before the first byte of an answer.
 pub(super) struct Failure {
@@ -48,7 +48,7 @@ impl Failure {
 }
 
 /// The body of an answer that has begun.
-pub(super) struct Begun {
+pub(crate) struct Begun {
     pub first: Option<Bytes>,
     pub rest: BodyDataStream,
 }
@@ -83,12 +83,17 @@ pub(super) async fn ask(job: &Job, mut lease: Lease) -> Result<Response, Failure
     };
     lease.answered();
     headers::of_answer(&mut parts.headers);
-    let events = flow::is_events(&parts.headers);
-    Ok(Response::from_parts(parts, flow::follow(Begun { first, rest }, lease, job, events)))
+    let (begun, events) = (Begun { first, rest }, flow::is_events(&parts.headers));
+    let body = if events && migrate::asked_for_state(&job.headers) {
+        migrate::follow(begun, lease, job.source())
+    } else {
+        flow::follow(begun, lease, job, events)
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 /// How an answer is a failure of its replica; `None` for what is the client's to have.
-fn failed(status: StatusCode, headers: &HeaderMap) -> Option<Kind> {
+pub(crate) fn failed(status: StatusCode, headers: &HeaderMap) -> Option<Kind> {
     let retry_after_seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     match status {
         StatusCode::TOO_MANY_REQUESTS => Some(Kind::Full { retry_after_seconds }),

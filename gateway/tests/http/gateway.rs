@@ -13,6 +13,7 @@ use vlm_gateway::{
     drain::Life,
     hold::Bounds,
     metrics::Metrics,
+    migrate::key::SigningKey,
     proxy::upstream::Upstream,
     routes::{Endpoints, ModelId, Route, Routes, Standing, catalogue::Catalogue},
     server::{listen, router},
@@ -32,6 +33,14 @@ impl Drop for Gateway {
     }
 }
 
+/// The gateway's private key in every test: the first of RFC 8032, section 7.1.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpgukSqZcRJuoRxLsSS7EnEaffDGq5/rn9g\n-----END PRIVATE KEY-----\n";
+
+/// Its public half, as replicas are given it.
+pub fn public_key() -> String {
+    SigningKey::parse(KEY).unwrap().public()
+}
+
 pub fn id() -> ModelId {
     ModelId { namespace: "shop".to_owned(), name: "tiny".to_owned() }
 }
@@ -45,6 +54,8 @@ pub fn route(standing: Standing) -> Route {
         window: 2,
         bounds: Bounds { count: 4, bytes: 1 << 20, wait: Duration::from_secs(20) },
         max_tokens: Some(512),
+        migrates: true,
+        drain: Duration::from_secs(60),
     }
 }
 
@@ -56,6 +67,7 @@ impl Gateway {
 
     pub async fn with(route: Route) -> Self {
         let metrics = Metrics::new().unwrap();
+        let signer = Some(Arc::new(SigningKey::parse(KEY).unwrap()));
         let app = Arc::new(App {
             routes: Arc::new(Routes::default()),
             desk: Desk::new(metrics.clone()),
@@ -64,6 +76,7 @@ impl Gateway {
             metrics,
             life: Life::default(),
             heartbeat: Duration::from_millis(50),
+            signer,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -4,8 +4,10 @@
 
 mod answers;
 mod broken;
+mod continuing;
 mod gateway;
 mod holding;
 mod hostile;
+mod migration;
 mod replica;
 mod retries;
