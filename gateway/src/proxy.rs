@@ -23,6 +23,7 @@ use crate::{
 };
 
 pub(crate) mod attempt;
+pub mod client;
 pub(crate) mod flow;
 mod headers;
 mod held;
@@ -30,6 +31,7 @@ mod record;
 pub(crate) mod retry;
 pub mod upstream;
 
+use client::Peer;
 use record::Record;
 use retry::{History, Step};
 
@@ -73,7 +75,8 @@ async fn read(app: &Arc<App>, id: &RequestId, request: Request) -> Result<Job, G
         Some(name) => catalogue.find(name).ok_or_else(|| GatewayError::ModelNotFound { asked: excerpt(name) })?,
         None => catalogue.only().ok_or(GatewayError::ModelMissing)?,
     };
-    let mut headers = headers::to_replica(&parts.headers, id);
+    let peer = parts.extensions.get::<Peer>().copied();
+    let mut headers = headers::to_replica(&parts.headers, id, peer);
     migrate::ask_for_state(app, route, parts.uri.path(), &peek, &mut headers);
     Ok(Job {
         route: Arc::clone(route),

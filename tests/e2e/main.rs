@@ -20,4 +20,5 @@ mod provocations;
 mod recovery;
 mod scaling;
 mod slices;
+mod streams;
 mod weights;

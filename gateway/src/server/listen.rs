@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::drain::Life;
+use crate::{drain::Life, proxy::client::Peer};
 
 /// Time for a request's headers to arrive, and for a kept connection to stay silent.
 const HEADER_TIME: Duration = Duration::from_secs(60);
@@ -41,8 +41,9 @@ pub async fn serve(listener: TcpListener, router: Router, life: Life, most: usiz
             accepted = accepting => accepted,
         };
         match (accepted, place) {
-            (Ok((stream, _)), Ok(place)) => {
-                connections.spawn(connection(stream, router.clone(), life.clone(), place));
+            (Ok((stream, peer)), Ok(place)) => {
+                let router = router.clone().layer(Extension(Peer(peer.ip())));
+                connections.spawn(connection(stream, router, life.clone(), place));
             }
             (Err(error), _) => {
                 tracing::warn!(%error, "cannot accept a connection");

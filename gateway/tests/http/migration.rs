@@ -52,6 +52,7 @@ async fn a_stream_goes_on_wherever_it_breaks_off() {
         assert_eq!((head.tokens.len(), head.path.as_str()), ((after - 1).min(TOKENS), "/v1/chat/completions"));
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), streamed(), "the body as it came");
         assert_eq!(headers["x-vlm-via"], "gateway");
+        assert_eq!(headers["x-vlm-client"], "address-127.0.0.1");
         assert_eq!(counted(&gateway, "broke_off", "ok"), 1);
         gateway.await_counts(0, 0).await;
         assert!(gateway.page().contains("vlm_gateway_body_bytes 0"), "nothing is kept");
