@@ -179,10 +179,15 @@ impl Reader {
             return Ok(());
         }
         let data: Data<'_> = serde_json::from_slice(data).unwrap_or_default();
-        let code = data.error.and_then(|error| error.code).unwrap_or_default();
-        if let Some((_, why)) = GIVEN_UP.iter().find(|(word, _)| *word == code) {
-            let why = *why;
-            return Err(GivenUp { event, why });
+        if let Some(error) = data.error {
+            let code = error.code.unwrap_or_default();
+            if let Some(why) = GIVEN_UP.iter().find(|(word, _)| *word == code).map(|(_, why)| *why) {
+                return Err(GivenUp { event, why });
+            }
+            // Another replica would say the same.
+            self.give_in(out);
+            out.push_back(event);
+            return Ok(());
         }
         if let (None, Some(id), Some(created)) = (&self.identity, &data.id, data.created) {
             self.identity = Some((id.clone().into_owned(), created));

@@ -93,11 +93,11 @@ impl Continuing {
 
 /// The data of the events of an undisturbed answer.
 pub fn undisturbed(id: &str) -> Vec<String> {
-    events(id, 0).into_iter().map(|(_, data)| data).collect()
+    events(id, None).into_iter().map(|(_, data)| data).collect()
 }
 
-/// State and data of the events from the token `from` on.
-fn events(id: &str, from: usize) -> Vec<(Option<Value>, String)> {
+/// State and data of the events of a new answer, or of one that goes on from the token `from`.
+fn events(id: &str, from: Option<usize>) -> Vec<(Option<Value>, String)> {
     let chunk = |choices: Value, usage: Value| {
         json!({"id": id, "object": "chat.completion.chunk", "created": 7, "choices": choices, "usage": usage}).to_string()
     };
@@ -106,10 +106,10 @@ fn events(id: &str, from: usize) -> Vec<(Option<Value>, String)> {
     };
     let state = |tokens: Vec<usize>, ended: Option<&str>| Some(json!({"seed": 5, "tokens": tokens, "ended": ended}));
     let mut all = Vec::new();
-    if from == 0 {
+    if from.is_none() {
         all.push((state(vec![], None), delta(Some(String::new()), None)));
     }
-    for token in from..TOKENS {
+    for token in from.unwrap_or(0)..TOKENS {
         let ended = (token + 1 == TOKENS).then_some("length");
         all.push((state(vec![token], ended), delta(Some(format!(" word{token}")), None)));
     }
@@ -123,7 +123,7 @@ async fn begin(State(state): State<Arc<Shared>>, request: Request) -> Response {
     let headers = request.headers().clone();
     let with_state = headers.get("x-vlm-stream-state").is_some_and(|value| value == "true");
     state.asked.lock().unwrap().push(headers);
-    answer(&state, "chatcmpl-1", 0, with_state)
+    answer(&state, "chatcmpl-1", None, with_state)
 }
 
 async fn go_on(State(state): State<Arc<Shared>>, request: Request) -> Response {
@@ -143,10 +143,10 @@ async fn go_on(State(state): State<Arc<Shared>>, request: Request) -> Response {
     assert_eq!((head.seed, head.created), (5, 7));
     let (id, from) = (head.id.clone(), head.tokens.len());
     state.continued.lock().unwrap().push((head, body[end + 1..].to_vec(), parts.headers));
-    answer(&state, &id, from, true)
+    answer(&state, &id, Some(from), true)
 }
 
-fn answer(state: &Shared, id: &str, from: usize, with_state: bool) -> Response {
+fn answer(state: &Shared, id: &str, from: Option<usize>, with_state: bool) -> Response {
     let cut = *state.cut.lock().unwrap();
     let all = events(id, from).into_iter().map(move |(state, data)| {
         let state = state.filter(|_| with_state).map(|state| format!(": {STATE_PREFIX}{state}\n"));

@@ -211,7 +211,7 @@ async fn a_client_that_leaves_while_its_stream_waits_frees_its_place() {
 }
 
 #[tokio::test]
-async fn streams_that_are_not_of_chat_are_passed_on_as_before() {
+async fn a_whole_answer_is_asked_for_without_its_state() {
     let gateway = Gateway::start().await;
     let replica = Continuing::start(&public_key(), Cut::Never).await;
     gateway.replicas(&[replica.address]);
