@@ -75,9 +75,10 @@ pub const GATEWAY_ANSWERS_BROKEN: &str = "vlm_gateway_answers_broken_total";
 pub const GATEWAY_MIGRATIONS: &str = "vlm_gateway_migrations_total";
 /// Counter by `result`: requests to the API server to wake a model.
 pub const GATEWAY_WAKES: &str = "vlm_gateway_wakes_total";
-/// Histogram in seconds: from the first request held for a model without replicas to the first that one takes.
+/// Histogram in seconds by `namespace` and `model`: from the first request held for a model without replicas to the
+/// first that one takes.
 pub const GATEWAY_WAKE: &str = "vlm_gateway_wake_seconds";
-/// Histogram in seconds: how long requests were held.
+/// Histogram in seconds by `namespace` and `model`: how long requests were held.
 pub const GATEWAY_HOLD: &str = "vlm_gateway_hold_seconds";
 /// Gauge: bytes of request bodies in memory.
 pub const GATEWAY_BODY_BYTES: &str = "vlm_gateway_body_bytes";

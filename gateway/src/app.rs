@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::response::{IntoResponse, Response};
+
 use crate::{
     bodies::Bodies,
     desk::Desk,
@@ -34,6 +36,12 @@ pub struct App {
 }
 
 impl App {
+    /// Counts a request that reached no model because of what it is.
+    pub fn invalid(&self, error: GatewayError) -> Response {
+        self.metrics.invalid(error.code());
+        error.into_response()
+    }
+
     /// Counts a request that got no replica.
     pub fn note_refused(&self, model: &ModelId, error: &GatewayError) {
         if let Some(why) = error.refused() {

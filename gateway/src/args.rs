@@ -31,6 +31,9 @@ pub struct Cli {
     /// Bytes of all request bodies together; further requests get 503.
     #[arg(long, value_name = "N", default_value_t = 512 << 20, value_parser = clap::value_parser!(u64).range(1024..=1_099_511_627_776))]
     pub max_bodies_bytes: u64,
+    /// Seconds that the headers of a request may take to arrive, and that a connection may ask nothing.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub silence_seconds: u64,
     /// Seconds that a body may take to arrive.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub body_seconds: u64,

@@ -1,5 +1,5 @@
 //! Request bodies: each is held once, bounded in size and in the time that it may take to arrive, and all of them
-//! together in bytes.
+//! together in bytes. What has arrived counts, not what was announced: nobody takes room by mere words.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,6 +15,8 @@ use crate::error::GatewayError;
 
 /// Bytes are counted in units of this size.
 const UNIT: usize = 1024;
+/// Memory is asked for up to so many times what has arrived of an announced body.
+const AHEAD: usize = 8;
 
 /// The bounds.
 #[derive(Debug)]
@@ -88,29 +90,29 @@ impl Bodies {
     }
 
     async fn collect(&self, announced: usize, body: Body) -> Result<Held, GatewayError> {
-        let mut room = self.room(announced)?;
-        let mut taken = announced;
+        let (mut room, mut taken) = (None, 0);
         let mut stream = body.into_data_stream();
-        let Some(first) = stream.next().await else { return Ok(Held { bytes: Bytes::new(), room: room.map(Arc::new) }) };
-        let first = first.map_err(|_| GatewayError::BodyBroken)?;
         // A small body usually comes in one piece, which needs no copy.
-        let mut whole = BytesMut::new();
-        let mut only = Some(first);
-        loop {
-            let next = stream.next().await.transpose().map_err(|_| GatewayError::BodyBroken)?;
-            let length = whole.len() + only.as_ref().map_or(0, Bytes::len) + next.as_ref().map_or(0, Bytes::len);
+        let (mut only, mut whole, mut length) = (None, BytesMut::new(), 0);
+        while let Some(next) = stream.next().await {
+            let next = next.map_err(|_| GatewayError::BodyBroken)?;
+            length += next.len();
             if length > self.largest {
                 return Err(GatewayError::BodyTooLarge { limit: self.largest });
             }
             if length > taken {
-                // Of unknown length: room is taken as it comes.
                 let more = (length - taken).next_multiple_of(UNIT);
                 merge(&mut room, self.room(more)?);
                 taken += more;
             }
-            let Some(next) = next else { break };
+            if length == next.len() {
+                only = Some(next);
+                continue;
+            }
+            if length > whole.capacity() {
+                whole.reserve(announced.min(AHEAD * length).max(length) - whole.len());
+            }
             if let Some(first) = only.take() {
-                whole.reserve(announced.max(length));
                 whole.extend_from_slice(&first);
             }
             whole.extend_from_slice(&next);
@@ -177,6 +179,16 @@ mod tests {
         assert_eq!(bodies.read(&length(8 * UNIT + 1), Body::empty()).await.unwrap_err(), large);
         assert_eq!(bodies.read(&HeaderMap::new(), pieces(&[8 * UNIT, 1])).await.unwrap_err(), large);
         assert_eq!(bodies.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_only_announced_takes_no_room() {
+        let bodies = bodies();
+        let begun = stream::iter([Ok::<_, std::io::Error>("x")]).chain(stream::pending());
+        let announced = length(8 * UNIT);
+        let mut reading = std::pin::pin!(bodies.read(&announced, Body::from_stream(begun)));
+        assert!(futures::poll!(&mut reading).is_pending());
+        assert_eq!(bodies.held(), UNIT);
     }
 
     #[tokio::test]

@@ -212,7 +212,7 @@ impl Desk {
         let before = line.wake_took();
         let told = line.release(now);
         if let Some(took) = line.wake_took().filter(|took| before != Some(*took)) {
-            self.metrics.woke(took);
+            self.metrics.woke(model, took);
         }
         self.messages(model, told)
     }

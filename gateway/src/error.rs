@@ -40,6 +40,9 @@ pub enum GatewayError {
         /// The limit.
         seconds: u64,
     },
+    /// The body is coded in a way that is not read alike by all.
+    #[error("the body's transfer coding is not read; send it chunked, once, or with its length")]
+    Coding,
     /// The body broke off.
     #[error("the body broke off before its end")]
     BodyBroken,
@@ -68,11 +71,11 @@ pub enum GatewayError {
     #[error("{}", refusal(.0))]
     Refused(Refusal),
     /// Every attempt failed.
-    #[error("{attempts} attempts at replicas of the model failed before an answer began ({last}); retry")]
+    #[error("{attempts} attempts at replicas of the model failed before an answer began: {}; retry", in_words(.last))]
     ReplicasFailed {
         /// How often it was tried.
         attempts: u32,
-        /// What happened to the last.
+        /// What happened to the last: the word in the metric of failed attempts.
         last: &'static str,
     },
     /// The answer broke off after its first byte.
@@ -87,6 +90,17 @@ pub enum GatewayError {
     /// A bug.
     #[error("internal error; the gateway's log says more under this request id")]
     Internal,
+}
+
+fn in_words(last: &str) -> &'static str {
+    match last {
+        "unreachable" => "the last one could not be reached",
+        "broke_off" => "the last one broke off, as a process does that dies, or spoke no HTTP",
+        "rubbish" => "the last one answered what no model server says",
+        "full" => "the last one was full",
+        "leaving" => "the last one was shutting down",
+        _ => "the last one could not answer",
+    }
 }
 
 fn refusal(refusal: &Refusal) -> String {
@@ -123,7 +137,7 @@ impl GatewayError {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::ModelMissing | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::ModelMissing | Self::BodyBroken | Self::Coding => StatusCode::BAD_REQUEST,
             Self::ModelNotFound { .. } | Self::Route { .. } | Self::Refused(Refusal::Gone) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -155,6 +169,7 @@ impl GatewayError {
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout { .. } => "body_timeout",
             Self::BodyBroken => "body_broken",
+            Self::Coding => "transfer_coding",
             Self::BodiesFull => "bodies_full",
             Self::ContentType { .. } => "unsupported_content_type",
             Self::Route { .. } => "unknown_url",

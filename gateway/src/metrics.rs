@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use vlm_contract::metrics as names;
 
@@ -91,8 +91,8 @@ pub struct Metrics {
     answers_broken: IntCounter,
     migrations: IntCounterVec,
     wakes: IntCounterVec,
-    wake_seconds: Histogram,
-    hold_seconds: Histogram,
+    wake_seconds: HistogramVec,
+    hold_seconds: HistogramVec,
     body_bytes: IntGauge,
 }
 
@@ -106,7 +106,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let gauges = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &of_model);
         let seconds = |name: &str, help: &str| {
-            Histogram::with_opts(HistogramOpts::new(name, help).buckets(HOLD_SECONDS.to_vec()))
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(HOLD_SECONDS.to_vec()), &of_model)
         };
         let metrics = Self {
             registry: Registry::new(),
@@ -194,6 +194,8 @@ impl Metrics {
         let _ = self.held.remove_label_values(&of);
         let _ = self.in_flight.remove_label_values(&of);
         let _ = self.arrived.remove_label_values(&of);
+        let _ = self.wake_seconds.remove_label_values(&of);
+        let _ = self.hold_seconds.remove_label_values(&of);
         for reason in Refused::ALL {
             let _ = self.refused.remove_label_values(&[of[0], of[1], reason.name()]);
         }
@@ -244,13 +246,13 @@ impl Metrics {
     }
 
     /// A model took so long to wake.
-    pub fn woke(&self, took: Duration) {
-        self.wake_seconds.observe(took.as_secs_f64());
+    pub fn woke(&self, model: &ModelId, took: Duration) {
+        self.wake_seconds.with_label_values(&[&model.namespace, &model.name]).observe(took.as_secs_f64());
     }
 
     /// A request waited so long.
-    pub fn held(&self, waited: Duration) {
-        self.hold_seconds.observe(waited.as_secs_f64());
+    pub fn held(&self, model: &ModelId, waited: Duration) {
+        self.hold_seconds.with_label_values(&[&model.namespace, &model.name]).observe(waited.as_secs_f64());
     }
 
     /// The page that Prometheus reads, with what waits and what is in flight now.
@@ -279,6 +281,8 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let model = ModelId { namespace: "shop".to_owned(), name: "tiny".to_owned() };
         metrics.introduce(&model);
+        metrics.woke(&model, Duration::from_secs(2));
+        metrics.held(&model, Duration::from_secs(2));
         let labels = "model=\"tiny\",namespace=\"shop\"";
         let page = metrics.page(&[(model.clone(), 3, 4)], 7).unwrap();
         for line in [
@@ -286,6 +290,8 @@ mod tests {
             format!("vlm_gateway_requests_in_flight{{{labels}}} 4"),
             format!("vlm_gateway_requests_arrived_total{{{labels}}} 0"),
             format!("vlm_gateway_requests_refused_total{{{labels},reason=\"queue_full\"}} 0"),
+            format!("vlm_gateway_wake_seconds_sum{{{labels}}} 2"),
+            format!("vlm_gateway_hold_seconds_count{{{labels}}} 1"),
             "vlm_gateway_body_bytes 7".to_owned(),
         ] {
             assert!(page.contains(&line), "{line}\n{page}");

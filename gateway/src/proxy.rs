@@ -54,10 +54,7 @@ pub async fn forward(State(app): State<Arc<App>>, Extension(id): Extension<Reque
             app.note_refused(&route.id, &error);
             error.into_response()
         }
-        (Err(error), None) => {
-            app.metrics.invalid(error.code());
-            error.into_response()
-        }
+        (Err(error), None) => app.invalid(error),
     };
     record.follow(response)
 }

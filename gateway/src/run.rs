@@ -23,7 +23,7 @@ use crate::{
     },
     server::{
         admin::{self, Admin},
-        listen::serve,
+        listen::{Bounds, serve},
         router,
     },
     wake,
@@ -76,7 +76,9 @@ pub async fn run(args: Cli, shutdown: CancellationToken) -> Result<(), RunError>
     let (watched, watching) = watch(&client, &scope, Arc::clone(&app.routes), Arc::clone(&app.desk));
     let (listener, admin_listener) = (listen(args.port).await?, listen(args.admin_port).await?);
     info!(version = env!("CARGO_PKG_VERSION"), port = args.port, "started");
-    let served = serve_filled(listener, &app, watched.clone(), args.max_connections as usize);
+    let bounds =
+        Bounds { connections: args.max_connections as usize, silence: Duration::from_secs(args.silence_seconds) };
+    let served = serve_filled(listener, &app, watched.clone(), bounds);
     let ending = app.life.end(shutdown, ENDPOINT_LAG, Duration::from_secs(args.drain_timeout_seconds));
     let process = CancellationToken::new();
     let admin = admin::run(admin_listener, Admin { app: Arc::clone(&app), watched }, process.clone());
@@ -95,7 +97,7 @@ pub async fn run(args: Cli, shutdown: CancellationToken) -> Result<(), RunError>
 }
 
 /// Serves once the caches are filled: before that, every model would be unknown.
-fn serve_filled(listener: TcpListener, app: &Arc<App>, watched: Watched, most: usize) -> BoxFuture<'static, ()> {
+fn serve_filled(listener: TcpListener, app: &Arc<App>, watched: Watched, bounds: Bounds) -> BoxFuture<'static, ()> {
     let app = Arc::clone(app);
     Box::pin(async move {
         let closed = app.life.closed().clone();
@@ -103,7 +105,7 @@ fn serve_filled(listener: TcpListener, app: &Arc<App>, watched: Watched, most: u
             () = closed.cancelled() => {}
             filled = watched.filled() => {
                 if filled {
-                    serve(listener, router(Arc::clone(&app)), app.life.clone(), most).await;
+                    serve(listener, router(Arc::clone(&app)), app.life.clone(), bounds).await;
                 } else {
                     // The watches have ended, and so does the process.
                     std::future::pending::<()>().await;
@@ -113,7 +115,11 @@ fn serve_filled(listener: TcpListener, app: &Arc<App>, watched: Watched, most: u
     })
 }
 
-fn app(args: &Cli) -> Result<App, RunError> {
+/// What all handlers share, as the flags have it.
+///
+/// # Errors
+/// [`RunError::Metrics`], which no flag can cause.
+pub fn app(args: &Cli) -> Result<App, RunError> {
     let metrics = Metrics::new().map_err(RunError::Metrics)?;
     let key = args.continuation_key_file.as_deref().map(SigningKey::read).transpose().map_err(RunError::Key)?;
     let signer = key.map(Arc::new);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::{DefaultBodyLimit, Request, State},
     middleware,
     routing::{get, post},
 };
@@ -29,9 +29,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/models", get(models::list))
         // A name may hold a namespace and a slash.
         .route("/v1/models/{*id}", get(models::one))
-        .fallback(async |request: Request| GatewayError::Route { path: excerpt(request.uri().path()) })
-        .method_not_allowed_fallback(async |request: Request| GatewayError::Method {
-            method: excerpt(request.method().as_str()),
+        .fallback(async |State(app): State<Arc<App>>, request: Request| {
+            app.invalid(GatewayError::Route { path: excerpt(request.uri().path()) })
+        })
+        .method_not_allowed_fallback(async |State(app): State<Arc<App>>, request: Request| {
+            app.invalid(GatewayError::Method { method: excerpt(request.method().as_str()) })
         })
         // The body is bounded where it is read.
         .layer(DefaultBodyLimit::disable())

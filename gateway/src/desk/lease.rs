@@ -36,7 +36,10 @@ impl Ticket {
         let left = self.until.saturating_sub(self.desk.now());
         let waited = tokio::time::timeout(left, &mut self.told).await;
         let now = self.desk.now();
-        self.desk.metrics.held(now.saturating_sub(self.from));
+        if !matches!(waited, Ok(Ok(Err(Refusal::Gone)))) {
+            // The series of a model that is gone would come back.
+            self.desk.metrics.held(&self.model, now.saturating_sub(self.from));
+        }
         match waited {
             Ok(Ok(told)) => told,
             Ok(Err(_)) => Err(Refusal::Gone),

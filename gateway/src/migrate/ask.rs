@@ -56,7 +56,7 @@ pub(super) async fn ask(source: &Source, head: &Head, mut lease: Lease) -> Asked
     match rest.next().await {
         Some(Ok(first)) => {
             lease.answered();
-            Asked::Answers(Replica::new(attempt::Begun { first: Some(first), rest }, lease, source))
+            Asked::Answers(Replica::new(attempt::Begun { first: [first].into(), rest }, lease, source))
         }
         _ => Asked::Failed(Kind::BrokeOff, lease),
     }

@@ -4,11 +4,11 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
-    body::{Body, BodyDataStream},
+    body::Body,
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::{
@@ -108,8 +108,7 @@ pub(super) struct Replica {
 
 /// What comes of its connection.
 struct Answer {
-    first: Option<Bytes>,
-    rest: BodyDataStream,
+    begun: Begun,
     splitter: Splitter,
 }
 
@@ -128,7 +127,7 @@ impl Replica {
             let since = leaves.await;
             sleep((since + patience).saturating_sub(desk.now())).await;
         };
-        let answer = Answer { first: begun.first, rest: begun.rest, splitter: Splitter::default() };
+        let answer = Answer { begun, splitter: Splitter::default() };
         Self { lease, answer, due: Box::pin(due) }
     }
 }
@@ -137,13 +136,7 @@ impl Answer {
     /// The next whole events. Nothing is lost when this is dropped before its end.
     async fn read(&mut self) -> Got {
         loop {
-            let piece = match self.first.take() {
-                Some(first) => Some(Ok(first)),
-                None => match timeout(SILENCE, self.rest.next()).await {
-                    Ok(piece) => piece,
-                    Err(_) => return Got::Broke(Moved::Silent),
-                },
-            };
+            let Ok(piece) = timeout(SILENCE, self.begun.next()).await else { return Got::Broke(Moved::Silent) };
             match piece {
                 Some(Ok(bytes)) => {
                     if let Some(events) = self.splitter.push(bytes) {
@@ -219,7 +212,9 @@ impl Flow {
                 }
             }
             Got::Broke(why) => self.broke = Some(Broke { why, event: None }),
-            Got::Ended(_) if self.reader.can_continue() => self.broke = Some(Broke { why: Moved::BrokeOff, event: None }),
+            Got::Ended(_) if self.reader.can_continue() => {
+                self.broke = Some(Broke { why: Moved::BrokeOff, event: None })
+            }
             Got::Ended(rest) => {
                 self.out.extend(rest);
                 self.replica = None;
@@ -262,7 +257,9 @@ impl Flow {
                     self.begin_again(replica);
                     return Ok(());
                 }
-                Asked::Refused => return Err(GatewayError::NotContinued("another one refused to go on with it; retry")),
+                Asked::Refused => {
+                    return Err(GatewayError::NotContinued("another one refused to go on with it; retry"));
+                }
                 Asked::Failed(kind, lease) => {
                     let spent = desk.now().saturating_sub(from) >= source.route.bounds.wait;
                     match history.step(&seat.pod, &kind, spent) {

@@ -1,4 +1,7 @@
-//! One attempt at one replica, up to the first byte of its answer.
+//! One attempt at one replica, up to the first byte that a client gets of its answer: a short answer is read whole
+//! before that, so that one which breaks off can be had elsewhere.
+
+use std::collections::VecDeque;
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -10,6 +13,9 @@ use futures::StreamExt;
 
 use super::{Job, flow, headers, retry::Kind, upstream};
 use crate::{desk::Lease, error::GatewayError, migrate};
+
+/// Bytes of an answer that are read before the client gets the first of them; events go on at once.
+const READ_AHEAD: usize = 1 << 20;
 
 /// An attempt that failed before the first byte of an answer.
 pub(super) struct Failure {
@@ -26,6 +32,7 @@ impl Failure {
         match self.kind {
             Kind::Unreachable => "unreachable",
             Kind::BrokeOff => "broke_off",
+            Kind::Rubbish => "rubbish",
             Kind::Full { .. } => "full",
             Kind::Leaving { .. } => "leaving",
             Kind::Failed => "failed",
@@ -39,7 +46,8 @@ impl Failure {
             Some(reply) => {
                 let (mut parts, body) = reply.into_parts();
                 headers::of_answer(&mut parts.headers);
-                let flow = flow::follow(Begun { first: None, rest: body.into_data_stream() }, self.lease, job, false);
+                let begun = Begun { first: VecDeque::new(), rest: body.into_data_stream() };
+                let flow = flow::follow(begun, self.lease, job, false);
                 Ok(Response::from_parts(parts, flow))
             }
             None => Err(GatewayError::ReplicasFailed { attempts, last }),
@@ -49,8 +57,32 @@ impl Failure {
 
 /// The body of an answer that has begun.
 pub(crate) struct Begun {
-    pub first: Option<Bytes>,
+    pub first: VecDeque<Bytes>,
     pub rest: BodyDataStream,
+}
+
+impl Begun {
+    /// Reads the first piece, or all of an answer that is `short`.
+    async fn read(mut rest: BodyDataStream, short: bool) -> Result<Self, axum::Error> {
+        let (mut first, mut length) = (VecDeque::new(), 0);
+        while let Some(piece) = rest.next().await {
+            let piece = piece?;
+            length += piece.len();
+            first.push_back(piece);
+            if !short || length > READ_AHEAD {
+                break;
+            }
+        }
+        Ok(Self { first, rest })
+    }
+
+    /// The next piece.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        match self.first.pop_front() {
+            Some(piece) => Some(Ok(piece)),
+            None => self.rest.next().await,
+        }
+    }
 }
 
 /// Asks the replica of `lease`; the answer gives it back at its end.
@@ -71,19 +103,20 @@ pub(super) async fn ask(job: &Job, mut lease: Lease) -> Result<Response, Failure
     };
     if let Some(kind) = failed(response.status(), response.headers()) {
         // A redirect or the like is nothing that a model server says.
-        let usable = response.status().is_server_error() || response.status().is_client_error();
+        let status = response.status();
+        let usable = (status.is_server_error() || status.is_client_error()) && flow::is_json(response.headers());
         return Err(Failure { kind, lease, reply: usable.then_some(response) });
     }
     let (mut parts, body) = response.into_parts();
-    let mut rest = body.into_data_stream();
-    let first = match rest.next().await {
-        Some(Err(_)) => return Err(Failure { kind: Kind::BrokeOff, lease, reply: None }),
-        Some(Ok(first)) => Some(first),
-        None => None,
+    let events = flow::is_events(&parts.headers);
+    if !events && !flow::is_json(&parts.headers) {
+        return Err(Failure { kind: Kind::Rubbish, lease, reply: None });
+    }
+    let Ok(begun) = Begun::read(body.into_data_stream(), !events).await else {
+        return Err(Failure { kind: Kind::BrokeOff, lease, reply: None });
     };
     lease.answered();
     headers::of_answer(&mut parts.headers);
-    let (begun, events) = (Begun { first, rest }, flow::is_events(&parts.headers));
     let body = if events && migrate::asked_for_state(&job.headers) {
         migrate::follow(begun, lease, job.source())
     } else {

@@ -14,25 +14,28 @@ use crate::{
 
 /// Whether an answer is a stream of events.
 pub(crate) fn is_events(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+    is_of(headers, "text/event-stream")
+}
+
+/// Whether an answer is one piece of JSON, as every answer of a model server is that is no stream.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    is_of(headers, "application/json")
+}
+
+fn is_of(headers: &HeaderMap, kind: &str) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.split(';').next()).is_some_and(|value| value.trim().eq_ignore_ascii_case(kind))
 }
 
 /// Passes an answer on, and gives the replica back at its end. Where `events` break off, the last thing is an event
 /// that says so; any other answer ends without its end, so that nobody takes it for whole.
-pub(super) fn follow(begun: Begun, lease: Lease, job: &Job, events: bool) -> Body {
-    use futures::StreamExt;
+pub(super) fn follow(mut begun: Begun, lease: Lease, job: &Job, events: bool) -> Body {
     let metrics = job.app.metrics.clone();
-    let Begun { first, mut rest } = begun;
     Body::from_stream(async_stream::stream! {
         // Owned by the stream: the client that goes away drops it.
         let _lease = lease;
         let mut splitter = events.then(Splitter::default);
-        let mut next = first.map(Ok);
-        if next.is_none() {
-            next = rest.next().await;
-        }
-        while let Some(piece) = next {
+        while let Some(piece) = begun.next().await {
             match (piece, &mut splitter) {
                 (Ok(bytes), None) => yield Ok(bytes),
                 (Ok(bytes), Some(splitter)) => {
@@ -51,7 +54,6 @@ pub(super) fn follow(begun: Begun, lease: Lease, job: &Job, events: bool) -> Bod
                     return;
                 }
             }
-            next = rest.next().await;
         }
         if let Some(rest) = splitter.and_then(Splitter::rest) {
             yield Ok(rest);

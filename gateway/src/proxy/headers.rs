@@ -15,9 +15,14 @@ const TO_REPLICA: [HeaderName; 5] = [
     header::CONTENT_TYPE,
     header::ACCEPT,
     header::USER_AGENT,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
+    HeaderName::from_static(TRACEPARENT),
+    HeaderName::from_static(TRACESTATE),
 ];
+
+/// Where a request stands in a trace. Of several none is to be believed (W3C Trace Context, section 3.2).
+const TRACEPARENT: &str = "traceparent";
+/// What tracing systems add; may come in several lines.
+const TRACESTATE: &str = "tracestate";
 
 /// Headers of one connection (RFC 9110, section 7.6.1).
 const OF_CONNECTION: [HeaderName; 7] = [
@@ -34,9 +39,13 @@ const OF_CONNECTION: [HeaderName; 7] = [
 pub(super) fn to_replica(from: &HeaderMap, id: &RequestId, peer: Option<Peer>) -> HeaderMap {
     let mut to = HeaderMap::with_capacity(TO_REPLICA.len() + 3);
     for name in TO_REPLICA {
-        if let Some(value) = from.get(&name) {
-            to.insert(name, value.clone());
-        }
+        let values: Vec<_> = from.get_all(&name).iter().collect();
+        let counted = match name.as_str() {
+            TRACESTATE => values.len(),
+            TRACEPARENT if values.len() > 1 => 0,
+            _ => 1,
+        };
+        values.into_iter().take(counted).for_each(|value| _ = to.append(&name, value.clone()));
     }
     to.insert(HeaderName::from_static(VIA), HeaderValue::from_static(via::GATEWAY));
     if let Some(client) = client::name(from, peer) {
@@ -82,6 +91,10 @@ mod tests {
         let sent = headers(&[
             ("content-type", "application/json"),
             ("traceparent", "00-1-2-01"),
+            ("tracestate", "a=1"),
+            ("tracestate", "b=2"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
             ("authorization", "Bearer secret"),
             ("cookie", "a=b"),
             ("connection", "x-evil"),
@@ -96,13 +109,36 @@ mod tests {
         assert_eq!(to_replica(&without_key, &RequestId::of(&without_key), None).get(CLIENT), None);
         let got = to_replica(&sent, &RequestId::of(&sent), None);
         assert!(got[CLIENT].to_str().unwrap().starts_with("key-"));
-        let mut names: Vec<_> =
-            got.iter().filter(|(name, _)| *name != CLIENT).map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let mut names: Vec<_> = got
+            .iter()
+            .filter(|(name, _)| *name != CLIENT)
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         names.sort();
         assert_eq!(
             names,
-            ["content-type: application/json", "traceparent: 00-1-2-01", "x-request-id: mine", "x-vlm-via: gateway"]
+            [
+                "content-type: application/json",
+                "traceparent: 00-1-2-01",
+                "tracestate: a=1",
+                "tracestate: b=2",
+                "x-request-id: mine",
+                "x-vlm-via: gateway"
+            ]
         );
+    }
+
+    #[test]
+    fn of_two_places_in_a_trace_neither_is_believed_and_of_other_headers_the_first() {
+        let sent = headers(&[
+            ("traceparent", "00-1-2-01"),
+            ("traceparent", "00-3-4-01"),
+            ("accept", "text/event-stream"),
+            ("accept", "text/html"),
+        ]);
+        let got = to_replica(&sent, &RequestId::of(&sent));
+        assert!(!got.contains_key("traceparent"));
+        assert_eq!(got.get_all("accept").iter().collect::<Vec<_>>(), ["text/event-stream"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(crate) enum Kind {
     Unreachable,
     /// The connection broke, or what came back is no HTTP.
     BrokeOff,
+    /// What came back is HTTP, but not of a model server.
+    Rubbish,
     /// The replica is full.
     Full {
         /// What it says about when to come again.
@@ -80,12 +82,12 @@ impl History {
         if !full && !self.tried.iter().any(|tried| tried == pod) {
             self.tried.push(pod.to_owned());
         }
-        self.failures += u32::from(matches!(kind, Kind::BrokeOff | Kind::Failed));
+        self.failures += u32::from(matches!(kind, Kind::BrokeOff | Kind::Rubbish | Kind::Failed));
         if spent || self.failures >= MOST_FAILURES {
             return Step::PassOn;
         }
         let rest = match kind {
-            Kind::Unreachable | Kind::BrokeOff => REPLICA_REST,
+            Kind::Unreachable | Kind::BrokeOff | Kind::Rubbish => REPLICA_REST,
             Kind::Full { retry_after_seconds } => {
                 let told = Duration::from_secs(retry_after_seconds.unwrap_or(1));
                 told.clamp(FULL_REST.0, FULL_REST.1)
@@ -107,7 +109,7 @@ mod tests {
         let mut history = History::default();
         assert_eq!(history.step("a", &Kind::BrokeOff, false), Step::Again { rest: REPLICA_REST });
         assert_eq!(history.step("b", &Kind::Failed, false), Step::Again { rest: Duration::ZERO });
-        assert_eq!(history.step("c", &Kind::BrokeOff, false), Step::PassOn);
+        assert_eq!(history.step("c", &Kind::Rubbish, false), Step::PassOn);
         assert_eq!((history.tried().len(), history.attempts()), (3, 3));
     }
 

@@ -1,8 +1,15 @@
 //! Connections: a bounded number, each with bounded headers and a bounded time for them; HTTP/1.1 and h2c on one port.
+//! One on which nothing is asked for as long is closed, whatever it sends instead.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::{Extension, Router};
+use axum::{Router, extract::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -13,11 +20,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use crate::{drain::Life, proxy::client::Peer};
 
-/// Time for a request's headers to arrive, and for a kept connection to stay silent.
-const HEADER_TIME: Duration = Duration::from_secs(60);
 /// Bytes of a request's headers.
 const HEADER_BYTES: u32 = 32 * 1024;
 /// Requests at a time on one HTTP/2 connection.
@@ -27,9 +33,25 @@ const PING: Duration = Duration::from_secs(20);
 /// Pause after a failed accept, such as when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on at most `most` connections until the life closes and the open ones are done or cut.
-pub async fn serve(listener: TcpListener, router: Router, life: Life, most: usize) {
-    let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections at the same time; further ones wait to be accepted.
+    pub connections: usize,
+    /// Time for a request's headers to arrive, and for a connection to ask nothing.
+    pub silence: Duration,
+}
+
+impl Default for Bounds {
+    /// As the flags have it.
+    fn default() -> Self {
+        Self { connections: 16384, silence: Duration::from_secs(60) }
+    }
+}
+
+/// Serves `router` within `bounds` until the life closes and the open connections are done or cut.
+pub async fn serve(listener: TcpListener, router: Router, life: Life, bounds: Bounds) {
+    let places = Arc::new(Semaphore::new(bounds.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     loop {
         let accepting = async {
@@ -42,8 +64,8 @@ pub async fn serve(listener: TcpListener, router: Router, life: Life, most: usiz
         };
         match (accepted, place) {
             (Ok((stream, peer)), Ok(place)) => {
-                let router = router.clone().layer(Extension(Peer(peer.ip())));
-                connections.spawn(connection(stream, router, life.clone(), place));
+                let peer = Peer(peer.ip());
+                connections.spawn(connection((stream, peer), router.clone(), life.clone(), bounds.silence, place));
             }
             (Err(error), _) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -58,25 +80,39 @@ pub async fn serve(listener: TcpListener, router: Router, life: Life, most: usiz
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, life: Life, _place: OwnedSemaphorePermit) {
+async fn connection(
+    (stream, peer): (TcpStream, Peer),
+    router: Router,
+    life: Life,
+    silence: Duration,
+    _place: OwnedSemaphorePermit,
+) {
     // Each token is a small packet of its own and must not wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_BYTES as usize);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(silence).max_buf_size(HEADER_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .keep_alive_interval(PING.min(silence))
+        .keep_alive_timeout(PING.min(silence));
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let counted = router.map_request(move |mut request: Request<_>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
+        request
+    });
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(counted));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = life.closed().cancelled() => {
+        () = async { tokio::select! { () = life.closed().cancelled() => {}, () = silent(&asked, silence) => {} } } => {
+            // What has been asked is answered, however long that takes.
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = serving => ended,
@@ -89,5 +125,19 @@ async fn connection(stream: TcpStream, router: Router, life: Life, _place: Owned
     };
     if let Err(error) = ended {
         tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// Ends when nothing was asked for so long. The HTTP layers know only part of it: a connection on which no byte has
+/// come is of no version yet, and one of HTTP/2 may send frames for ever.
+async fn silent(asked: &AtomicU64, silence: Duration) {
+    let mut before = None;
+    loop {
+        let now = asked.load(Ordering::Relaxed);
+        if before == Some(now) {
+            return;
+        }
+        before = Some(now);
+        tokio::time::sleep(silence).await;
     }
 }

@@ -1,5 +1,5 @@
-//! What surrounds every request: its id, a 500 in place of a panic, and, while draining, the hint to the client to
-//! connect anew.
+//! What surrounds every request: its id, a 500 in place of a panic, a 400 for a coding of its body that others may read
+//! in another way, and, while draining, the hint to the client to connect anew.
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc};
 
@@ -39,12 +39,21 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// Whether every reader finds the same end of the body: it is chunked, once, or of a length.
+fn plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    first && codings.next().is_none()
+}
+
 /// The layer around all routes.
 pub async fn surround(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let version = request.version();
     request.extensions_mut().insert(id.clone());
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let ambiguous = !plain(request.headers());
+    let handled = async { if ambiguous { app.invalid(GatewayError::Coding) } else { next.run(request).await } };
+    let handled = AssertUnwindSafe(handled).catch_unwind().await;
     let mut response = handled.unwrap_or_else(|_| {
         tracing::error!(request_id = %id, "a handler panicked");
         GatewayError::Internal.into_response()
@@ -52,8 +61,9 @@ pub async fn surround(State(app): State<Arc<App>>, mut request: Request, next: N
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(HeaderName::from_static(REQUEST_ID), value);
     }
-    // A kept connection would bring the next request here, past the endpoints that already changed.
-    if app.life.is_draining() && version < Version::HTTP_2 {
+    // A kept connection would bring the next request here, past the endpoints that already changed; and of one whose
+    // bodies may be read in two ways, nobody knows where the next request begins.
+    if (app.life.is_draining() || ambiguous) && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -62,6 +72,21 @@ pub async fn surround(State(app): State<Arc<App>>, mut request: Request, next: N
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_body_that_is_chunked_once_or_of_a_length_is_plain() {
+        let plain = |codings: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for coding in codings {
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(coding));
+            }
+            super::plain(&headers)
+        };
+        assert!(plain(&[]) && plain(&["chunked"]) && plain(&["Chunked"]));
+        for other in [&["chunked, chunked"][..], &["chunked", "chunked"], &["gzip, chunked"], &["identity"], &[""]] {
+            assert!(!plain(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn sound_ids_are_taken_over_and_others_replaced() {

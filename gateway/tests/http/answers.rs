@@ -91,6 +91,12 @@ async fn what_is_wrong_is_told_in_the_form_of_openai_and_counted() {
     }
     let page = gateway.page();
     assert!(page.contains("vlm_gateway_requests_invalid_total{reason=\"malformed_body\"} 2"), "{page}");
+    for (reason, count) in
+        [("method_not_allowed", 1), ("unknown_url", 3), ("body_too_large", 1), ("model_not_found", 1)]
+    {
+        let line = format!("vlm_gateway_requests_invalid_total{{reason=\"{reason}\"}} {count}");
+        assert!(page.contains(&line), "{line}: {page}");
+    }
     assert!(page.contains("vlm_gateway_requests_arrived_total{model=\"tiny\",namespace=\"shop\"} 0"), "{page}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{Gateway, question, streamed};
-use crate::replica::{Mood, Replica, raw};
+use crate::replica::{Mood, Replica, endless, raw};
 
 const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
                       9\r\ndata: 0\n\n\r\nc\r\ndata: 1\n\ndat\r\n";
@@ -25,10 +25,14 @@ async fn a_stream_that_breaks_off_ends_with_an_event_that_says_so() {
 #[tokio::test]
 async fn any_other_answer_that_breaks_off_is_not_taken_for_whole() {
     let gateway = Gateway::start().await;
-    gateway.replicas(&[raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await]);
+    // Too long to be read whole before the client gets its first byte.
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9000000\r\n\r\n";
+    gateway.replicas(&[endless(head, "half", 2 << 20).await]);
     let response = gateway.ask(&question()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
     assert!(response.text().await.is_err());
     gateway.await_counts(0, 0).await;
+    assert!(gateway.page().contains("vlm_gateway_answers_broken_total 1"));
 }
 
 #[tokio::test]

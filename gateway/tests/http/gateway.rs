@@ -2,20 +2,19 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use clap::Parser;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vlm_gateway::{
     app::App,
+    args::Cli,
     balance::Endpoint,
     bodies::Bodies,
-    desk::Desk,
-    drain::Life,
     hold::Bounds,
-    metrics::Metrics,
     migrate::key::SigningKey,
-    proxy::upstream::Upstream,
-    routes::{Endpoints, ModelId, Route, Routes, Standing, catalogue::Catalogue},
+    routes::{Endpoints, ModelId, Route, Standing, catalogue::Catalogue},
+    run,
     server::{listen, router},
 };
 
@@ -66,22 +65,20 @@ impl Gateway {
     }
 
     pub async fn with(route: Route) -> Self {
-        let metrics = Metrics::new().unwrap();
-        let signer = Some(Arc::new(SigningKey::parse(KEY).unwrap()));
-        let app = Arc::new(App {
-            routes: Arc::new(Routes::default()),
-            desk: Desk::new(metrics.clone()),
-            upstream: Upstream::default(),
-            bodies: Bodies::new(4 << 20, 1 << 20, Duration::from_secs(1)),
-            metrics,
-            life: Life::default(),
-            heartbeat: Duration::from_millis(50),
-            signer,
-        });
+        Self::within(route, listen::Bounds { connections: 1000, silence: Duration::from_secs(60) }).await
+    }
+
+    /// With bounds of its own for connections.
+    pub async fn within(route: Route, bounds: listen::Bounds) -> Self {
+        let mut app = run::app(&Cli::parse_from(["vlm-gateway"])).unwrap();
+        app.bodies = Bodies::new(4 << 20, 1 << 20, Duration::from_secs(1));
+        app.heartbeat = Duration::from_millis(50);
+        app.signer = Some(Arc::new(SigningKey::parse(KEY).unwrap()));
+        let app = Arc::new(app);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(listen::serve(listener, router(Arc::clone(&app)), app.life.clone(), 1000));
+        tokio::spawn(listen::serve(listener, router(Arc::clone(&app)), app.life.clone(), bounds));
         tokio::spawn(Arc::clone(&app.desk).run(stop.clone()));
         // An error means that another test has installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -41,6 +41,47 @@ async fn a_thousand_requests_at_a_sleeping_model_are_held_or_refused_and_none_is
 }
 
 #[tokio::test]
+async fn two_gateways_hold_a_thousand_together_no_more_than_is_allowed() {
+    let bounds = Bounds { count: 50, ..route(Standing::Asleep).bounds };
+    let asleep = Route { bounds, ..route(Standing::Asleep) };
+    let gateways = [Gateway::with(asleep.clone()).await, Gateway::with(asleep).await];
+    gateways.iter().for_each(|gateway| gateway.app.desk.update_gateways(2));
+    let all: Vec<_> = (0..1000).map(|n| tokio::spawn(gateways[n % 2].ask(&question()).send())).collect();
+    for gateway in &gateways {
+        crate::gateway::await_that(|| gateway.page().contains("reason=\"queue_full\"} 475"), "others refused").await;
+        assert_eq!(gateway.counts(), (25, 0));
+    }
+    let finished = || all.iter().filter(|asked| asked.is_finished()).count();
+    crate::gateway::await_that(|| finished() == 950, "all others are told").await;
+    let mut patient = Vec::new();
+    let mut refused = 0;
+    for asked in all {
+        if asked.is_finished() {
+            let response = asked.await.unwrap().unwrap();
+            assert_eq!(response.status(), 429);
+            let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=60).contains(&seconds), "{seconds}");
+            refused += 1;
+        } else {
+            patient.push(asked);
+        }
+    }
+    assert_eq!((refused, patient.len()), (950, 50));
+    patient.drain(..10).for_each(|asked| asked.abort());
+    let held = || gateways.iter().map(|gateway| gateway.counts().0).sum::<usize>();
+    crate::gateway::await_that(|| held() == patient.len(), "all that left are gone").await;
+    let replica = Replica::start(Mood::Gated).await;
+    gateways.iter().for_each(|gateway| gateway.replicas(&[replica.address]));
+    crate::gateway::await_that(|| replica.count() == 4, "two of each gateway").await;
+    replica.state.gate.add_permits(patient.len());
+    for asked in patient {
+        assert_eq!(asked.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(replica.state.most.load(Ordering::SeqCst), 4, "a window of each gateway at most");
+    assert_eq!(replica.count(), 40, "each once");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_frees_its_place() {
     let gateway = Gateway::with(route(Standing::Asleep)).await;
     let waiting: Vec<_> = (0..4).map(|_| tokio::spawn(gateway.ask(&question()).send())).collect();

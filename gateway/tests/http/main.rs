@@ -9,5 +9,8 @@ mod gateway;
 mod holding;
 mod hostile;
 mod migration;
+mod passing;
 mod replica;
 mod retries;
+mod rubbish;
+mod slow;

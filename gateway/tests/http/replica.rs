@@ -54,6 +54,8 @@ pub struct Replica {
 pub struct Shared {
     mood: Mutex<Mood>,
     pub seen: Mutex<Vec<(HeaderMap, Bytes)>>,
+    /// What was asked for, with whatever follows a question mark.
+    pub paths: Mutex<Vec<String>>,
     pub gate: Semaphore,
     running: AtomicUsize,
     pub most: AtomicUsize,
@@ -72,6 +74,7 @@ impl Replica {
         let state = Arc::new(Shared {
             mood: Mutex::new(mood),
             seen: Mutex::default(),
+            paths: Mutex::default(),
             gate: Semaphore::new(0),
             running: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -104,6 +107,7 @@ impl Drop for Running<'_> {
 async fn answer(State(state): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 24).await.unwrap();
+    state.paths.lock().unwrap().push(parts.uri.to_string());
     state.seen.lock().unwrap().push((parts.headers, body.clone()));
     let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
     state.most.fetch_max(running, Ordering::SeqCst);
@@ -145,6 +149,27 @@ pub async fn raw(answer: &'static str) -> SocketAddr {
                 let mut head = [0; 4096];
                 let _ = stream.read(&mut head).await;
                 let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    address
+}
+
+/// Answers with a head, then with a piece again and again, to so many bytes in all, and closes the connection.
+pub async fn endless(head: &'static str, piece: &'static str, most: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(head.as_bytes()).await;
+                for _ in 0..most / piece.len() {
+                    if stream.write_all(piece.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
             });
         }
     });

@@ -24,7 +24,14 @@ async fn a_replica_that_nobody_listens_at_costs_no_request() {
 #[tokio::test]
 async fn nor_does_one_that_breaks_off_before_its_answer() {
     answered_in_spite_of(raw("").await, "broke_off").await;
-    answered_in_spite_of(raw("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await, "broke_off").await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n";
+    answered_in_spite_of(raw(head).await, "broke_off").await;
+}
+
+#[tokio::test]
+async fn nor_one_that_breaks_off_within_an_answer_that_nobody_has_seen_of() {
+    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"id\": ";
+    answered_in_spite_of(raw(half).await, "broke_off").await;
 }
 
 #[tokio::test]

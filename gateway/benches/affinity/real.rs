@@ -1,0 +1,254 @@
+//! The same question asked of real model servers: three of them on this machine's processors, past the gateways by
+//! round robin and by a hash of the text, and through two gateways.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Parser;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vlm_contract::metrics::{ENCODER_CACHE_HITS, ENCODER_CACHE_MISSES};
+use vlm_gateway::{
+    app::App,
+    args::Cli,
+    balance::Endpoint,
+    hold::Bounds,
+    request::affinity::hash,
+    routes::{ModelId, Route, Standing, catalogue::Catalogue},
+    run, server,
+};
+
+use crate::{
+    measured::TOKENS,
+    quantile,
+    trace::{Random, TEXTS},
+};
+
+const SERVERS: usize = 3;
+const PICTURES: u32 = 60;
+/// Bytes for about 24 pictures' rows, and for about as many prompts' keys and values.
+const CACHE: [&str; 4] = ["--encoder-cache-bytes", "4500000", "--kv-bytes", "26000000"];
+const SECONDS: f64 = 25.0;
+const RATES: [f64; 2] = [12.0, 30.0];
+
+struct Server {
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    async fn start(runtime: &str, model: &str, client: &reqwest::Client) -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(runtime);
+        command.args(["serve", "--model", model, "--served-model-name", "tiny", "--host", "127.0.0.1"]);
+        command.args(["--port", &port.to_string()]).args(CACHE).env("RAYON_NUM_THREADS", "1");
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the runtime");
+        let server = Self { address: (Ipv4Addr::LOCALHOST, port).into(), process };
+        let ready = || client.get(format!("http://{}/ready", server.address)).send();
+        while !ready().await.is_ok_and(|answer| answer.status().is_success()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        server
+    }
+
+    async fn counted(&self, client: &reqwest::Client, name: &str) -> f64 {
+        let page = client.get(format!("http://{}/metrics", self.address)).send().await.unwrap().text().await.unwrap();
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+    }
+}
+
+/// A picture of 192², which the model sees in four tiles and as a whole: a BMP of coloured squares.
+fn picture(number: u32) -> String {
+    let side = 192_u32;
+    let pixels = side * side * 3;
+    let mut file = b"BM".to_vec();
+    for word in [54 + pixels, 0, 54, 40, side, side, 0x0018_0001, 0, pixels, 2835, 2835, 0, 0] {
+        file.extend(word.to_le_bytes());
+    }
+    for at in 0..side * side {
+        let square = [number, at % side / 16, at / side / 16].map(u32::to_le_bytes).concat();
+        file.extend(&hash(&square).to_le_bytes()[..3]);
+    }
+    format!("data:image/bmp;base64,{}", STANDARD.encode(file))
+}
+
+fn question(picture: &str, text: u32) -> String {
+    json!({
+        "model": "tiny", "stream": true, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": true,
+        "messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": format!("what is number {text}?")},
+        ]}],
+    })
+    .to_string()
+}
+
+/// Milliseconds from `since` to the first token, and to the end of the answer.
+async fn ask(client: reqwest::Client, address: SocketAddr, body: String, since: Instant) -> (f64, f64) {
+    let request = client.post(format!("http://{address}/v1/chat/completions")).body(body);
+    let mut answer = request.header("content-type", "application/json").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let (mut first, mut text) = (None, String::new());
+    while let Some(piece) = answer.chunk().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&piece));
+        if first.is_none() && text.contains("\"content\":\"") && !text.ends_with("\"content\":\"\"") {
+            first = Some(since.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    assert!(text.contains("[DONE]"), "{text}");
+    (first.expect("a token"), since.elapsed().as_secs_f64() * 1e3)
+}
+
+#[tokio::main]
+pub async fn run(runtime: &str, model: &str) {
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build().unwrap();
+    constants(runtime, model, &client).await;
+    let pictures: Arc<Vec<String>> = Arc::new((0..PICTURES).map(picture).collect());
+    println!("\n| requests/s | way | encoder cache hits | TTFT p50 ms | p90 ms |\n|---|---|---|---|---|");
+    for rate in RATES {
+        for way in [Way::RoundRobin, Way::Text, Way::Gateways] {
+            let mut servers = Vec::new();
+            for _ in 0..SERVERS {
+                servers.push(Server::start(runtime, model, &client).await);
+            }
+            let first = load(way, rate, &servers, &pictures, &client).await;
+            let (mut hits, mut misses) = (0.0, 0.0);
+            for server in &servers {
+                hits += server.counted(&client, ENCODER_CACHE_HITS).await;
+                misses += server.counted(&client, ENCODER_CACHE_MISSES).await;
+            }
+            let (p50, p90) = (quantile(first.clone(), 0.5), quantile(first, 0.9));
+            println!(
+                "| {rate} | {} | {:.0} % | {p50:.0} | {p90:.0} |",
+                way.name(),
+                100.0 * hits / (hits + misses).max(1.0)
+            );
+        }
+    }
+}
+
+/// What [`crate::measured`] has.
+async fn constants(runtime: &str, model: &str, client: &reqwest::Client) {
+    let server = Server::start(runtime, model, client).await;
+    let one = |number: u32, text: u32| {
+        let body = question(&picture(number), text);
+        ask(client.clone(), server.address, body, Instant::now())
+    };
+    one(1000, 0).await;
+    let (mut new, mut kept, mut steps, mut wide) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for number in 0..20 {
+        new.push(one(number, 1).await.0);
+        let (first, all) = one(number, 2).await;
+        kept.push(first);
+        steps.push((all - first) / f64::from(TOKENS - 1));
+        let four = futures::join!(one(number, 3), one(number, 4), one(number, 5), one(number, 6));
+        let last = [four.0, four.1, four.2, four.3].map(|(first, all)| (all - first) / f64::from(TOKENS - 1));
+        wide.push(last.into_iter().fold(f64::INFINITY, f64::min));
+    }
+    let [new, kept, step, four] = [new, kept, steps, wide].map(|values| quantile(values, 0.5));
+    println!(
+        "first token of a new picture {new:.1} ms, of a kept one {kept:.1} ms; a token alone {step:.2} ms, beside three {four:.2} ms"
+    );
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    RoundRobin,
+    Text,
+    Gateways,
+}
+
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round robin, direct",
+            Self::Text => "hash of the text, direct",
+            Self::Gateways => "two gateways",
+        }
+    }
+}
+
+async fn load(
+    way: Way,
+    rate: f64,
+    servers: &[Server],
+    pictures: &Arc<Vec<String>>,
+    client: &reqwest::Client,
+) -> Vec<f64> {
+    let direct: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let stop = CancellationToken::new();
+    let gateways = [gateway(&direct, &stop).await, gateway(&direct, &stop).await];
+    let mut random = Random(7);
+    let weights: Vec<f64> = (1..=PICTURES).map(|n| f64::from(n).powf(-0.7)).collect();
+    let all: f64 = weights.iter().sum();
+    let begin = Instant::now();
+    let (mut at, mut asked, mut number) = (0.0, Vec::new(), 0);
+    while at < SECONDS {
+        at -= random.share().ln() / rate;
+        let mut left = random.share() * all;
+        let which = weights.iter().position(|weight| {
+            left -= weight;
+            left <= 0.0
+        });
+        let text = (random.share() * f64::from(TEXTS)) as u32;
+        let address = match way {
+            Way::RoundRobin => direct[number % SERVERS],
+            Way::Text => direct[hash(&text.to_le_bytes()) as usize % SERVERS],
+            Way::Gateways => gateways[(random.share() * 2.0) as usize % 2],
+        };
+        let body = question(&pictures[which.unwrap_or(0)], text);
+        let due = begin + Duration::from_secs_f64(at);
+        tokio::time::sleep(due.saturating_duration_since(Instant::now())).await;
+        asked.push(tokio::spawn(ask(client.clone(), address, body, due)));
+        number += 1;
+    }
+    let mut first = Vec::new();
+    for answer in asked {
+        first.push(answer.await.unwrap().0);
+    }
+    stop.cancel();
+    first
+}
+
+async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> SocketAddr {
+    let app: Arc<App> = Arc::new(run::app(&Cli::parse_from(["vlm-gateway"])).unwrap());
+    let id = ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() };
+    let bounds = Bounds { count: 10_000, bytes: 1 << 30, wait: Duration::from_secs(300) };
+    let (created, standing, window, max_tokens) = (0, Standing::Awake, 10, None);
+    app.routes.replace(Catalogue::new([Route {
+        id: id.clone(),
+        created,
+        standing,
+        window,
+        bounds,
+        max_tokens,
+        migrates: false,
+        drain: Duration::ZERO,
+    }]));
+    app.desk.update_routes(&app.routes.catalogue());
+    let pod = |(n, address): (usize, &SocketAddr)| Endpoint { pod: format!("pod-{n}"), address: *address, ready: true };
+    app.desk.update_endpoints(&[(id, replicas.iter().enumerate().map(pod).collect())].into());
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(Arc::clone(&app.desk).run(stop.clone()));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(server::listen::serve(
+        listener,
+        server::router(Arc::clone(&app)),
+        app.life.clone(),
+        server::listen::Bounds::default(),
+    )));
+    address
+}
