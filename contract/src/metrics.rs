@@ -71,6 +71,8 @@ pub const GATEWAY_REQUESTS_INVALID: &str = "vlm_gateway_requests_invalid_total";
 pub const GATEWAY_ATTEMPTS_FAILED: &str = "vlm_gateway_attempts_failed_total";
 /// Counter: answers that broke off after their first byte.
 pub const GATEWAY_ANSWERS_BROKEN: &str = "vlm_gateway_answers_broken_total";
+/// Counter by `reason` and `result`: streams that were to go on at another replica.
+pub const GATEWAY_MIGRATIONS: &str = "vlm_gateway_migrations_total";
 /// Counter by `result`: requests to the API server to wake a model.
 pub const GATEWAY_WAKES: &str = "vlm_gateway_wakes_total";
 /// Histogram in seconds by `namespace` and `model`: from the first request held for a model without replicas to the

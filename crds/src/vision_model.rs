@@ -175,6 +175,10 @@ pub struct Drain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub timeout_seconds: Option<i32>,
+    /// Whether the gateway lets a streamed answer go on at another replica when its own ends before it, dies, or has
+    /// used up most of timeoutSeconds. Default true. Answers of /v1/chat/completions with n = 1 alone can go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<bool>,
 }
 
 impl VisionModelSpec {
@@ -201,6 +205,11 @@ impl VisionModelSpec {
     /// `drain.timeoutSeconds` or its default.
     pub fn drain_timeout_seconds(&self) -> i32 {
         self.drain.as_ref().and_then(|d| d.timeout_seconds).unwrap_or(120).max(0)
+    }
+
+    /// `drain.migrate` or its default.
+    pub fn migrates(&self) -> bool {
+        self.drain.as_ref().and_then(|d| d.migrate).unwrap_or(true)
     }
 
     /// `scaling` or its defaults.

@@ -10,6 +10,7 @@ use crate::{
     drain::Life,
     error::GatewayError,
     metrics::Metrics,
+    migrate::Signer,
     proxy::upstream::Upstream,
     routes::{ModelId, Routes},
 };
@@ -30,6 +31,8 @@ pub struct App {
     pub life: Life,
     /// Time between two signs of life to a streaming client that waits.
     pub heartbeat: Duration,
+    /// Signs what lets a stream go on at another replica.
+    pub signer: Signer,
 }
 
 impl App {

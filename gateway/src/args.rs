@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, ValueEnum};
 use vlm_contract::ports;
 
@@ -44,6 +46,10 @@ pub struct Cli {
     /// Seconds that open answers get to finish after SIGTERM.
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=86400))]
     pub drain_timeout_seconds: u64,
+    /// File with the Ed25519 private key (PEM, PKCS #8) whose public half the model servers know. With it, a stream whose
+    /// model server ends goes on at another one.
+    #[arg(long, env = "VLM_CONTINUATION_KEY_FILE", value_name = "FILE")]
+    pub continuation_key_file: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, env = "VLM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -87,6 +87,11 @@ impl Pods {
         Some((name, pod.address))
     }
 
+    /// Whether a pod that is none of `tried` has room.
+    pub fn has_other(&self, window: u32, tried: &[String], now: Duration) -> bool {
+        self.all.iter().any(|(name, pod)| pod.open(now) && pod.in_flight < window && !tried.contains(name))
+    }
+
     fn choose(&mut self, window: u32, affinity: Option<Affinity>, tried: &[String], now: Duration) -> Option<String> {
         let roomy = |pod: &Pod| pod.open(now) && pod.in_flight < window;
         let mut able: Vec<_> = self.all.iter().filter(|(_, pod)| roomy(pod)).collect();

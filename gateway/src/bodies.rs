@@ -22,30 +22,55 @@ const AHEAD: usize = 8;
 #[derive(Debug)]
 pub struct Bodies {
     units: Arc<Semaphore>,
+    /// Of `units`, what bodies of streams may take that have begun.
+    kept: Arc<Semaphore>,
     all: usize,
     largest: usize,
     time: Duration,
 }
 
 /// A body, and the room that it takes until it is dropped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Held {
     /// The bytes.
     pub bytes: Bytes,
     #[expect(dead_code, reason = "held for its drop")]
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// A body that is kept while its answer is streamed, and its share of the room for such bodies.
+#[derive(Debug)]
+pub struct Kept {
+    held: Held,
+    #[expect(dead_code, reason = "held for its drop")]
+    share: OwnedSemaphorePermit,
+}
+
+impl Kept {
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.held.bytes
+    }
 }
 
 impl Bodies {
     /// Room for `all` bytes together and for `largest` in one body, which may take `time` to arrive.
     pub fn new(all: usize, largest: usize, time: Duration) -> Self {
         let all = units(all.max(largest));
-        Self { units: Arc::new(Semaphore::new(all as usize)), all: all as usize, largest, time }
+        let (units, kept) = (Semaphore::new(all as usize), Semaphore::new(all as usize / 2));
+        Self { units: Arc::new(units), kept: Arc::new(kept), all: all as usize, largest, time }
     }
 
     /// Bytes of the bodies that are held now.
     pub fn held(&self) -> usize {
         self.all.saturating_sub(self.units.available_permits()) * UNIT
+    }
+
+    /// Keeps a body after its answer has begun; `None` when such bodies take half of the room already, because the other
+    /// half is for what arrives.
+    pub fn keep(&self, held: &Held) -> Option<Kept> {
+        let share = Arc::clone(&self.kept).try_acquire_many_owned(units(held.bytes.len())).ok()?;
+        Some(Kept { held: held.clone(), share })
     }
 
     /// Reads a body.
@@ -92,7 +117,7 @@ impl Bodies {
             }
             whole.extend_from_slice(&next);
         }
-        Ok(Held { bytes: only.unwrap_or_else(|| whole.freeze()), room })
+        Ok(Held { bytes: only.unwrap_or_else(|| whole.freeze()), room: room.map(Arc::new) })
     }
 
     fn room(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, GatewayError> {
@@ -176,6 +201,21 @@ mod tests {
         assert_eq!(bodies.read(&length(1), pieces(&[1])).await.unwrap_err(), GatewayError::BodiesFull);
         drop(all);
         assert!(bodies.read(&length(1), pieces(&[1])).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn bodies_of_streams_take_half_of_the_room_and_no_more() {
+        let bodies = bodies();
+        let held = bodies.read(&HeaderMap::new(), pieces(&[5 * UNIT])).await.unwrap();
+        let kept = bodies.keep(&held).unwrap();
+        assert_eq!(kept.bytes().len(), 5 * UNIT);
+        assert!(bodies.keep(&held).is_none(), "8 of 16 units are for streams");
+        drop(held);
+        assert!(bodies.held() >= 5 * UNIT, "it is in memory still");
+        drop(kept);
+        assert_eq!(bodies.held(), 0);
+        let held = bodies.read(&HeaderMap::new(), pieces(&[8 * UNIT])).await.unwrap();
+        assert!(bodies.keep(&held).is_some());
     }
 
     #[tokio::test]

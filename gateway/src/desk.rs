@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     hold::{Place, Waiter},
     metrics::Metrics,
     request::affinity::Affinity,
-    routes::{Endpoints, ModelId, catalogue::Catalogue},
+    routes::{Endpoints, Leaving, ModelId, catalogue::Catalogue},
 };
 
 mod lease;
@@ -92,6 +92,8 @@ struct State {
     lines: HashMap<ModelId, Line<Teller>>,
     /// Also of models that are not known yet: the watches are not in step.
     endpoints: Endpoints,
+    /// Since when pods are on their way out.
+    leaving: HashMap<ModelId, HashMap<String, Duration>>,
 }
 
 /// The desk.
@@ -105,6 +107,8 @@ pub struct Desk {
     deadlines: Notify,
     /// Some model may have to be woken.
     wakes: Notify,
+    /// Other pods are on their way out than before.
+    left: watch::Sender<()>,
     metrics: Metrics,
 }
 
@@ -121,6 +125,7 @@ impl Desk {
             numbers: AtomicU64::new(0),
             deadlines: Notify::new(),
             wakes: Notify::new(),
+            left: watch::Sender::new(()),
             metrics,
         })
     }
@@ -144,6 +149,15 @@ impl Desk {
     /// # Errors
     /// [`Refusal`], which is final.
     pub fn ask(self: &Arc<Self>, asking: Asking, back: bool) -> Result<Turn, Refusal> {
+        let from = asking.place.0;
+        self.ask_from(asking, back, from)
+    }
+
+    /// The same for a request that waits since `from`, though its place is an older one's: its answer has begun already.
+    ///
+    /// # Errors
+    /// [`Refusal`], which is final.
+    pub fn ask_from(self: &Arc<Self>, asking: Asking, back: bool, from: Duration) -> Result<Turn, Refusal> {
         let (model, place) = (asking.model, asking.place);
         let (tell, told) = oneshot::channel();
         let waiter = Waiter { bytes: asking.bytes, affinity: asking.affinity, tried: asking.tried, tell };
@@ -159,10 +173,19 @@ impl Desk {
             Entry::Waits => {
                 self.deadlines.notify_one();
                 self.wakes.notify_one();
-                let until = place.0 + whole.wait;
-                Turn::Later(Ticket { desk: Arc::clone(self), model, place, told, until })
+                let until = from + whole.wait;
+                Turn::Later(Ticket { desk: Arc::clone(self), model, place, told, from, until })
             }
         })
+    }
+
+    /// A replica that was not tried, where nobody waits and one has room; never waits.
+    pub fn seat_at_once(self: &Arc<Self>, asking: &Asking) -> Option<Lease> {
+        let now = self.now();
+        let mut state = self.lock();
+        let seat = state.lines.get_mut(&asking.model)?.spare_seat(asking.affinity, &asking.tried, now);
+        drop(state);
+        seat.map(|seat| self.lease(&asking.model, seat))
     }
 
     fn lease(self: &Arc<Self>, model: &ModelId, seat: Seat) -> Lease {
@@ -203,7 +226,7 @@ impl Desk {
         let now = self.now();
         let mut messages = Vec::new();
         let mut state = self.lock();
-        let State { lines, endpoints } = &mut *state;
+        let State { lines, endpoints, .. } = &mut *state;
         let gone: Vec<_> = lines.keys().filter(|id| catalogue.get(id).is_none()).cloned().collect();
         for id in gone {
             self.metrics.forget(&id);
@@ -235,7 +258,7 @@ impl Desk {
         let now = self.now();
         let mut messages = Vec::new();
         let mut state = self.lock();
-        let State { lines, endpoints } = &mut *state;
+        let State { lines, endpoints, .. } = &mut *state;
         for (id, line) in lines.iter_mut() {
             let none: &[Endpoint] = &[];
             let new = all.get(id).map_or(none, Vec::as_slice);
@@ -249,6 +272,28 @@ impl Desk {
         tell(messages);
         self.deadlines.notify_one();
         self.wakes.notify_one();
+    }
+
+    /// Takes over which pods are on their way out.
+    pub fn update_leaving(&self, all: Leaving) {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut before = std::mem::take(&mut state.leaving);
+        for (model, pods) in all {
+            let known = before.remove(&model).unwrap_or_default();
+            let since = |pod: String| {
+                let since = known.get(&pod).copied().unwrap_or(now);
+                (pod, since)
+            };
+            state.leaving.insert(model, pods.into_iter().map(since).collect());
+        }
+        drop(state);
+        self.left.send_replace(());
+    }
+
+    /// Since when a pod is on its way out.
+    fn leaves_since(&self, model: &ModelId, pod: &str) -> Option<Duration> {
+        self.lock().leaving.get(model)?.get(pod).copied()
     }
 
     /// Takes over how many gateways there are; each takes its share of what may wait.

@@ -81,6 +81,9 @@ pub enum GatewayError {
     /// The answer broke off after its first byte.
     #[error("the replica broke off before the answer was complete; retry")]
     AnswerBroken,
+    /// The answer broke off after its first byte, and no other replica goes on with it: why, and whether to retry.
+    #[error("the replica broke off before the answer was complete, and {0}")]
+    NotContinued(&'static str),
     /// This gateway is shutting down.
     #[error("this gateway is shutting down; retry at once to reach another one")]
     Draining,
@@ -142,7 +145,7 @@ impl GatewayError {
             Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused(Refusal::QueueFull { .. }) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ReplicasFailed { .. } | Self::AnswerBroken => StatusCode::BAD_GATEWAY,
+            Self::ReplicasFailed { .. } | Self::AnswerBroken | Self::NotContinued(_) => StatusCode::BAD_GATEWAY,
             Self::BodiesFull | Self::Draining | Self::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -173,7 +176,7 @@ impl GatewayError {
             Self::Method { .. } => "method_not_allowed",
             Self::Refused(refusal) => refused(refusal).map_or("model_not_found", Refused::name),
             Self::ReplicasFailed { .. } => Refused::Failed.name(),
-            Self::AnswerBroken => "answer_broken",
+            Self::AnswerBroken | Self::NotContinued(_) => "answer_broken",
             Self::Draining => "gateway_draining",
             Self::Internal => "internal_error",
         }

@@ -10,7 +10,7 @@
 //!
 //! A request is read whole, once. Its body tells the model and the affinity; the desk gives it a replica at once, lets it
 //! wait, or refuses it. The proxy asks the replica and passes the answer on; what fails before the first byte goes back
-//! to the desk, to the place that it had.
+//! to the desk, to the place that it had. What fails later goes on elsewhere.
 //!
 //! # Guarantees
 //! - The body reaches the replica unmodified; of the headers, only those that a replica reads.
@@ -23,7 +23,7 @@
 //! - [`bodies`], [`request`]: a body in memory, and what is read of it.
 //! - [`routes`]: what the cluster says of the models. Effects: reads.
 //! - [`desk`]: every replica and every queue, under one lock; [`hold`] and [`balance`] are its pure parts.
-//! - [`proxy`]: one request to its answer's end; [`sse`] cuts streams at events.
+//! - [`proxy`]: one request to its answer's end; [`sse`] cuts streams at events; [`migrate`] moves streams.
 //! - [`wake`]: asks for a replica. Effects: one write.
 //! - [`run`], [`drain`], [`app`], [`args`], [`metrics`], [`telemetry`]: the process around it.
 
@@ -38,6 +38,7 @@ pub mod drain;
 pub mod error;
 pub mod hold;
 pub mod metrics;
+pub mod migrate;
 pub mod proxy;
 pub mod request;
 pub mod routes;

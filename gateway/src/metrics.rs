@@ -40,6 +40,39 @@ impl Refused {
     }
 }
 
+/// Why a stream was to go on at another replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// The connection to its own broke.
+    BrokeOff,
+    /// Its own said nothing for too long.
+    Silent,
+    /// Its own has ended before the answer did.
+    Draining,
+    /// Its own could not compute it any further.
+    Failed,
+    /// Its own was about to end.
+    Early,
+}
+
+impl Moved {
+    const ALL: [Self; 5] = [Self::BrokeOff, Self::Silent, Self::Draining, Self::Failed, Self::Early];
+
+    /// The label's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BrokeOff => "broke_off",
+            Self::Silent => "silent",
+            Self::Draining => "draining",
+            Self::Failed => "failed",
+            Self::Early => "early",
+        }
+    }
+}
+
+/// Values of the label `result`.
+const RESULTS: [&str; 2] = ["ok", "failed"];
+
 /// Classes of HTTP status.
 const CODES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 const HOLD_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -56,6 +89,7 @@ pub struct Metrics {
     invalid: IntCounterVec,
     attempts_failed: IntCounterVec,
     answers_broken: IntCounter,
+    migrations: IntCounterVec,
     wakes: IntCounterVec,
     wake_seconds: HistogramVec,
     hold_seconds: HistogramVec,
@@ -103,6 +137,11 @@ impl Metrics {
                 names::GATEWAY_ANSWERS_BROKEN,
                 "Answers that broke off after their first byte",
             )?,
+            migrations: counters(
+                names::GATEWAY_MIGRATIONS,
+                "Streams that were to go on at another replica",
+                &["reason", "result"],
+            )?,
             wakes: counters(names::GATEWAY_WAKES, "Requests to the API server to wake a model", &["result"])?,
             wake_seconds: seconds(
                 names::GATEWAY_WAKE,
@@ -112,6 +151,9 @@ impl Metrics {
             body_bytes: IntGauge::new(names::GATEWAY_BODY_BYTES, "Bytes of request bodies in memory")?,
         };
         metrics.register()?;
+        for (reason, result) in Moved::ALL.iter().flat_map(|reason| RESULTS.map(|result| (reason, result))) {
+            metrics.migrations.with_label_values(&[reason.name(), result]);
+        }
         Ok(metrics)
     }
 
@@ -125,6 +167,7 @@ impl Metrics {
         registry.register(Box::new(self.invalid.clone()))?;
         registry.register(Box::new(self.attempts_failed.clone()))?;
         registry.register(Box::new(self.answers_broken.clone()))?;
+        registry.register(Box::new(self.migrations.clone()))?;
         registry.register(Box::new(self.wakes.clone()))?;
         registry.register(Box::new(self.wake_seconds.clone()))?;
         registry.register(Box::new(self.hold_seconds.clone()))?;
@@ -192,9 +235,14 @@ impl Metrics {
         self.answers_broken.inc();
     }
 
+    /// A stream was to go on elsewhere, and did or did not.
+    pub fn moved(&self, why: Moved, succeeded: bool) {
+        self.migrations.with_label_values(&[why.name(), RESULTS[usize::from(!succeeded)]]).inc();
+    }
+
     /// It was asked that a model be woken.
     pub fn asked_to_wake(&self, succeeded: bool) {
-        self.wakes.with_label_values(&[if succeeded { "ok" } else { "failed" }]).inc();
+        self.wakes.with_label_values(&[RESULTS[usize::from(!succeeded)]]).inc();
     }
 
     /// A model took so long to wake.

@@ -16,19 +16,22 @@ use crate::{
     desk::{Asking, Turn},
     error::{GatewayError, excerpt},
     hold::Place,
+    migrate,
     request::{Peek, peek},
     routes::Route,
     server::surround::RequestId,
 };
 
-mod attempt;
-mod flow;
+pub(crate) mod attempt;
+pub mod client;
+pub(crate) mod flow;
 mod headers;
 mod held;
 mod record;
-mod retry;
+pub(crate) mod retry;
 pub mod upstream;
 
+use client::Peer;
 use record::Record;
 use retry::{History, Step};
 
@@ -69,10 +72,12 @@ async fn read(app: &Arc<App>, id: &RequestId, request: Request) -> Result<Job, G
         Some(name) => catalogue.find(name).ok_or_else(|| GatewayError::ModelNotFound { asked: excerpt(name) })?,
         None => catalogue.only().ok_or(GatewayError::ModelMissing)?,
     };
+    let mut headers = headers::to_replica(&parts.headers, id, parts.extensions.get::<Peer>().copied());
+    migrate::ask_for_state(app, route, parts.uri.path(), &peek, &mut headers);
     Ok(Job {
         route: Arc::clone(route),
         path: parts.uri.path().to_owned(),
-        headers: headers::to_replica(&parts.headers, id),
+        headers,
         body: held,
         place: app.desk.place(),
         app: Arc::clone(app),
@@ -94,6 +99,19 @@ struct Job {
 }
 
 impl Job {
+    /// What lets its answer go on elsewhere.
+    fn source(&self) -> migrate::Source {
+        migrate::Source {
+            app: Arc::clone(&self.app),
+            route: Arc::clone(&self.route),
+            path: self.path.clone(),
+            headers: self.headers.clone(),
+            body: self.app.bodies.keep(&self.body),
+            place: self.place,
+            affinity: self.peek.affinity,
+        }
+    }
+
     /// Gets a replica and asks it, again and again until an answer begins.
     ///
     /// # Errors

@@ -70,6 +70,10 @@ pub struct Route {
     pub bounds: Bounds,
     /// Longest sequence in tokens, where it is known.
     pub max_tokens: Option<usize>,
+    /// Whether a stream whose replica breaks off goes on at another one.
+    pub migrates: bool,
+    /// Time that a replica has for its end.
+    pub drain: Duration,
 }
 
 impl Route {
@@ -95,6 +99,8 @@ impl Route {
                 wait: Duration::from_secs(u64::from(zero.max_wait_seconds())),
             },
             max_tokens: resolved.and_then(|r| r.max_tokens).and_then(|n| usize::try_from(n).ok()),
+            migrates: model.spec.migrates(),
+            drain: Duration::from_secs(u64::try_from(model.spec.drain_timeout_seconds()).unwrap_or_default()),
         })
     }
 }
@@ -134,6 +140,9 @@ impl Routes {
     }
 }
 
+/// The pods of each model that are on their way out.
+pub type Leaving = std::collections::HashMap<ModelId, std::collections::BTreeSet<String>>;
+
 /// Endpoints of each model.
 pub type Endpoints = std::collections::HashMap<ModelId, Vec<Endpoint>>;
 
@@ -168,10 +177,13 @@ mod tests {
         let route = Route::of(&model(&json!({}), &json!({}))).unwrap();
         assert_eq!((route.window, route.created, route.max_tokens), (10, 100, None));
         assert_eq!((route.bounds.count, route.bounds.wait), (256, Duration::from_secs(300)));
-        let spec = json!({"scaling": {"target": {"queueDepth": 1, "concurrency": 4}, "zero": {"maxHeld": 3}}});
+        assert!(route.migrates && route.drain == Duration::from_secs(120));
+        let spec = json!({"drain": {"timeoutSeconds": 9, "migrate": false},
+            "scaling": {"target": {"queueDepth": 1, "concurrency": 4}, "zero": {"maxHeld": 3}}});
         let status = json!({"resolved": {"image": "i", "maxConcurrency": 32, "maxTokens": 512}});
         let route = Route::of(&model(&spec, &status)).unwrap();
         assert_eq!((route.window, route.bounds.count, route.max_tokens), (5, 3, Some(512)));
+        assert!(!route.migrates && route.drain == Duration::from_secs(9));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
     desk::Desk,
     drain::{ENDPOINT_LAG, Life},
     metrics::Metrics,
+    migrate::key::{KeyError, SigningKey},
     proxy::upstream::Upstream,
     routes::{
         Routes,
@@ -40,6 +41,9 @@ pub enum RunError {
     /// Two metrics have one name.
     #[error("metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
+    /// The key that signs continuations cannot be used.
+    #[error("--continuation-key-file cannot be used")]
+    Key(#[source] KeyError),
     /// A port is taken.
     #[error("cannot listen on port {port}")]
     Listen {
@@ -117,6 +121,13 @@ fn serve_filled(listener: TcpListener, app: &Arc<App>, watched: Watched, bounds:
 /// [`RunError::Metrics`], which no flag can cause.
 pub fn app(args: &Cli) -> Result<App, RunError> {
     let metrics = Metrics::new().map_err(RunError::Metrics)?;
+    let key = args.continuation_key_file.as_deref().map(SigningKey::read).transpose().map_err(RunError::Key)?;
+    let signer = key.map(Arc::new);
+    if let Some(key) = &signer {
+        info!(public_key = key.public(), "streams go on elsewhere when their replica ends");
+    } else {
+        info!("no key for continuations: a stream ends with its replica");
+    }
     let all = usize::try_from(args.max_bodies_bytes).unwrap_or(usize::MAX);
     Ok(App {
         routes: Arc::new(Routes::default()),
@@ -126,6 +137,7 @@ pub fn app(args: &Cli) -> Result<App, RunError> {
         metrics,
         life: Life::default(),
         heartbeat: Duration::from_secs(args.heartbeat_seconds),
+        signer,
     })
 }
 

@@ -48,6 +48,9 @@ pub struct Run {
     /// and what the gateways hold counts as load.
     #[arg(long, env = "VLM_GATEWAY_SERVICE", value_name = "NAME")]
     pub gateway_service: Option<String>,
+    /// Ed25519 public key of the gateway in base64. Model servers go on with an answer of another one when it signs.
+    #[arg(long, env = "VLM_GATEWAY_PUBLIC_KEY", value_name = "KEY", value_parser = public_key)]
+    pub gateway_public_key: Option<String>,
     /// Look after these namespaces only, with commas between them. Default: every namespace.
     #[arg(long, env = "VLM_WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
@@ -63,6 +66,17 @@ pub struct Run {
     /// How log lines look.
     #[arg(long, env = "VLM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// 32 bytes in base64: a wrong key would stop every model server at its start.
+fn public_key(text: &str) -> Result<String, String> {
+    let digits = text.strip_suffix('=').unwrap_or_default();
+    let base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    if digits.len() == 43 && digits.bytes().all(base64) {
+        Ok(text.to_owned())
+    } else {
+        Err("the key is not the 32 bytes of an Ed25519 public key in base64".to_owned())
+    }
 }
 
 /// When an image is pulled.
@@ -120,6 +134,17 @@ mod tests {
         assert_eq!(run.image_pull_policy.name(), "Always");
         assert_eq!(run.admin_port, 8080);
         assert!(run.watch_namespaces.is_empty() && !run.watch_nodes);
+    }
+
+    #[test]
+    fn a_public_key_is_thirty_two_bytes() {
+        let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        assert_eq!(parsed(&["--gateway-public-key", key]).gateway_public_key.as_deref(), Some(key));
+        for wrong in
+            ["", "x", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo", "11qYAYKxCrfVS 7TyWQHOg7hcvPapiMlrwIaaPcHURo="]
+        {
+            assert!(public_key(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Settings {
     pub image_pull_policy: String,
     /// Base address of the hub or of a mirror; `None` is the public one.
     pub hub_endpoint: Option<String>,
+    /// The gateway's public key, where streams go on at another model server.
+    pub gateway_public_key: Option<String>,
 }
 
 impl Settings {
@@ -83,6 +85,8 @@ pub struct Plan {
     pub progress_deadline_seconds: i32,
     /// Seconds that running requests get to finish.
     pub drain_timeout_seconds: i32,
+    /// The gateway's public key: who signs with it may let a server go on with another one's answer.
+    pub gateway_public_key: Option<String>,
     /// What is handed on to the pods.
     pub pod: PodSettings,
 }
@@ -124,6 +128,7 @@ pub fn plan(
         picture_cache_bytes: None,
         progress_deadline_seconds: spec.progress_deadline_seconds(),
         drain_timeout_seconds: spec.drain_timeout_seconds(),
+        gateway_public_key: settings.gateway_public_key.clone(),
         pod: spec.pod.clone().unwrap_or_default(),
     })
 }
@@ -157,6 +162,7 @@ mod tests {
             runtime_cuda_image: "c".to_owned(),
             image_pull_policy: "Always".to_owned(),
             hub_endpoint: Some("http://mirror".to_owned()),
+            gateway_public_key: None,
         };
         for (commit, expected) in [(Some("c0ffee"), "c0ffee"), (None, "v2")] {
             let Source::Hub { revision, endpoint, .. } = plan(&model, &settings, 1, commit, None).unwrap().source

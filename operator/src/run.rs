@@ -165,6 +165,7 @@ fn context(
             runtime_cuda_image: args.runtime_cuda_image.clone(),
             image_pull_policy: args.image_pull_policy.name().to_owned(),
             hub_endpoint: args.hub_endpoint.clone(),
+            gateway_public_key: args.gateway_public_key.clone(),
         },
         prometheus_url: args.prometheus_url.clone(),
         gateways: gateways.cloned(),

@@ -5,6 +5,7 @@
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
+use vlm_tests::cluster::{SYSTEM, service_ip};
 use vlm_tests::idle::{Window, many, writes};
 use vlm_tests::space::Space;
 use vlm_tests::tools::{root, run};
@@ -43,6 +44,15 @@ enum Campaign {
         #[arg(long, default_value_t = 13)]
         rounds: usize,
     },
+    /// Streams kept open while their model scales down, rolls, and loses its pods one at a time, by TERM and by KILL.
+    Streams {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        open: usize,
+        /// Replicas of the model.
+        #[arg(long, default_value_t = 5)]
+        replicas: i64,
+    },
     /// Random valid edits in sequence, the state after each held against that of a fresh object.
     Edits {
         /// How many.
@@ -67,6 +77,7 @@ async fn main() {
         Campaign::Idle { seconds } => ("idle", idle(seconds).await),
         Campaign::Many { seconds } => ("many", idle_many(seconds).await),
         Campaign::Latency { lanes, rounds } => ("latency", latency(lanes, rounds).await),
+        Campaign::Streams { open, replicas } => ("streams", streams(open, replicas).await),
         Campaign::Edits { count } => ("edits", edits(count, args.seed).await),
         Campaign::Wake { models, samples } => ("wake", wake(models, samples).await),
     };
@@ -134,6 +145,12 @@ async fn latency(lanes: usize, rounds: usize) -> serde_json::Value {
                          "from": "before the impossible model is created", "to": "a watch shows the reason",
                          "max_below_ms": 2000, "reasons": creations},
            "passed": passed})
+}
+
+async fn streams(open: usize, replicas: i64) -> serde_json::Value {
+    let space = Space::with_model("campaign-streams").await;
+    let base = format!("http://{}", service_ip("vlm-operator-gateway", SYSTEM));
+    vlm_tests::streams::disturb(&space, &base, open, 400, replicas).await
 }
 
 async fn edits(count: usize, seed: u64) -> serde_json::Value {

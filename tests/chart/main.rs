@@ -162,6 +162,22 @@ fn the_gateway_reads_models_and_endpoints_and_writes_nothing_but_status() {
 }
 
 #[test]
+fn streams_go_on_elsewhere_where_there_is_a_key_that_stays() {
+    // Without a cluster, a key would be another one at each rendering.
+    let all = render(&[]).unwrap();
+    assert!(of_kind(&all, "Secret").is_empty());
+    assert!(!all.iter().any(|object| object.to_string().contains("continuation-key-file")));
+    let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    let given = [format!("gateway.continuation.publicKey={key}"), "gateway.continuation.secretName=own".to_owned()];
+    let all = render(&[&given[0], &given[1]]).unwrap();
+    assert!(arguments(&all).contains(&Value::from(format!("--gateway-public-key={key}"))));
+    assert!(of_kind(&all, "Secret").is_empty(), "the private key is nobody's but the Secret's");
+    let mounting: Vec<_> = all.iter().filter(|object| object.to_string().contains("\"secretName\":\"own\"")).collect();
+    assert_eq!(mounting.len(), 1);
+    assert_eq!(mounting[0]["metadata"]["name"], "vlm-operator-gateway", "only the gateway's pods mount it");
+}
+
+#[test]
 fn without_the_gateway_nothing_of_it_is_left() {
     let all = render(&["gateway.enabled=false"]).unwrap();
     let left: Vec<_> =
@@ -192,6 +208,8 @@ fn wrong_values_are_refused_by_name() {
         ("gateway.replicas=0", "replicas"),
         ("gateway.service.type=Ingress", "type"),
         ("gateway.maxBodyBytes=1", "maxBodyBytes"),
+        ("gateway.continuation.publicKey=AAAA", "publicKey"),
+        ("gateway.continuation.secretName=own", "secretName"),
         ("hub.endpoint=ftp://x", "endpoint"),
         ("hub.endpoint=https://user:password@x", "endpoint"),
         ("watchNamespaces=a", "watchNamespaces"),

@@ -20,6 +20,7 @@ mod provocations;
 mod recovery;
 mod scaling;
 mod slices;
+mod streams;
 mod weights;
 mod zero;
 

@@ -24,6 +24,8 @@ pub mod made_up;
 pub mod provoked;
 #[cfg(feature = "cluster")]
 pub mod space;
+#[cfg(feature = "cluster")]
+pub mod streams;
 pub mod tools;
 #[cfg(feature = "cluster")]
 pub mod wake;

@@ -228,7 +228,16 @@ async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> SocketAdd
     let id = ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() };
     let bounds = Bounds { count: 10_000, bytes: 1 << 30, wait: Duration::from_secs(300) };
     let (created, standing, window, max_tokens) = (0, Standing::Awake, 10, None);
-    app.routes.replace(Catalogue::new([Route { id: id.clone(), created, standing, window, bounds, max_tokens }]));
+    app.routes.replace(Catalogue::new([Route {
+        id: id.clone(),
+        created,
+        standing,
+        window,
+        bounds,
+        max_tokens,
+        migrates: false,
+        drain: Duration::ZERO,
+    }]));
     app.desk.update_routes(&app.routes.catalogue());
     let pod = |(n, address): (usize, &SocketAddr)| Endpoint { pod: format!("pod-{n}"), address: *address, ready: true };
     app.desk.update_endpoints(&[(id, replicas.iter().enumerate().map(pod).collect())].into());

@@ -115,7 +115,16 @@ pub fn run_gateway(replica: SocketAddr) {
     let id = ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() };
     let bounds = Bounds { count: 256, bytes: 1 << 29, wait: Duration::from_secs(60) };
     let (created, standing, window, max_tokens) = (0, Standing::Awake, 2000, None);
-    app.routes.replace(Catalogue::new([Route { id: id.clone(), created, standing, window, bounds, max_tokens }]));
+    app.routes.replace(Catalogue::new([Route {
+        id: id.clone(),
+        created,
+        standing,
+        window,
+        bounds,
+        max_tokens,
+        migrates: false,
+        drain: Duration::ZERO,
+    }]));
     app.desk.update_routes(&app.routes.catalogue());
     let pod = Endpoint { pod: "pod-0".to_owned(), address: replica, ready: true };
     app.desk.update_endpoints(&[(id, vec![pod])].into());

@@ -23,6 +23,7 @@ pub struct Ticket {
     pub(super) model: ModelId,
     pub(super) place: Place,
     pub(super) told: oneshot::Receiver<Result<Lease, Refusal>>,
+    pub(super) from: Duration,
     pub(super) until: Duration,
 }
 
@@ -37,7 +38,7 @@ impl Ticket {
         let now = self.desk.now();
         if !matches!(waited, Ok(Ok(Err(Refusal::Gone)))) {
             // The series of a model that is gone would come back.
-            self.desk.metrics.held(&self.model, now.saturating_sub(self.place.0));
+            self.desk.metrics.held(&self.model, now.saturating_sub(self.from));
         }
         match waited {
             Ok(Ok(told)) => told,
@@ -45,7 +46,7 @@ impl Ticket {
             Err(_) => {
                 let state = self.desk.lock();
                 let retry_after_seconds = state.lines.get(&self.model).map_or(1, |line| line.retry_after(now));
-                Err(Refusal::Waited { seconds: now.saturating_sub(self.place.0).as_secs(), retry_after_seconds })
+                Err(Refusal::Waited { seconds: now.saturating_sub(self.from).as_secs(), retry_after_seconds })
             }
         }
     }
@@ -75,13 +76,31 @@ impl Lease {
         &self.seat
     }
 
+    /// Comes to its end when the replica is asked to end; gives the time since when it is.
+    pub fn leaves(&self) -> impl Future<Output = Duration> + Send + use<> {
+        let (desk, model, pod) = (Arc::clone(&self.desk), self.model.clone(), self.seat.pod.clone());
+        let mut left = desk.left.subscribe();
+        async move {
+            loop {
+                if let Some(since) = desk.leaves_since(&model, &pod) {
+                    return since;
+                }
+                // The desk itself holds the sender.
+                if left.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
     /// It has answered, so it has room for another request afterwards.
     pub fn answered(&mut self) {
         self.answered = true;
     }
 
-    /// Gives it back, and nothing new to this replica for a while.
-    pub fn rest(self, time: Duration) {
+    /// Gives it back, and nothing new to this replica for a while, whatever it has answered.
+    pub fn rest(mut self, time: Duration) {
+        self.answered = false;
         let mut state = self.desk.lock();
         if let Some(line) = state.lines.get_mut(&self.model) {
             line.block(&self.seat.pod, self.desk.now() + time);

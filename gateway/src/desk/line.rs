@@ -112,6 +112,14 @@ impl<T> Line<T> {
         Ok(Entry::Waits)
     }
 
+    /// A replica with room that was not tried, if nobody waits for it.
+    pub(super) fn spare_seat(&mut self, affinity: Option<Affinity>, tried: &[String], now: Duration) -> Option<Seat> {
+        if !self.queue.is_empty() || !self.pods.has_other(self.route.window, tried, now) {
+            return None;
+        }
+        self.seat(affinity, tried, now)
+    }
+
     /// Why no replica will ever take a request, as things stand.
     fn hopeless(&self) -> Option<Refusal> {
         if self.pods.ready() > 0 {

@@ -24,6 +24,8 @@ fn route(standing: Standing, count: usize) -> Route {
         window: 2,
         bounds: Bounds { count, bytes: 1000, wait: WAIT },
         max_tokens: None,
+        migrates: true,
+        drain: Duration::ZERO,
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::{Job, flow, headers, retry::Kind, upstream};
-use crate::{desk::Lease, error::GatewayError};
+use crate::{desk::Lease, error::GatewayError, migrate};
 
 /// Bytes of an answer that are read before the client gets the first of them; events go on at once.
 const READ_AHEAD: usize = 1 << 20;
@@ -56,7 +56,7 @@ impl Failure {
 }
 
 /// The body of an answer that has begun.
-pub(super) struct Begun {
+pub(crate) struct Begun {
     pub first: VecDeque<Bytes>,
     pub rest: BodyDataStream,
 }
@@ -77,7 +77,7 @@ impl Begun {
     }
 
     /// The next piece.
-    pub(super) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
         match self.first.pop_front() {
             Some(piece) => Some(Ok(piece)),
             None => self.rest.next().await,
@@ -117,11 +117,16 @@ pub(super) async fn ask(job: &Job, mut lease: Lease) -> Result<Response, Failure
     };
     lease.answered();
     headers::of_answer(&mut parts.headers);
-    Ok(Response::from_parts(parts, flow::follow(begun, lease, job, events)))
+    let body = if events && migrate::asked_for_state(&job.headers) {
+        migrate::follow(begun, lease, job.source())
+    } else {
+        flow::follow(begun, lease, job, events)
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 /// How an answer is a failure of its replica; `None` for what is the client's to have.
-fn failed(status: StatusCode, headers: &HeaderMap) -> Option<Kind> {
+pub(crate) fn failed(status: StatusCode, headers: &HeaderMap) -> Option<Kind> {
     let retry_after_seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     match status {
         StatusCode::TOO_MANY_REQUESTS => Some(Kind::Full { retry_after_seconds }),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Whether an answer is a stream of events.
-pub(super) fn is_events(headers: &HeaderMap) -> bool {
+pub(crate) fn is_events(headers: &HeaderMap) -> bool {
     is_of(headers, "text/event-stream")
 }
 

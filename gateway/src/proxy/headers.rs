@@ -3,10 +3,11 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use vlm_contract::{
-    headers::{REQUEST_ID, VIA},
+    headers::{CLIENT, REQUEST_ID, VIA},
     metrics::via,
 };
 
+use super::client::{self, Peer};
 use crate::server::surround::RequestId;
 
 /// What a client may tell a replica. W3C's trace context is passed on as it is.
@@ -35,8 +36,8 @@ const OF_CONNECTION: [HeaderName; 7] = [
 ];
 
 /// The headers of a request to a replica; HTTP adds host and length.
-pub(super) fn to_replica(from: &HeaderMap, id: &RequestId) -> HeaderMap {
-    let mut to = HeaderMap::with_capacity(TO_REPLICA.len() + 2);
+pub(super) fn to_replica(from: &HeaderMap, id: &RequestId, peer: Option<Peer>) -> HeaderMap {
+    let mut to = HeaderMap::with_capacity(TO_REPLICA.len() + 3);
     for name in TO_REPLICA {
         let values: Vec<_> = from.get_all(&name).iter().collect();
         let counted = match name.as_str() {
@@ -47,6 +48,9 @@ pub(super) fn to_replica(from: &HeaderMap, id: &RequestId) -> HeaderMap {
         values.into_iter().take(counted).for_each(|value| _ = to.append(&name, value.clone()));
     }
     to.insert(HeaderName::from_static(VIA), HeaderValue::from_static(via::GATEWAY));
+    if let Some(client) = client::name(from, peer) {
+        to.insert(HeaderName::from_static(CLIENT), client);
+    }
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         to.insert(HeaderName::from_static(REQUEST_ID), id);
     }
@@ -98,10 +102,18 @@ mod tests {
             ("x-vlm-via", "direct"),
             ("x-request-id", "mine"),
             ("x-vlm-anything", "1"),
+            ("x-vlm-client", "somebody-else"),
+            ("x-vlm-stream-state", "true"),
         ]);
-        let got = to_replica(&sent, &RequestId::of(&sent));
-        let mut names: Vec<_> =
-            got.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let without_key = headers(&[("x-vlm-client", "somebody-else")]);
+        assert_eq!(to_replica(&without_key, &RequestId::of(&without_key), None).get(CLIENT), None);
+        let got = to_replica(&sent, &RequestId::of(&sent), None);
+        assert!(got[CLIENT].to_str().unwrap().starts_with("key-"));
+        let mut names: Vec<_> = got
+            .iter()
+            .filter(|(name, _)| *name != CLIENT)
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         names.sort();
         assert_eq!(
             names,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How an attempt failed before the first byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// No connection: the replica has seen nothing of the request.
     Unreachable,
     /// The connection broke, or what came back is no HTTP.
@@ -27,7 +27,7 @@ pub(super) enum Kind {
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Try again, elsewhere if that is possible; nothing new goes to this replica for a while.
     Again {
         /// How long.
@@ -39,8 +39,8 @@ pub(super) enum Step {
 
 /// Attempts that broke off or failed, after which the request itself is taken to be the cause.
 const MOST_FAILURES: u32 = 3;
-/// Rest of a replica that cannot be reached: the watch will soon know more.
-const UNREACHABLE_REST: Duration = Duration::from_secs(1);
+/// Rest of a replica that cannot be reached or broke off: the watch will soon know more.
+pub(crate) const REPLICA_REST: Duration = Duration::from_secs(1);
 /// Bounds of the rest of a replica that is full. An answer from it ends the rest early.
 const FULL_REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Rest of a replica that is leaving: its endpoint lags.
@@ -48,30 +48,35 @@ const LEAVING_REST: Duration = Duration::from_secs(5);
 
 /// What was tried for one request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     tried: Vec<String>,
     attempts: u32,
     failures: u32,
 }
 
 impl History {
+    /// Of a request whose answer `pod` has broken off.
+    pub(crate) fn after(pod: &str) -> Self {
+        Self { tried: vec![pod.to_owned()], ..Self::default() }
+    }
+
     /// Replicas that have failed it.
-    pub(super) fn tried(&self) -> &[String] {
+    pub(crate) fn tried(&self) -> &[String] {
         &self.tried
     }
 
     /// Whether there was an attempt.
-    pub(super) fn has_tried(&self) -> bool {
+    pub(crate) fn has_tried(&self) -> bool {
         self.attempts > 0
     }
 
     /// How many there were.
-    pub(super) fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// Notes a failed attempt at `pod`; `spent` says that the time for waiting is over.
-    pub(super) fn step(&mut self, pod: &str, kind: &Kind, spent: bool) -> Step {
+    pub(crate) fn step(&mut self, pod: &str, kind: &Kind, spent: bool) -> Step {
         self.attempts += 1;
         let full = matches!(kind, Kind::Full { .. });
         if !full && !self.tried.iter().any(|tried| tried == pod) {
@@ -82,7 +87,7 @@ impl History {
             return Step::PassOn;
         }
         let rest = match kind {
-            Kind::Unreachable | Kind::BrokeOff | Kind::Rubbish => UNREACHABLE_REST,
+            Kind::Unreachable | Kind::BrokeOff | Kind::Rubbish => REPLICA_REST,
             Kind::Full { retry_after_seconds } => {
                 let told = Duration::from_secs(retry_after_seconds.unwrap_or(1));
                 told.clamp(FULL_REST.0, FULL_REST.1)
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn a_request_that_breaks_every_replica_is_given_up() {
         let mut history = History::default();
-        assert_eq!(history.step("a", &Kind::BrokeOff, false), Step::Again { rest: UNREACHABLE_REST });
+        assert_eq!(history.step("a", &Kind::BrokeOff, false), Step::Again { rest: REPLICA_REST });
         assert_eq!(history.step("b", &Kind::Failed, false), Step::Again { rest: Duration::ZERO });
         assert_eq!(history.step("c", &Kind::Rubbish, false), Step::PassOn);
         assert_eq!((history.tried().len(), history.attempts()), (3, 3));

@@ -74,6 +74,8 @@ mod tests {
             window: 1,
             bounds: Bounds { count: 1, bytes: 1, wait: Duration::ZERO },
             max_tokens: None,
+            migrates: true,
+            drain: Duration::ZERO,
         }
     }
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use vlm_contract::labels;
 
-use super::{Endpoints, ModelId, socket};
+use super::{Endpoints, Leaving, ModelId, socket};
 use crate::balance::Endpoint;
 
 /// The replicas of every model. One that stands in several slices, as for a moment while it moves between them, is
@@ -22,6 +22,19 @@ pub fn of_models<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> End
         }
     }
     found.into_iter().map(|(model, pods)| (model, pods.into_values().collect())).collect()
+}
+
+/// The pods of every model that were asked to end, and still answer what they have begun.
+pub fn leaving<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Leaving {
+    let mut found = Leaving::new();
+    for slice in slices {
+        let (Some(namespace), Some(name)) = (slice.namespace(), slice.labels().get(labels::MODEL)) else { continue };
+        let leave =
+            slice.endpoints.iter().filter(|e| e.conditions.as_ref().is_some_and(|c| c.terminating == Some(true)));
+        let pods = leave.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.clone());
+        found.entry(ModelId { namespace, name: name.clone() }).or_default().extend(pods);
+    }
+    found
 }
 
 /// How many endpoints are ready.
@@ -80,6 +93,8 @@ mod tests {
         let at = |n: u8| format!("10.0.0.{n}:8000");
         assert_eq!(shown, [("a", at(1), true), ("b", at(2), true), ("c", at(3), false), ("d", at(4), true)]);
         assert_eq!(ready(&slices), 3);
+        let leave = &leaving(&slices)[&ModelId { namespace: "shop".to_owned(), name: "tiny".to_owned() }];
+        assert_eq!(leave.iter().collect::<Vec<_>>(), ["b", "c"]);
     }
 
     #[test]

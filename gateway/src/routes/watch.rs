@@ -66,6 +66,7 @@ impl Watched {
             Change::Replicas => {
                 let all: Vec<_> = self.slices.iter().flat_map(Store::state).collect();
                 desk.update_endpoints(&endpoints::of_models(all.iter().map(AsRef::as_ref)));
+                desk.update_leaving(endpoints::leaving(all.iter().map(AsRef::as_ref)));
             }
             Change::Gateways => {
                 let all: Vec<_> = self.gateways.iter().flat_map(Store::state).collect();

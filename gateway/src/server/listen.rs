@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::drain::Life;
+use crate::{drain::Life, proxy::client::Peer};
 
 /// Bytes of a request's headers.
 const HEADER_BYTES: u32 = 32 * 1024;
@@ -63,8 +63,9 @@ pub async fn serve(listener: TcpListener, router: Router, life: Life, bounds: Bo
             accepted = accepting => accepted,
         };
         match (accepted, place) {
-            (Ok((stream, _)), Ok(place)) => {
-                connections.spawn(connection(stream, router.clone(), life.clone(), bounds.silence, place));
+            (Ok((stream, peer)), Ok(place)) => {
+                let peer = Peer(peer.ip());
+                connections.spawn(connection((stream, peer), router.clone(), life.clone(), bounds.silence, place));
             }
             (Err(error), _) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -79,7 +80,13 @@ pub async fn serve(listener: TcpListener, router: Router, life: Life, bounds: Bo
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, life: Life, silence: Duration, _place: OwnedSemaphorePermit) {
+async fn connection(
+    (stream, peer): (TcpStream, Peer),
+    router: Router,
+    life: Life,
+    silence: Duration,
+    _place: OwnedSemaphorePermit,
+) {
     // Each token is a small packet of its own and must not wait for the next.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
@@ -95,8 +102,9 @@ async fn connection(stream: TcpStream, router: Router, life: Life, silence: Dura
         .keep_alive_timeout(PING.min(silence));
     let asked = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&asked);
-    let counted = router.map_request(move |request: Request<_>| {
+    let counted = router.map_request(move |mut request: Request<_>| {
         count.fetch_add(1, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
         request
     });
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(counted));

@@ -12,6 +12,7 @@ use vlm_gateway::{
     balance::Endpoint,
     bodies::Bodies,
     hold::Bounds,
+    migrate::key::SigningKey,
     routes::{Endpoints, ModelId, Route, Standing, catalogue::Catalogue},
     run,
     server::{listen, router},
@@ -31,6 +32,14 @@ impl Drop for Gateway {
     }
 }
 
+/// The gateway's private key in every test: the first of RFC 8032, section 7.1.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpgukSqZcRJuoRxLsSS7EnEaffDGq5/rn9g\n-----END PRIVATE KEY-----\n";
+
+/// Its public half, as replicas are given it.
+pub fn public_key() -> String {
+    SigningKey::parse(KEY).unwrap().public()
+}
+
 pub fn id() -> ModelId {
     ModelId { namespace: "shop".to_owned(), name: "tiny".to_owned() }
 }
@@ -44,6 +53,8 @@ pub fn route(standing: Standing) -> Route {
         window: 2,
         bounds: Bounds { count: 4, bytes: 1 << 20, wait: Duration::from_secs(20) },
         max_tokens: Some(512),
+        migrates: true,
+        drain: Duration::from_secs(60),
     }
 }
 
@@ -62,6 +73,7 @@ impl Gateway {
         let mut app = run::app(&Cli::parse_from(["vlm-gateway"])).unwrap();
         app.bodies = Bodies::new(4 << 20, 1 << 20, Duration::from_secs(1));
         app.heartbeat = Duration::from_millis(50);
+        app.signer = Some(Arc::new(SigningKey::parse(KEY).unwrap()));
         let app = Arc::new(app);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -4,9 +4,11 @@
 
 mod answers;
 mod broken;
+mod continuing;
 mod gateway;
 mod holding;
 mod hostile;
+mod migration;
 mod passing;
 mod replica;
 mod retries;

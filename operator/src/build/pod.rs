@@ -138,6 +138,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
     for (name, value) in plan.gpu.iter().flat_map(|_| gpu::ARGUMENTS) {
         flag(name, value.to_owned());
     }
+    if let Some(key) = &plan.gateway_public_key {
+        flag(flags::CONTINUATION_PUBLIC_KEY, key.clone());
+    }
     flag(flags::DRAIN_TIMEOUT_SECONDS, plan.drain_timeout_seconds.to_string());
     flag(flags::TERMINATION_LOG, TERMINATION_LOG.to_owned());
     arguments

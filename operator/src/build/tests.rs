@@ -29,6 +29,7 @@ fn plan() -> Plan {
         picture_cache_bytes: None,
         progress_deadline_seconds: 1800,
         drain_timeout_seconds: 120,
+        gateway_public_key: None,
         pod: PodSettings::default(),
     }
 }
@@ -108,6 +109,14 @@ fn the_server_gets_its_model_read_only_and_its_arguments() {
     assert_eq!(pod["volumes"][0]["persistentVolumeClaim"], json!({"claimName": "weights", "readOnly": true}));
     assert_eq!(server["volumeMounts"][0]["readOnly"], true);
     assert_eq!(pod["terminationGracePeriodSeconds"], 135);
+}
+
+#[test]
+fn servers_know_the_gateways_key_where_there_is_one() {
+    let args = |plan: &Plan| deployment(plan)["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    assert!(!args(&plan()).contains("--continuation-public-key"));
+    let with = Plan { gateway_public_key: Some("AAAA".to_owned()), ..plan() };
+    assert!(args(&with).contains(r#""--continuation-public-key","AAAA""#));
 }
 
 #[test]

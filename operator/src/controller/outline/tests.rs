@@ -59,6 +59,7 @@ impl Scene {
                 runtime_cuda_image: "cuda".to_owned(),
                 image_pull_policy: "Always".to_owned(),
                 hub_endpoint: None,
+                gateway_public_key: None,
             },
             types: &GpuTypes::default(),
             revision: &self.revision,
