@@ -5,7 +5,7 @@
 //! and a pod that comes or goes moves only its own share. Bounded loads (Mirrokni et al., 2018) keep one popular picture
 //! from burying a pod: no pod takes more than 1.25 times the mean.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::request::affinity::{Affinity, mix};
 
@@ -43,6 +43,11 @@ impl Pod {
     fn open(&self, now: Duration) -> bool {
         self.ready && self.blocked_until.is_none_or(|until| until <= now)
     }
+}
+
+/// Rendezvous: the least is the best.
+fn rank(key: u64, name: &str) -> Reverse<u64> {
+    Reverse(mix(key, name.as_bytes()))
 }
 
 impl Pods {
@@ -99,7 +104,6 @@ impl Pods {
             able.retain(|(name, _)| !tried.contains(name));
         }
         let bound = self.bound();
-        let rank = |key: u64, name: &str| std::cmp::Reverse(mix(key, name.as_bytes()));
         if let Some(Affinity(key)) = affinity {
             let below = able.iter().filter(|(_, pod)| pod.in_flight < bound);
             if let Some((name, _)) = below.min_by_key(|(name, _)| rank(key, name)) {
@@ -112,6 +116,18 @@ impl Pods {
         let name = chosen.map(|(name, _)| name.clone());
         self.turn = self.turn.wrapping_add(1);
         name
+    }
+
+    /// Whether any pod takes one more.
+    pub fn has_room(&self, window: u32, now: Duration) -> bool {
+        self.all.values().any(|pod| pod.open(now) && pod.in_flight < window)
+    }
+
+    /// Whether the pod that would answer best has room; without affinity any pod would.
+    pub fn suits(&self, window: u32, affinity: Option<Affinity>, now: Duration) -> bool {
+        let Some(Affinity(key)) = affinity else { return true };
+        let open = self.all.iter().filter(|(_, pod)| pod.open(now));
+        open.min_by_key(|(name, _)| rank(key, name)).is_some_and(|(_, pod)| pod.in_flight < window)
     }
 
     /// A pod below this takes one more without exceeding 1.25 times the mean, rounded up.

@@ -1,4 +1,5 @@
-//! The requests of one model that wait for a replica: bounded in count and bytes, oldest first. Pure.
+//! The requests of one model that wait for a replica: bounded in count and bytes, oldest first, but for a short time
+//! one before it that the free replica suits better. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,6 +7,12 @@ use crate::request::affinity::Affinity;
 
 #[cfg(test)]
 mod tests;
+
+/// How long others may go before the oldest because the replica that is free has their pictures. Without this, a model
+/// whose replicas are all busy would see every picture anew at whichever is free first, and stay busy with that.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many of the oldest are looked at for that.
+const LOOK_AHEAD: usize = 64;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +78,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The oldest.
-    pub fn first(&self) -> Option<&Waiter<T>> {
-        self.waiting.first_key_value().map(|(_, waiter)| waiter)
-    }
-
-    /// Takes the oldest out.
-    pub fn take_first(&mut self) -> Option<Waiter<T>> {
-        let (_, waiter) = self.waiting.pop_first()?;
-        self.bytes -= waiter.bytes;
-        Some(waiter)
+    /// Whose turn it is: the oldest that a free replica `suits`, unless the oldest of all has lost its patience or none
+    /// is suited.
+    pub fn turn(&self, now: Duration, suits: impl Fn(&Waiter<T>) -> bool) -> Option<(Place, &Waiter<T>)> {
+        let (oldest, waiter) = self.waiting.first_key_value()?;
+        let patient = now.saturating_sub(oldest.0) < PATIENCE;
+        let suited = self.waiting.iter().take(LOOK_AHEAD).find(|(_, waiter)| patient && suits(waiter));
+        let (place, waiter) = suited.unwrap_or((oldest, waiter));
+        Some((*place, waiter))
     }
 
     /// Takes out the one of a place; `None` when it is there no more.

@@ -1,14 +1,10 @@
 //! Gateways, pods and the clock between them.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr, time::Duration};
 
 use vlm_gateway::{
     balance::{Endpoint, Pods},
+    hold::{Queue, Waiter},
     request::affinity::{Affinity, hash},
 };
 
@@ -19,6 +15,7 @@ use crate::{
 
 /// Requests given to a pod beyond those that it computes, as `scaling.target.queueDepth` has it by default.
 const QUEUE_DEPTH: usize = 2;
+const WINDOW: u32 = (CONCURRENCY + QUEUE_DEPTH) as u32;
 const GATEWAYS: usize = 2;
 
 /// Which pod is asked.
@@ -65,7 +62,7 @@ pub struct Outcome {
 /// One gateway.
 struct Gateway {
     pods: Pods,
-    waiting: VecDeque<usize>,
+    waiting: Queue<usize>,
     turn: usize,
 }
 
@@ -100,7 +97,7 @@ struct World<'a> {
 }
 
 pub fn run(trace: &Trace, policy: Policy, seed: u64) -> Outcome {
-    let gateway = |turn| Gateway { pods: Pods::default(), waiting: VecDeque::new(), turn };
+    let gateway = |turn| Gateway { pods: Pods::default(), waiting: Queue::default(), turn };
     let mut world = World {
         policy,
         trace,
@@ -128,7 +125,10 @@ pub fn run(trace: &Trace, policy: Policy, seed: u64) -> Outcome {
             Event::Arrives(number) => {
                 // Clients come to either gateway.
                 let gateway = (random.share() * GATEWAYS as f64) as usize % GATEWAYS;
-                world.gateways[gateway].waiting.push_back(number);
+                let affinity = policy.affinity(&world.questions[number]);
+                let waiter = Waiter { bytes: 1, affinity, tried: Vec::new(), tell: number };
+                let place = (world.clock(), number as u64);
+                world.gateways[gateway].waiting.put(place, waiter);
                 world.release(gateway);
             }
             Event::Steps(pod) => world.step(pod),
@@ -181,10 +181,18 @@ impl World<'_> {
         self.gateways.iter_mut().for_each(|gateway| gateway.pods.update(&all));
     }
 
+    fn clock(&self) -> Duration {
+        Duration::from_secs_f64(self.now / 1e3)
+    }
+
     fn release(&mut self, at: usize) {
-        while let Some(number) = self.gateways[at].waiting.front().copied() {
+        loop {
+            let (gateway, now) = (&self.gateways[at], self.clock());
+            let suits = |waiter: &Waiter<usize>| gateway.pods.suits(WINDOW, waiter.affinity, now);
+            let Some((place, waiter)) = gateway.waiting.turn(now, suits) else { return };
+            let number = waiter.tell;
             let Some(pod) = self.choose(at, number) else { return };
-            self.gateways[at].waiting.pop_front();
+            self.gateways[at].waiting.remove(place);
             let question = self.questions[number];
             self.shares[pod].requests += 1;
             self.pods[pod].ask(Request { number, picture: question.picture, arrived: question.at, gateway: at });
@@ -200,8 +208,7 @@ impl World<'_> {
             return ready.get(gateway.turn % ready.len()).copied();
         }
         let affinity = self.policy.affinity(&self.questions[number]);
-        let now = Duration::from_secs_f64(self.now / 1e3);
-        let (name, _) = gateway.pods.take((CONCURRENCY + QUEUE_DEPTH) as u32, affinity, &[], now)?;
+        let (name, _) = gateway.pods.take(WINDOW, affinity, &[], Duration::from_secs_f64(self.now / 1e3))?;
         self.pods.iter().position(|pod| pod.name == name)
     }
 

@@ -100,6 +100,20 @@ fn full_blocked_tried_and_leaving_pods_are_passed_over() {
 }
 
 #[test]
+fn a_request_is_suited_while_the_pod_of_its_picture_has_room() {
+    let mut pods = pods(0..3);
+    assert!(pods.suits(1, None, NOW) && pods.suits(1, picture(1), NOW) && pods.has_room(1, NOW));
+    let best = take(&mut pods, picture(1)).unwrap();
+    assert!(!pods.suits(1, picture(1), NOW) && pods.suits(2, picture(1), NOW) && pods.has_room(1, NOW));
+    pods.block(&best, NOW + Duration::from_secs(1));
+    assert!(pods.suits(1, picture(1), NOW), "the next best stands in for one that rests");
+    for pod in ["pod-0", "pod-1", "pod-2"] {
+        pods.block(pod, NOW + Duration::from_secs(1));
+    }
+    assert!(!pods.has_room(9, NOW) && !pods.suits(9, picture(1), NOW));
+}
+
+#[test]
 fn an_answer_shows_that_a_full_pod_has_room_again() {
     let mut pods = pods(0..1);
     take(&mut pods, None);

@@ -92,7 +92,7 @@ impl<T> Line<T> {
         waiter: Waiter<T>,
         now: Duration,
     ) -> Result<Entry, Refusal> {
-        if self.queue.first().is_none()
+        if self.queue.is_empty()
             && let Some(seat) = self.seat(waiter.affinity, &waiter.tried, now)
         {
             return Ok(Entry::Seated(seat));
@@ -143,17 +143,20 @@ impl<T> Line<T> {
         Some(Seat { pod, address })
     }
 
-    /// Gives replicas with room to those that wait, oldest first; or tells them why none will come.
+    /// Gives replicas with room to those that wait, in their turn; or tells them why none will come.
     pub(super) fn release(&mut self, now: Duration) -> Vec<Told<T>> {
         if let Some(refusal) = self.hopeless() {
             self.sleepless_since = None;
             return self.queue.take_all().into_iter().map(|waiter| (waiter.tell, Err(refusal.clone()))).collect();
         }
         let mut told = Vec::new();
-        while let Some(first) = self.queue.first() {
-            let (affinity, tried) = (first.affinity, first.tried.clone());
+        let window = self.route.window;
+        while self.pods.has_room(window, now) {
+            let suits = |waiter: &Waiter<T>| self.pods.suits(window, waiter.affinity, now);
+            let Some((place, waiter)) = self.queue.turn(now, suits) else { break };
+            let (affinity, tried) = (waiter.affinity, waiter.tried.clone());
             let Some(seat) = self.seat(affinity, &tried, now) else { break };
-            let Some(waiter) = self.queue.take_first() else { break };
+            let Some(waiter) = self.queue.remove(place) else { break };
             told.push((waiter.tell, Ok(seat)));
         }
         told

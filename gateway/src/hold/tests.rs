@@ -27,7 +27,28 @@ fn one_that_comes_back_stands_where_it_stood() {
     }
     queue.put(at(1), waiter(1));
     assert_eq!((queue.ahead_of(at(1)), queue.ahead_of(at(4)), queue.ahead_of(at(9))), (Some(0), Some(3), None));
-    assert_eq!(queue.take_first().unwrap().bytes, 1);
+    assert_eq!(first(&queue), Some(at(1)));
+}
+
+fn first(queue: &Queue<()>) -> Option<Place> {
+    queue.turn(Duration::MAX, |_| true).map(|(place, _)| place)
+}
+
+#[test]
+fn one_that_the_free_replica_suits_goes_first_until_the_oldest_loses_its_patience() {
+    let mut queue = Queue::default();
+    let at = |number: u64| (Duration::from_millis(10 * number), number);
+    for number in 1..=100 {
+        queue.put(at(number), waiter(number));
+    }
+    let turn = |milliseconds, suited: u64| {
+        queue.turn(Duration::from_millis(milliseconds), |waiter| waiter.bytes >= suited).unwrap().0
+    };
+    assert_eq!(turn(1000, 1), at(1));
+    assert_eq!(turn(1000, 64), at(64));
+    assert_eq!(turn(1000, 65), at(1), "no further than some of the oldest");
+    assert_eq!(turn(1009, 3), at(3));
+    assert_eq!(turn(1010, 3), at(1), "nobody is overtaken for longer than a second");
 }
 
 #[derive(Clone, Debug)]
@@ -72,8 +93,9 @@ proptest! {
                 }
                 Event::Leave(_) => {}
                 Event::Release => {
-                    let first = (!expected.is_empty()).then(|| expected.remove(0).1);
-                    prop_assert_eq!(queue.take_first().map(|waiter| waiter.bytes), first);
+                    let oldest = (!expected.is_empty()).then(|| expected.remove(0).1);
+                    let place = first(&queue);
+                    prop_assert_eq!(place.and_then(|place| queue.remove(place)).map(|waiter| waiter.bytes), oldest);
                 }
                 Event::Clear => {
                     prop_assert_eq!(queue.take_all().len(), expected.len());
