@@ -1,7 +1,7 @@
 //! The one thing that the gateway writes: `status.wake.requestedAt` of a model without replicas, for which requests
 //! wait. The operator reads it. Effects: writes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::{Timestamp, Unit};
@@ -10,7 +10,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use vlm_crds::VisionModel;
 
 use crate::{desk::Desk, metrics::Metrics, routes::ModelId};
@@ -20,13 +20,30 @@ const MANAGER: &str = "vlm-gateway";
 /// So many requests to the API server under way are enough.
 const AT_ONCE: usize = 16;
 
+/// How often the connection to the API server is used. Unused for longer it is closed, and the first request for a model
+/// that sleeps would wait for a new one: for names, certificates and keys.
+const KEEP_WARM: Duration = Duration::from_secs(30);
+
 /// Runs as long as the process. Whoever is slow to be asked for keeps no other waiting.
 pub async fn run(client: Client, desk: Arc<Desk>, metrics: Metrics) {
+    tokio::join!(keep_warm(&client), wake_sleepers(&client, &desk, &metrics));
+}
+
+async fn keep_warm(client: &Client) {
+    loop {
+        if let Err(error) = client.apiserver_version().await {
+            debug!(error = &error as &dyn std::error::Error, "the API server does not answer");
+        }
+        tokio::time::sleep(KEEP_WARM).await;
+    }
+}
+
+async fn wake_sleepers(client: &Client, desk: &Desk, metrics: &Metrics) {
     let mut asking = FuturesUnordered::new();
     loop {
         tokio::select! {
             sleepers = desk.sleepers(), if asking.len() < AT_ONCE => {
-                asking.extend(sleepers.into_iter().map(|model| wake(&client, &desk, &metrics, model)));
+                asking.extend(sleepers.into_iter().map(|model| wake(client, desk, metrics, model)));
             }
             Some(()) = asking.next() => {}
         }
