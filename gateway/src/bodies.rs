@@ -91,7 +91,9 @@ impl Bodies {
         let mut room = self.room(announced)?;
         let mut taken = announced;
         let mut stream = body.into_data_stream();
-        let Some(first) = stream.next().await else { return Ok(Held { bytes: Bytes::new(), room: room.map(Arc::new) }) };
+        let Some(first) = stream.next().await else {
+            return Ok(Held { bytes: Bytes::new(), room: room.map(Arc::new) });
+        };
         let first = first.map_err(|_| GatewayError::BodyBroken)?;
         // A small body usually comes in one piece, which needs no copy.
         let mut whole = BytesMut::new();

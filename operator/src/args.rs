@@ -140,7 +140,9 @@ mod tests {
     fn a_public_key_is_thirty_two_bytes() {
         let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
         assert_eq!(parsed(&["--gateway-public-key", key]).gateway_public_key.as_deref(), Some(key));
-        for wrong in ["", "x", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo", "11qYAYKxCrfVS 7TyWQHOg7hcvPapiMlrwIaaPcHURo="] {
+        for wrong in
+            ["", "x", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo", "11qYAYKxCrfVS 7TyWQHOg7hcvPapiMlrwIaaPcHURo="]
+        {
             assert!(public_key(wrong).is_err(), "{wrong}");
         }
     }

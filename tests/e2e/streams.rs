@@ -1,9 +1,9 @@
 //! Streams outlive the pods that compute them, and die with nothing but their own gateway.
 
+use serde_json::json;
 use vlm_tests::cluster::{SYSTEM, await_that, kubectl, service_ip};
 use vlm_tests::space::Space;
 use vlm_tests::streams::{Streams, disturb, gateways, kill_gateway};
-use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_outlive_the_pods_that_compute_them() {
@@ -12,7 +12,8 @@ async fn streams_outlive_the_pods_that_compute_them() {
     let result = disturb(&space, &base, 24, 400, 2).await;
     println!("{result:#}");
     assert_eq!(result["passed"], true, "{result:#}");
-    let moved: u64 = result["gone_on_elsewhere"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum();
+    let moved: u64 =
+        result["gone_on_elsewhere"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum();
     assert!(moved > 0, "pods went, and no stream was on one: {result:#}");
     space.close();
 }

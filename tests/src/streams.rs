@@ -141,7 +141,11 @@ pub async fn await_settled(space: &Space, replicas: i64) {
         let is = |field: &str| status[field].as_i64().unwrap_or(0) == replicas;
         let settled = is("readyReplicas") && is("updatedReplicas") && is("replicas");
         let pods = space.pods().len();
-        if settled && pods == usize::try_from(replicas).unwrap_or(0) { Ok(()) } else { Err(format!("{pods} pods, {status}")) }
+        if settled && pods == usize::try_from(replicas).unwrap_or(0) {
+            Ok(())
+        } else {
+            Err(format!("{pods} pods, {status}"))
+        }
     })
     .await;
 }
@@ -211,10 +215,14 @@ pub async fn disturb(space: &Space, base: &str, count: usize, tokens: u32, repli
         await_settled(space, replicas).await;
     }
     let outcome = streams.stop().await;
-    let moved: BTreeMap<_, _> = migrations().await.into_iter().map(|(labels, n)| {
-        let less = before.get(&labels).copied().unwrap_or(0);
-        (labels, n - less)
-    }).collect();
+    let moved: BTreeMap<_, _> = migrations()
+        .await
+        .into_iter()
+        .map(|(labels, n)| {
+            let less = before.get(&labels).copied().unwrap_or(0);
+            (labels, n - less)
+        })
+        .collect();
     json!({"open": count, "tokens_each": tokens, "replicas": replicas, "streams": outcome.streams,
            "not_as_undisturbed": outcome.wrong.len(), "which": outcome.wrong.iter().take(5).collect::<Vec<_>>(),
            "gone_on_elsewhere": moved, "passed": outcome.wrong.is_empty() && outcome.streams >= count})

@@ -113,12 +113,7 @@ impl<T> Line<T> {
     }
 
     /// A replica with room that was not tried, if nobody waits for it.
-    pub(super) fn spare_seat(
-        &mut self,
-        affinity: Option<Affinity>,
-        tried: &[String],
-        now: Duration,
-    ) -> Option<Seat> {
+    pub(super) fn spare_seat(&mut self, affinity: Option<Affinity>, tried: &[String], now: Duration) -> Option<Seat> {
         if !self.queue.is_empty() || !self.pods.has_other(self.route.window, tried, now) {
             return None;
         }

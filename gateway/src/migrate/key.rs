@@ -22,7 +22,9 @@ pub enum KeyError {
     #[error("the key file cannot be read")]
     Read(#[source] std::io::Error),
     /// It holds something else.
-    #[error("the key file holds no Ed25519 private key in PEM (PKCS #8), as `openssl genpkey -algorithm ed25519` writes")]
+    #[error(
+        "the key file holds no Ed25519 private key in PEM (PKCS #8), as `openssl genpkey -algorithm ed25519` writes"
+    )]
     Form,
 }
 

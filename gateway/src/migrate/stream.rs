@@ -219,7 +219,9 @@ impl Flow {
                 }
             }
             Got::Broke(why) => self.broke = Some(Broke { why, event: None }),
-            Got::Ended(_) if self.reader.can_continue() => self.broke = Some(Broke { why: Moved::BrokeOff, event: None }),
+            Got::Ended(_) if self.reader.can_continue() => {
+                self.broke = Some(Broke { why: Moved::BrokeOff, event: None })
+            }
             Got::Ended(rest) => {
                 self.out.extend(rest);
                 self.replica = None;
@@ -262,7 +264,9 @@ impl Flow {
                     self.begin_again(replica);
                     return Ok(());
                 }
-                Asked::Refused => return Err(GatewayError::NotContinued("another one refused to go on with it; retry")),
+                Asked::Refused => {
+                    return Err(GatewayError::NotContinued("another one refused to go on with it; retry"));
+                }
                 Asked::Failed(kind, lease) => {
                     let spent = desk.now().saturating_sub(from) >= source.route.bounds.wait;
                     match history.step(&seat.pod, &kind, spent) {

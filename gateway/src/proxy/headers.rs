@@ -96,8 +96,11 @@ mod tests {
         assert_eq!(to_replica(&without_key, &RequestId::of(&without_key), None).get(CLIENT), None);
         let got = to_replica(&sent, &RequestId::of(&sent), None);
         assert!(got[CLIENT].to_str().unwrap().starts_with("key-"));
-        let mut names: Vec<_> =
-            got.iter().filter(|(name, _)| *name != CLIENT).map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let mut names: Vec<_> = got
+            .iter()
+            .filter(|(name, _)| *name != CLIENT)
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         names.sort();
         assert_eq!(
             names,

@@ -29,7 +29,8 @@ pub fn leaving<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Leavi
     let mut found = Leaving::new();
     for slice in slices {
         let (Some(namespace), Some(name)) = (slice.namespace(), slice.labels().get(labels::MODEL)) else { continue };
-        let leave = slice.endpoints.iter().filter(|e| e.conditions.as_ref().is_some_and(|c| c.terminating == Some(true)));
+        let leave =
+            slice.endpoints.iter().filter(|e| e.conditions.as_ref().is_some_and(|c| c.terminating == Some(true)));
         let pods = leave.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.clone());
         found.entry(ModelId { namespace, name: name.clone() }).or_default().extend(pods);
     }

@@ -99,7 +99,8 @@ pub fn undisturbed(id: &str) -> Vec<String> {
 /// State and data of the events of a new answer, or of one that goes on from the token `from`.
 fn events(id: &str, from: Option<usize>) -> Vec<(Option<Value>, String)> {
     let chunk = |choices: Value, usage: Value| {
-        json!({"id": id, "object": "chat.completion.chunk", "created": 7, "choices": choices, "usage": usage}).to_string()
+        json!({"id": id, "object": "chat.completion.chunk", "created": 7, "choices": choices, "usage": usage})
+            .to_string()
     };
     let delta = |text: Option<String>, reason: Option<&str>| {
         chunk(json!([{"index": 0, "delta": {"content": text}, "finish_reason": reason}]), Value::Null)

@@ -44,13 +44,20 @@ fn rest(from: u32, ended: Option<Ended>) -> String {
         (fresh, shown) = (Vec::new(), String::new());
     }
     text += &event(Some((&[], Some(Ended::Stop))), &chunk(None, Some("stop")));
-    text += &event(None, &json!({"id": "chatcmpl-1", "choices": [], "usage": {"completion_tokens": TOKENS}}).to_string());
+    text +=
+        &event(None, &json!({"id": "chatcmpl-1", "choices": [], "usage": {"completion_tokens": TOKENS}}).to_string());
     text + &event(None, "[DONE]")
 }
 
 /// Without comments.
 fn as_the_client_reads(text: &str) -> String {
-    text.lines().filter(|line| !line.starts_with(':')).collect::<Vec<_>>().join("\n").replace("\n\n\n", "\n\n").trim().into()
+    text.lines()
+        .filter(|line| !line.starts_with(':'))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("\n\n\n", "\n\n")
+        .trim()
+        .into()
 }
 
 struct Run {
@@ -137,7 +144,11 @@ fn an_end_is_passed_on_whole_or_not_at_all() {
 
 #[test]
 fn an_answer_without_states_is_passed_on_as_it_is_and_cannot_continue() {
-    for text in ["data: 1\n\n: c\n\ndata: 2\n\n", "event: response.created\ndata: {\"a\": 1}\n\n", "data: x\r\n\r\ndata: y\r\n\r\n"] {
+    for text in [
+        "data: 1\n\n: c\n\ndata: 2\n\n",
+        "event: response.created\ndata: {\"a\": 1}\n\n",
+        "data: x\r\n\r\ndata: y\r\n\r\n",
+    ] {
         let mut run = Run::new();
         run.push(text, 5).unwrap();
         assert_eq!((run.text().as_str(), run.head()), (text, None));
