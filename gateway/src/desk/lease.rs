@@ -95,8 +95,9 @@ impl Lease {
         self.answered = true;
     }
 
-    /// Gives it back, and nothing new to this replica for a while.
-    pub fn rest(self, time: Duration) {
+    /// Gives it back, and nothing new to this replica for a while, whatever it has answered.
+    pub fn rest(mut self, time: Duration) {
+        self.answered = false;
         let mut state = self.desk.lock();
         if let Some(line) = state.lines.get_mut(&self.model) {
             line.block(&self.seat.pod, self.desk.now() + time);
