@@ -180,7 +180,7 @@ impl Desk {
     }
 
     /// A replica that was not tried, where nobody waits and one has room; never waits.
-    pub fn seat_at_once(self: &Arc<Self>, asking: Asking) -> Option<Lease> {
+    pub fn seat_at_once(self: &Arc<Self>, asking: &Asking) -> Option<Lease> {
         let now = self.now();
         let mut state = self.lock();
         let seat = state.lines.get_mut(&asking.model)?.spare_seat(asking.affinity, &asking.tried, now);

@@ -75,8 +75,7 @@ async fn read(app: &Arc<App>, id: &RequestId, request: Request) -> Result<Job, G
         Some(name) => catalogue.find(name).ok_or_else(|| GatewayError::ModelNotFound { asked: excerpt(name) })?,
         None => catalogue.only().ok_or(GatewayError::ModelMissing)?,
     };
-    let peer = parts.extensions.get::<Peer>().copied();
-    let mut headers = headers::to_replica(&parts.headers, id, peer);
+    let mut headers = headers::to_replica(&parts.headers, id, parts.extensions.get::<Peer>().copied());
     migrate::ask_for_state(app, route, parts.uri.path(), &peek, &mut headers);
     Ok(Job {
         route: Arc::clone(route),

@@ -117,9 +117,10 @@ fn app(args: &Cli) -> Result<App, RunError> {
     let metrics = Metrics::new().map_err(RunError::Metrics)?;
     let key = args.continuation_key_file.as_deref().map(SigningKey::read).transpose().map_err(RunError::Key)?;
     let signer = key.map(Arc::new);
-    match &signer {
-        Some(key) => info!(public_key = key.public(), "streams go on elsewhere when their replica ends"),
-        None => info!("no key for continuations: a stream ends with its replica"),
+    if let Some(key) = &signer {
+        info!(public_key = key.public(), "streams go on elsewhere when their replica ends");
+    } else {
+        info!("no key for continuations: a stream ends with its replica");
     }
     let all = usize::try_from(args.max_bodies_bytes).unwrap_or(usize::MAX);
     Ok(App {

@@ -70,7 +70,9 @@ impl SigningKey {
     /// The headers that sign a continuation, whose body is `pieces` one after another, at `now` in seconds since 1970.
     pub fn sign(&self, now: u64, pieces: &[Bytes]) -> HeaderMap {
         let mut hash = Context::new(&SHA256);
-        pieces.iter().for_each(|piece| hash.update(piece));
+        for piece in pieces {
+            hash.update(piece);
+        }
         let at = now.to_string();
         let signature = self.0.sign(&signed_bytes(&at, hash.finish().as_ref()));
         let mut headers = HeaderMap::new();

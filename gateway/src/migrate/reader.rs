@@ -219,9 +219,9 @@ impl Reader {
     fn hold(&mut self, event: Bytes, tail: bool, out: &mut VecDeque<Bytes>) {
         self.pending_bytes += event.len();
         if tail {
-            self.tail.push(event)
+            self.tail.push(event);
         } else {
-            self.pending.push(event)
+            self.pending.push(event);
         }
         if self.pending_bytes > MOST_PENDING {
             self.give_in(out);

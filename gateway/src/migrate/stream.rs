@@ -220,7 +220,7 @@ impl Flow {
             }
             Got::Broke(why) => self.broke = Some(Broke { why, event: None }),
             Got::Ended(_) if self.reader.can_continue() => {
-                self.broke = Some(Broke { why: Moved::BrokeOff, event: None })
+                self.broke = Some(Broke { why: Moved::BrokeOff, event: None });
             }
             Got::Ended(rest) => {
                 self.out.extend(rest);
@@ -254,9 +254,12 @@ impl Flow {
         let (desk, from) = (&source.app.desk, source.app.desk.now());
         let mut history = History::after(&pod);
         loop {
-            let lease = match desk.ask_from(source.asking(history.tried()), true, from).map_err(not_continued)? {
+            let lease = match desk
+                .ask_from(source.asking(history.tried()), true, from)
+                .map_err(|refusal| not_continued(&refusal))?
+            {
                 Turn::Now(lease) => lease,
-                Turn::Later(ticket) => ticket.wait().await.map_err(not_continued)?,
+                Turn::Later(ticket) => ticket.wait().await.map_err(|refusal| not_continued(&refusal))?,
             };
             let seat = lease.seat().clone();
             match ask(source, &head, lease).await {
@@ -297,7 +300,7 @@ impl Flow {
             return None;
         }
         let pod = self.replica.as_ref()?.lease.seat().pod.clone();
-        let lease = source.app.desk.seat_at_once(source.asking(&[pod]))?;
+        let lease = source.app.desk.seat_at_once(&source.asking(&[pod]))?;
         match ask(source, &head, lease).await {
             Asked::Answers(replica) => {
                 source.app.metrics.moved(Moved::Early, true);
@@ -332,7 +335,7 @@ impl Flow {
     }
 }
 
-fn not_continued(refusal: Refusal) -> GatewayError {
+fn not_continued(refusal: &Refusal) -> GatewayError {
     GatewayError::NotContinued(match refusal {
         Refusal::QueueFull { .. } | Refusal::Waited { .. } => "no other was free in time; retry",
         Refusal::SwitchedOff => "the model was switched off; retrying does not help",

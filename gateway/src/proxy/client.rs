@@ -39,7 +39,8 @@ fn hex(key: &[u8]) -> String {
     hash.update(PURPOSE);
     hash.update(key);
     let digest = hash.finish();
-    digest.as_ref().iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let digits = digest.as_ref().iter().take(NAME_BYTES).flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
 }
 
 #[cfg(test)]
