@@ -18,6 +18,11 @@ async fn streams_outlive_the_pods_that_compute_them() {
     space.close();
 }
 
+/// Address of one gateway's API.
+fn api((_, address): &(String, String)) -> String {
+    format!("http://{address}:8000")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_takes_none_but_its_own_streams_and_one_that_is_asked_to_end_none() {
     let space = Space::with_model("t-streams-gateway").await;
@@ -36,15 +41,14 @@ async fn a_gateway_takes_none_but_its_own_streams_and_one_that_is_asked_to_end_n
         .await
     };
     let all = whole().await;
-    let open = |n: usize| Streams::open(&format!("http://{}:8000", all[n].1), &model, 8, 400);
-    let (dies, stays) = tokio::join!(open(0), open(1));
+    let (first, second) = (api(&all[0]), api(&all[1]));
+    let (dies, stays) = tokio::join!(Streams::open(&first, &model, 8, 400), Streams::open(&second, &model, 8, 400));
     assert_eq!(kill_gateway(&all[0].0).as_deref(), Some(all[0].0.as_str()));
     let (dies, stays) = tokio::join!(dies.stop(), stays.stop());
     assert!(!dies.wrong.is_empty(), "streams were open there");
     assert!(stays.wrong.is_empty(), "{:?}", stays.wrong);
     let all = whole().await;
-    let open = |n: usize| Streams::open(&format!("http://{}:8000", all[n].1), &model, 8, 400);
-    let ends = open(0).await;
+    let ends = Streams::open(&api(&all[0]), &model, 8, 400).await;
     kubectl(&["delete", "pod", &all[0].0, "-n", SYSTEM, "--wait=false"]).unwrap();
     let ends = ends.stop().await;
     assert!(ends.wrong.is_empty() && ends.streams >= 8, "{:?}", ends.wrong);

@@ -220,7 +220,7 @@ pub async fn disturb(space: &Space, base: &str, count: usize, tokens: u32, repli
         .into_iter()
         .map(|(labels, n)| {
             let less = before.get(&labels).copied().unwrap_or(0);
-            (labels, n - less)
+            (labels, n.saturating_sub(less))
         })
         .collect();
     json!({"open": count, "tokens_each": tokens, "replicas": replicas, "streams": outcome.streams,
