@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p vlm-gateway --bench affinity` prints the simulation's table, which `results/affinity.md` keeps: the
 //! real balance, a model of the pods, and a clock of its own. `-- real RUNTIME MODEL` asks real model servers, through
-//! real gateways and past them, and prints the times that the simulation goes by.
+//! real gateways and past them, and prints what they take.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
