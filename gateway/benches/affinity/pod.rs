@@ -73,7 +73,7 @@ impl Pod {
         if self.step.is_some() {
             return None;
         }
-        let admits = self.running.len() < CONCURRENCY && !(self.prompted && !self.running.is_empty());
+        let admits = self.running.len() < CONCURRENCY && (!self.prompted || self.running.is_empty());
         if let Some(request) = if admits { self.waiting.pop_front() } else { None } {
             let hit = self.look_up(request.picture);
             self.step = Some(Step::Prompt(request, hit));

@@ -54,7 +54,9 @@ fn time() {
             }
         }
         let [direct, ..] = &rows;
-        rows.iter().for_each(|row| row.print(direct));
+        for row in &rows {
+            row.print(direct);
+        }
     }
 }
 

@@ -45,7 +45,9 @@ async fn two_gateways_hold_a_thousand_together_no_more_than_is_allowed() {
     let bounds = Bounds { count: 50, ..route(Standing::Asleep).bounds };
     let asleep = Route { bounds, ..route(Standing::Asleep) };
     let gateways = [Gateway::with(asleep.clone()).await, Gateway::with(asleep).await];
-    gateways.iter().for_each(|gateway| gateway.app.desk.update_gateways(2));
+    for gateway in &gateways {
+        gateway.app.desk.update_gateways(2);
+    }
     let all: Vec<_> = (0..1000).map(|n| tokio::spawn(gateways[n % 2].ask(&question()).send())).collect();
     for gateway in &gateways {
         crate::gateway::await_that(|| gateway.page().contains("reason=\"queue_full\"} 475"), "others refused").await;
@@ -71,7 +73,9 @@ async fn two_gateways_hold_a_thousand_together_no_more_than_is_allowed() {
     let held = || gateways.iter().map(|gateway| gateway.counts().0).sum::<usize>();
     crate::gateway::await_that(|| held() == patient.len(), "all that left are gone").await;
     let replica = Replica::start(Mood::Gated).await;
-    gateways.iter().for_each(|gateway| gateway.replicas(&[replica.address]));
+    for gateway in &gateways {
+        gateway.replicas(&[replica.address]);
+    }
     crate::gateway::await_that(|| replica.count() == 4, "two of each gateway").await;
     replica.state.gate.add_permits(patient.len());
     for asked in patient {
