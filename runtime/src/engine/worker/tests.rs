@@ -207,14 +207,13 @@ async fn what_decodes_is_read_beside_a_prompt_where_that_is_better() {
     let mut running = ask(&engine, WELL, 4, 3000);
     assert!(matches!(running.next().await, Some(Event::Token { .. })));
     assert_eq!(end(ask(&engine, WELL, 1000, 1)).await.0, 1);
-    let log = log.lock().unwrap();
+    let log = log.lock().unwrap().clone();
     let chunks: Vec<usize> = (0..log.len()).filter(|i| log[*i].starts_with("prefill 1")).collect();
     assert_eq!(chunks.len(), 8);
     for pair in chunks.windows(2) {
         assert_eq!(log[pair[0] + 1..pair[1]], ["prefill 0 1"], "{log:?}");
     }
     // Alone again, it has its own steps.
-    drop(log);
     assert!(matches!(running.next().await, Some(Event::Token { .. })));
 }
 
