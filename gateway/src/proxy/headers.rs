@@ -136,7 +136,7 @@ mod tests {
             ("accept", "text/event-stream"),
             ("accept", "text/html"),
         ]);
-        let got = to_replica(&sent, &RequestId::of(&sent));
+        let got = to_replica(&sent, &RequestId::of(&sent), None);
         assert!(!got.contains_key("traceparent"));
         assert_eq!(got.get_all("accept").iter().collect::<Vec<_>>(), ["text/event-stream"]);
     }
