@@ -95,6 +95,11 @@ fn question(picture: &str, text: u32) -> String {
     .to_string()
 }
 
+/// Whether an event has text: the first has the role alone.
+fn has_token(events: &str) -> bool {
+    events.split("\"content\":\"").skip(1).any(|rest| !rest.is_empty() && !rest.starts_with('"'))
+}
+
 /// Milliseconds from `since` to the first token, and to the end of the answer.
 async fn ask(client: reqwest::Client, address: SocketAddr, body: String, since: Instant) -> (f64, f64) {
     let request = client.post(format!("http://{address}/v1/chat/completions")).body(body);
@@ -103,7 +108,7 @@ async fn ask(client: reqwest::Client, address: SocketAddr, body: String, since: 
     let (mut first, mut text) = (None, String::new());
     while let Some(piece) = answer.chunk().await.unwrap() {
         text.push_str(&String::from_utf8_lossy(&piece));
-        if first.is_none() && text.contains("\"content\":\"") && !text.ends_with("\"content\":\"\"") {
+        if first.is_none() && has_token(&text) {
             first = Some(since.elapsed().as_secs_f64() * 1e3);
         }
     }
@@ -140,7 +145,7 @@ pub async fn run(runtime: &str, model: &str) {
     }
 }
 
-/// What [`crate::measured`] has.
+/// What [`crate::measured`] has, of these servers.
 async fn constants(runtime: &str, model: &str, client: &reqwest::Client) {
     let server = Server::start(runtime, model, client).await;
     let one = |number: u32, text: u32| {
