@@ -130,8 +130,7 @@ fn auto_takes_the_largest_format_with_ample_context() {
         ("llava-1.5-13b-hf", "nvidia-l4", Quantization::Int8),
         ("llava-1.5-13b-hf", "nvidia-a100-40gb", Quantization::None),
         ("InternVL3-8B", "nvidia-l4", Quantization::None),
-        // In int8 the widened head alone takes 2.9 GiB beside more than 32 sequences.
-        ("InternVL3-14B", "nvidia-l4", Quantization::Int4),
+        ("InternVL3-14B", "nvidia-l4", Quantization::Int8),
         ("InternVL2-26B", "nvidia-l40s", Quantization::Int8),
         ("InternVL3-38B", "nvidia-l40s", Quantization::Int4),
         ("InternVL3-38B", "nvidia-h200", Quantization::None),
