@@ -184,7 +184,7 @@ impl<E: Executor> Worker<E> {
     fn compute(&mut self, decode: Vec<Decode>, work: Option<Work>) {
         match work {
             Some(Work::Prefill(mut chunks)) if self.executor.mixes() => {
-                chunks.extend(decode.into_iter().map(Decode::as_chunk));
+                chunks.extend(decode.into_iter().map(Decode::into_chunk));
                 return self.prefill(&chunks);
             }
             _ if decode.is_empty() => {}

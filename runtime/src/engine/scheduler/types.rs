@@ -95,7 +95,7 @@ pub struct Decode {
 
 impl Decode {
     /// The same as part of a text that is read.
-    pub fn as_chunk(self) -> Chunk {
+    pub fn into_chunk(self) -> Chunk {
         Chunk { id: self.id, start: self.position, rows: 1, last: true }
     }
 }
