@@ -121,12 +121,7 @@ fn start(model: &Path) -> Bench {
         Arc::new(App::new(settings, Admission::new(72, limits.body_bytes), Metrics::new(None).unwrap(), lifecycle));
     let defaults = SamplingDefaults::default();
     app.loaded(Loaded { engine: engine.clone(), processor: Arc::clone(&processor), defaults, max_tokens });
-    let runtime = Builder::new_multi_thread()
-        .thread_name(THREADS)
-        .worker_threads(listen::threads())
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = Builder::new_multi_thread().thread_name(THREADS).worker_threads(2).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let counted = app.metrics.connections();

@@ -48,6 +48,8 @@ class Completions(unittest.TestCase):
                          {len(told.logprobs.top_logprobs)})
         self.assertEqual([len(top) for top in told.logprobs.top_logprobs], [3] * len(told.logprobs.tokens))
         self.assertEqual("".join(told.logprobs.tokens).lstrip(), told.text.lstrip())
+        before = ["".join(told.logprobs.tokens[:at]) for at in range(len(told.logprobs.tokens))]
+        self.assertEqual(told.logprobs.text_offset, [len(text) for text in before])
 
     def test_a_prompt_of_the_chat_template_is_the_chat(self):
         chat = client().chat.completions.create(model=LLAVA, temperature=0, max_tokens=16,
