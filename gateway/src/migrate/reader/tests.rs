@@ -31,7 +31,9 @@ fn rest(from: u32, ended: Option<Ended>) -> String {
     let (mut fresh, mut shown) = (Vec::new(), String::new());
     for token in (from..TOKENS).filter(|_| ended.is_none()) {
         fresh.push(token);
-        shown.push_str(&format!("t{token} "));
+        shown += "t";
+        shown += &token.to_string();
+        shown.push(' ');
         if token % 3 == 2 && token + 1 < TOKENS {
             continue;
         }
