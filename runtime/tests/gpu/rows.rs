@@ -157,7 +157,7 @@ fn the_first_rows_of_a_tower_are_those_of_the_cpu() {
 #[test]
 fn patches_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    for (tiles, side, patch) in [(1, 2, 1), (3, 28, 14), (2, 12, 4), (1, 336, 14)] {
+    for (tiles, side, patch) in [(1, 2, 1_usize), (3, 28, 14), (2, 12, 4), (1, 336, 14)] {
         let pixels = random(&[tiles, 3, side, side]);
         let length = (3 * patch * patch).next_multiple_of(8);
         let want = patches(&pixels, patch, length, DType::F32).unwrap();
