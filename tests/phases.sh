@@ -43,7 +43,6 @@ phase "unit, contract, CRD and chart tests" make --no-print-directory unit
 phase "official clients" make --no-print-directory conformance
 phase "metrics by the rules of Prometheus" make --no-print-directory metrics-check
 phase "helm lint and template" make --no-print-directory chart
-phase "CRD as generated" make --no-print-directory crds-check
 if [ "$1" = all ]; then
     phase "build and images" make --no-print-directory images
     phase "local cluster" make --no-print-directory cluster-check

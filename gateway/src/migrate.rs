@@ -2,9 +2,9 @@
 //! of events, with no token lost and none twice.
 //!
 //! # Expected flow
-//! A replica is asked to say with each event what continues the stream ([`vlm_contract::continuation`]). [`reader`]
-//! keeps it and takes it out of what the client gets. When the stream breaks off, [`stream`] gets another replica from
-//! the desk, and [`ask`] posts the client's request there, with what was said of its answer until then, signed by
+//! A replica is asked to say with each event what continues the stream ([`vlm_contract::continuation`]). `reader`
+//! keeps it and takes it out of what the client gets. When the stream breaks off, `stream` gets another replica from
+//! the desk, and `ask` posts the client's request there, with what was said of its answer until then, signed by
 //! [`key`].
 //!
 //! # Guarantees

@@ -1,7 +1,7 @@
 //! How many replicas: from samples of the load to a number, with time as a parameter.
 //!
 //! Two windows, as in Knative's autoscaler: a stable one for calm times and a short one that
-//! notices a surge. What waits and runs asks for replicas, and so does what arrives ([`need`]). Scaling up needs one
+//! notices a surge. What waits and runs asks for replicas, and so does what arrives (`need`). Scaling up needs one
 //! good reason; scaling down needs every doubt gone.
 
 use std::time::Duration;
