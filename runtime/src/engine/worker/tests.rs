@@ -189,11 +189,18 @@ async fn a_panic_ends_every_stream_and_refuses_the_next() {
     assert_eq!(engine.submit(request).unwrap_err(), SubmitError::Stopped);
 }
 
+/// Waits for the second token: the first comes with the end of the prompt.
+async fn await_decoding(stream: &mut TokenStream) {
+    for _ in 0..2 {
+        assert!(matches!(stream.next().await, Some(Event::Token { .. })));
+    }
+}
+
 #[tokio::test]
 async fn a_long_prompt_does_not_stall_a_running_stream() {
     let (engine, log) = engine(2, 2);
     let mut running = ask(&engine, WELL, 4, 3000);
-    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    await_decoding(&mut running).await;
     assert_eq!(end(ask(&engine, WELL, 1000, 1)).await.0, 1);
     let log = log.lock().unwrap();
     let chunks: Vec<usize> = (0..log.len()).filter(|i| log[*i].starts_with("prefill 1")).collect();
@@ -205,7 +212,7 @@ async fn a_long_prompt_does_not_stall_a_running_stream() {
 async fn what_decodes_is_read_beside_a_prompt_where_that_is_better() {
     let (engine, log) = engine_over(Scripted { mixes: true, ..Scripted::default() }, 2, 2);
     let mut running = ask(&engine, WELL, 4, 3000);
-    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    await_decoding(&mut running).await;
     assert_eq!(end(ask(&engine, WELL, 1000, 1)).await.0, 1);
     let log = log.lock().unwrap().clone();
     let chunks: Vec<usize> = (0..log.len()).filter(|i| log[*i].starts_with("prefill 1")).collect();
@@ -257,7 +264,7 @@ async fn a_dropped_stream_is_gone_within_a_step() {
 async fn a_dropped_request_leaves_the_queue_while_another_runs() {
     let (engine, log) = engine(1, 4);
     let mut running = ask(&engine, WELL, 4, 3000);
-    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    await_decoding(&mut running).await;
     drop(ask(&engine, WELL, 4, 20));
     let left = async {
         while engine.snapshot().waiting > 0 {
@@ -296,7 +303,7 @@ fn ask_about_picture(engine: &Engine, tiles: usize, max_new_tokens: usize) -> To
 async fn a_picture_of_many_tiles_stalls_no_stream_for_more_than_one_step() {
     let (engine, log) = engine(2, 2);
     let mut running = ask(&engine, WELL, 4, 3000);
-    assert!(matches!(running.next().await, Some(Event::Token { .. })));
+    await_decoding(&mut running).await;
     assert_eq!(end(ask_about_picture(&engine, 13, 1)).await.0, 1);
     let counts = engine.snapshot().counts;
     assert_eq!((counts.tiles, counts.tile_steps, counts.encoder_misses), (13, 13, 1));
