@@ -10,6 +10,8 @@
 mod measured;
 mod pod;
 mod real;
+#[path = "../shared/served.rs"]
+mod served;
 mod trace;
 mod world;
 

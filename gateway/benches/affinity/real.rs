@@ -9,23 +9,14 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use clap::Parser;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vlm_contract::metrics::{ENCODER_CACHE_HITS, ENCODER_CACHE_MISSES};
-use vlm_gateway::{
-    app::App,
-    args::Cli,
-    balance::Endpoint,
-    hold::Bounds,
-    request::affinity::hash,
-    routes::{ModelId, Route, Standing, catalogue::Catalogue},
-    run, server,
-};
+use vlm_gateway::{request::affinity::hash, server};
 
 use crate::{
     measured::TOKENS,
-    quantile,
+    quantile, served,
     trace::{Random, TEXTS},
 };
 
@@ -229,23 +220,7 @@ async fn load(
 }
 
 async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> SocketAddr {
-    let app: Arc<App> = Arc::new(run::app(&Cli::parse_from(["vlm-gateway"])).unwrap());
-    let id = ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() };
-    let bounds = Bounds { count: 10_000, bytes: 1 << 30, wait: Duration::from_secs(300) };
-    let (created, standing, window, max_tokens) = (0, Standing::Awake, 10, None);
-    app.routes.replace(Catalogue::new([Route {
-        id: id.clone(),
-        created,
-        standing,
-        window,
-        bounds,
-        max_tokens,
-        migrates: false,
-        drain: Duration::ZERO,
-    }]));
-    app.desk.update_routes(&app.routes.catalogue());
-    let pod = |(n, address): (usize, &SocketAddr)| Endpoint { pod: format!("pod-{n}"), address: *address, ready: true };
-    app.desk.update_endpoints(&[(id, replicas.iter().enumerate().map(pod).collect())].into());
+    let app = served::gateway(replicas, 10);
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(Arc::clone(&app.desk).run(stop.clone()));

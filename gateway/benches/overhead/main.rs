@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 mod load;
 mod replica;
 mod report;
+#[path = "../shared/served.rs"]
+mod served;
 mod sides;
 mod streams;
 

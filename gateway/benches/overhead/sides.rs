@@ -9,15 +9,10 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
 use tokio_util::sync::CancellationToken;
-use vlm_gateway::{
-    args::{Cli, LogFormat},
-    balance::Endpoint,
-    hold::Bounds,
-    routes::{ModelId, Route, Standing, catalogue::Catalogue},
-    run, server, telemetry,
-};
+use vlm_gateway::{args::LogFormat, server, telemetry};
+
+use crate::served;
 
 /// A process that is asked, and ended with this.
 pub struct Side {
@@ -111,23 +106,7 @@ impl Side {
 /// The gateway as its process has it, but for the watches: the one model and its replica are told.
 pub fn run_gateway(replica: SocketAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let app = Arc::new(run::app(&Cli::parse_from(["vlm-gateway"])).unwrap());
-    let id = ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() };
-    let bounds = Bounds { count: 256, bytes: 1 << 29, wait: Duration::from_secs(60) };
-    let (created, standing, window, max_tokens) = (0, Standing::Awake, 2000, None);
-    app.routes.replace(Catalogue::new([Route {
-        id: id.clone(),
-        created,
-        standing,
-        window,
-        bounds,
-        max_tokens,
-        migrates: false,
-        drain: Duration::ZERO,
-    }]));
-    app.desk.update_routes(&app.routes.catalogue());
-    let pod = Endpoint { pod: "pod-0".to_owned(), address: replica, ready: true };
-    app.desk.update_endpoints(&[(id, vec![pod])].into());
+    let app = served::gateway(&[replica], 2000);
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         println!("{}", listener.local_addr().unwrap());
