@@ -36,6 +36,7 @@ const EXIT_TIME: Duration = Duration::from_millis(200);
 /// Why the server could not start or go on.
 pub fn run(args: ServeArgs) -> Result<(), StartError> {
     let runtime = Builder::new_multi_thread()
+        .worker_threads(listen::threads())
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "the async runtime", source })?;

@@ -118,12 +118,14 @@ impl Places {
     /// `text` cut at the marks; always at least one piece.
     fn cut<'a>(&self, text: &'a str) -> Vec<&'a str> {
         let (mut pieces, mut from) = (Vec::new(), 0);
-        for (at, _) in text.char_indices() {
-            let mark = self.marks.iter().find(|mark| at >= from && text[at..].starts_with(mark.as_str()));
-            if let Some(mark) = mark.filter(|mark| !mark.is_empty()) {
-                pieces.push(&text[from..at]);
-                from = at + mark.len();
-            }
+        let marks = || self.marks.iter().filter(|mark| !mark.is_empty());
+        // The first in the text, and of several there the first in the list.
+        let next = |from: usize| {
+            marks().filter_map(|mark| Some((text[from..].find(mark.as_str())?, mark.len()))).min_by_key(|(at, _)| *at)
+        };
+        while let Some((at, len)) = next(from) {
+            pieces.push(&text[from..from + at]);
+            from += at + len;
         }
         pieces.push(&text[from..]);
         pieces

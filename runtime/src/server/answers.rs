@@ -214,10 +214,15 @@ impl Event {
     }
 }
 
+/// Bytes that most events fit.
+const EVENT_BYTES: usize = 512;
+
 /// An event with a JSON body.
 pub fn event(body: &impl Serialize) -> Event {
+    let mut data = Vec::with_capacity(EVENT_BYTES);
     // These types always serialise; an empty object is what a client would see otherwise.
-    Event { name: None, data: serde_json::to_string(body).unwrap_or_else(|_| "{}".into()) }
+    let written = serde_json::to_writer(&mut data, body).ok().and_then(|()| String::from_utf8(data).ok());
+    Event { name: None, data: written.unwrap_or_else(|| "{}".into()) }
 }
 
 /// The event that ends a stream.

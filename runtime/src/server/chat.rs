@@ -81,9 +81,8 @@ async fn read(app: &Arc<App>, model: &Loaded, request: Request) -> Result<(Call,
 /// Writes answers as this endpoint does: in a stream a chunk with the role, chunks of text and calls, a chunk with the
 /// reason, the usage if asked for, `[DONE]`.
 struct ChatVoice {
-    id: String,
-    created: u64,
-    model: String,
+    /// The chunk to send: all stay alike but for what is new in each.
+    chunk: ChatChunk,
     count: usize,
     include_usage: bool,
     logprobs: bool,
@@ -96,29 +95,33 @@ struct ChatVoice {
 impl ChatVoice {
     fn new(model: String, count: usize, include_usage: bool, logprobs: bool) -> Self {
         let id = format!("chatcmpl-{}", Uuid::new_v4().simple());
-        Self { id, created: unix_seconds(), model, count, include_usage, logprobs, begun: false, calls: vec![0; count] }
+        let chunk = ChatChunk {
+            id,
+            object: "chat.completion.chunk".into(),
+            created: unix_seconds(),
+            model,
+            choices: Vec::new(),
+            usage: None,
+        };
+        Self { chunk, count, include_usage, logprobs, begun: false, calls: vec![0; count] }
     }
 
     /// Speaks as the server that began.
     fn go_on(&mut self, from: &Continued) {
-        (self.id, self.created, self.begun) = (from.head.id.clone(), from.head.created, true);
+        (self.chunk.id, self.chunk.created, self.begun) = (from.head.id.clone(), from.head.created, true);
     }
 
-    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Event {
-        event(&ChatChunk {
-            id: self.id.clone(),
-            object: "chat.completion.chunk".into(),
-            created: self.created,
-            model: self.model.clone(),
-            choices,
-            usage,
-        })
+    fn chunk(&mut self, choices: impl IntoIterator<Item = ChunkChoice>, usage: Option<Usage>) -> Event {
+        self.chunk.choices.clear();
+        self.chunk.choices.extend(choices);
+        self.chunk.usage = usage;
+        event(&self.chunk)
     }
 
-    fn delta(&self, index: usize, delta: Delta, tokens: Vec<TokenLogprob>, reason: Option<&str>) -> Event {
+    fn delta(&mut self, index: usize, delta: Delta, tokens: Vec<TokenLogprob>, reason: Option<&str>) -> Event {
         let logprobs = (self.logprobs && !tokens.is_empty()).then_some(ChoiceLogprobs { content: tokens });
         let finish_reason = reason.map(Into::into);
-        self.chunk(vec![ChunkChoice { index: index as u32, delta, logprobs, finish_reason }], None)
+        self.chunk([ChunkChoice { index: index as u32, delta, logprobs, finish_reason }], None)
     }
 
     fn call(&mut self, answer: usize, id: String, name: String, arguments: String) -> Vec<Event> {
@@ -159,10 +162,10 @@ impl Voice for ChatVoice {
             }
         };
         let response = ChatResponse {
-            id: self.id,
+            id: self.chunk.id,
             object: "chat.completion".into(),
-            created: self.created,
-            model: self.model,
+            created: self.chunk.created,
+            model: self.chunk.model,
             choices: answers.into_iter().enumerate().map(choice).collect(),
             usage,
         };
@@ -189,7 +192,7 @@ impl Voice for ChatVoice {
     }
 
     fn end(&mut self, usage: Usage) -> Vec<Event> {
-        let usage = self.include_usage.then(|| self.chunk(Vec::new(), Some(usage)));
+        let usage = self.include_usage.then(|| self.chunk([], Some(usage)));
         usage.into_iter().chain([done()]).collect()
     }
 }

@@ -8,6 +8,7 @@ mod wire;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::Router;
@@ -41,6 +42,12 @@ const PARSED_HEADERS: usize = 1024;
 const STREAMS: u32 = 256;
 /// Bytes of headers of an HTTP/2 request.
 const HEADER_BYTES: u32 = 128 * 1024;
+
+/// Threads for connections and streams: one for every four cores. They have little to do beside the model, and of
+/// several with little to do each token would wake two.
+pub fn threads() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get().div_ceil(4))
+}
 
 /// What connections may cost.
 #[derive(Clone, Copy, Debug)]

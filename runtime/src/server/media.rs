@@ -22,6 +22,9 @@ use crate::prompt::{Prompt, PromptMessage, PromptPart};
 /// No tokenizer has a token of more bytes, so that a text of more than this many times the context
 /// cannot fit and need not be tokenised to find out.
 const LONGEST_TOKEN: usize = 512;
+/// Texts of at most so many bytes and turns are made a prompt where they are: a change of threads would cost more.
+const INLINE_BYTES: usize = 4 * 1024;
+const INLINE_TURNS: usize = 16;
 /// Pictures of one request that are under way at once.
 const AT_ONCE: usize = 4;
 
@@ -67,9 +70,13 @@ impl MediaPool {
 /// Decodes the pictures of a request and makes its prompt. `room` is given back when the bodies'
 /// bytes are gone. Several pictures share the tiles of one where otherwise there would be no room for an answer.
 pub async fn prepare(app: &Arc<App>, model: &Loaded, call: &mut Call, room: BodyRoom) -> Result<Prompt, ApiError> {
-    fits(call.text_bytes(), model.max_tokens, "messages")?;
+    let text_bytes = call.text_bytes();
+    fits(text_bytes, model.max_tokens, "messages")?;
     let turns = Arc::new(std::mem::take(&mut call.turns));
     let job = Job { app: Arc::clone(app), processor: Arc::clone(&model.processor), turns };
+    if text_bytes <= INLINE_BYTES && job.turns.len() <= INLINE_TURNS && job.uploads().next().is_none() {
+        return job.build(Vec::new());
+    }
     let web = job.uploads().filter(|upload| matches!(upload.picture, Picture::Web(_))).count();
     let fetch_room = if web > 0 { Some(app.sources.room(web).await.ok_or(ApiError::Internal)?) } else { None };
     let fetched = job.fetch().await?;

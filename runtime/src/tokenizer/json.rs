@@ -65,7 +65,7 @@ impl Json {
 
     /// The token that is put before every text, if one is.
     pub fn first(&self) -> Option<String> {
-        let first = |special| self.whole.encode("a", special).ok()?.get_ids().first().copied();
+        let first = |special| self.whole.encode_fast("a", special).ok()?.get_ids().first().copied();
         let id = first(true)?;
         self.whole.id_to_token(id).filter(|_| Some(id) != first(false))
     }
@@ -81,9 +81,9 @@ impl Json {
         has_bos: bool,
     ) -> Result<Vec<u32>, tokenizers::Error> {
         if protected.is_empty() {
-            return Ok(self.whole.encode(rendered, !has_bos)?.get_ids().to_vec());
+            return Ok(self.whole.encode_fast(rendered, !has_bos)?.get_ids().to_vec());
         }
-        let mut ids = if has_bos { Vec::new() } else { self.whole.encode("", true)?.get_ids().to_vec() };
+        let mut ids = if has_bos { Vec::new() } else { self.whole.encode_fast("", true)?.get_ids().to_vec() };
         for (number, part) in self.added.split(rendered).into_iter().enumerate() {
             match part {
                 Part::Token(id) => ids.push(id),
@@ -105,14 +105,14 @@ impl Json {
         if text.is_empty() {
             return Ok(());
         }
-        let encoded = tokenizer.encode(text, false)?;
+        let encoded = tokenizer.encode_fast(text, false)?;
         if !encoded.get_ids().iter().any(|id| self.added.get(*id).is_some()) {
             ids.extend(encoded.get_ids());
             return Ok(());
         }
         // The vocabulary itself can spell an added token; no single character does.
         for character in text.chars() {
-            let encoded = tokenizer.encode(character.to_string(), false)?;
+            let encoded = tokenizer.encode_fast(character.to_string(), false)?;
             ids.extend(encoded.get_ids().iter().filter(|id| self.added.get(**id).is_none()));
         }
         Ok(())

@@ -8,12 +8,20 @@ const CLOSE: char = '\u{FDD1}';
 /// The strings that were replaced so far.
 pub struct Protected<'a> {
     added: &'a [String],
+    /// What any of them begins with.
+    starts: String,
     taken: Vec<String>,
 }
 
 impl<'a> Protected<'a> {
     pub(super) fn new(added: &'a [String]) -> Self {
-        Self { added, taken: Vec::new() }
+        let mut starts = String::from_iter([OPEN, CLOSE]);
+        for start in added.iter().filter_map(|content| content.chars().next()) {
+            if !starts.contains(start) {
+                starts.push(start);
+            }
+        }
+        Self { added, starts, taken: Vec::new() }
     }
 
     /// Whether no text had anything to protect.
@@ -25,7 +33,10 @@ impl<'a> Protected<'a> {
     pub fn take(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
-        while let Some(first) = rest.chars().next() {
+        while let Some(at) = rest.find(|character| self.starts.contains(character)) {
+            out.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let Some(first) = rest.chars().next() else { break };
             if let Some(len) = self.special(rest, first) {
                 out.extend([OPEN.to_string(), self.taken.len().to_string(), CLOSE.to_string()]);
                 self.taken.push(rest[..len].to_owned());
@@ -35,6 +46,7 @@ impl<'a> Protected<'a> {
                 rest = &rest[first.len_utf8()..];
             }
         }
+        out.push_str(rest);
         out
     }
 
