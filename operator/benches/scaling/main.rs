@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 mod picture;
@@ -12,10 +13,15 @@ mod scalers;
 mod world;
 
 use scalers::{Keda, Knative, KubeAi, Ours, Scaler};
-use world::{Arrivals, LOAD_SECONDS, Outcome, RATE, STEP_SECONDS, TARGET_SECONDS, Trace, World};
+use world::{Arrivals, Outcome, RATE, STEP_SECONDS, TARGET_SECONDS, Trace, World};
 
 const NAMES: [&str; 4] = ["ours", "KubeAI", "Knative", "KEDA + HPA"];
-const SEEDS: u64 = 20;
+const SEEDS: RangeInclusive<u64> = 1..=20;
+/// Seconds from the order of a replica until it serves.
+const LOAD_SECONDS: f64 = 45.0;
+/// Arrivals and times to load that no constant was chosen by.
+const OTHER_SEEDS: RangeInclusive<u64> = 101..=120;
+const OTHER_LOADS: [f64; 4] = [15.0, LOAD_SECONDS, 120.0, 240.0];
 /// Why ours is behind where it is; checked against the table by whoever changes either.
 const REASONS: &str = "\
 Why:
@@ -53,8 +59,8 @@ fn scaler(which: usize) -> Box<dyn Scaler> {
     }
 }
 
-fn run(trace: &Trace, which: usize, seed: u64) -> Outcome {
-    let (mut world, mut arrivals, mut scaler) = (World::new(), Arrivals::new(seed), scaler(which));
+fn run(trace: &Trace, which: usize, seed: u64, load_seconds: f64) -> Outcome {
+    let (mut world, mut arrivals, mut scaler) = (World::new(load_seconds), Arrivals::new(seed), scaler(which));
     let (mut now, mut next, mut restart) = (0.0, 0.0, trace.restart);
     while now < trace.seconds {
         let rate = (trace.rate)(now);
@@ -94,39 +100,76 @@ fn mean(outcomes: &[Outcome]) -> Row {
     }
 }
 
+/// In what ours is behind another.
+fn worse(ours: &Row, row: &Row) -> Option<String> {
+    let more = |of: fn(&Row) -> f64, digits: usize, what: &str| {
+        let (less, theirs) = (format!("{:.digits$}", of(ours)), format!("{:.digits$}", of(row)));
+        (of(ours) > of(row) && less != theirs).then(|| format!("{less} {what} against {theirs}"))
+    };
+    let worse = [more(|r| r.short, 0, "s short"), more(|r| r.cost, 2, "replica hours"), more(|r| r.late, 1, "% late")];
+    let worse: Vec<_> = worse.into_iter().flatten().collect();
+    (!worse.is_empty()).then(|| worse.join(", "))
+}
+
+/// What comes of `trace` by each autoscaler.
+fn all(trace: &Trace, seeds: RangeInclusive<u64>, load_seconds: f64) -> Vec<Vec<Outcome>> {
+    (0..NAMES.len()).map(|which| seeds.clone().map(|seed| run(trace, which, seed, load_seconds)).collect()).collect()
+}
+
 fn main() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
     let mut text = format!(
         "Replicas complete {RATE} requests a second each and load for {LOAD_SECONDS} s; a request that waits longer than \
-         {TARGET_SECONDS} s or is refused is late. Means of {SEEDS} sequences of arrivals. Short: seconds in which what \
+         {TARGET_SECONDS} s or is refused is late. Means of {} sequences of arrivals. Short: seconds in which what \
          serves completes less than arrives. The others are models of their sources, with their defaults (scalers.rs).\n\n\
-         | trace | autoscaler | short s | replica hours | late % | refused % |\n|---|---|---|---|---|---|\n"
+         | trace | autoscaler | short s | replica hours | late % | refused % |\n|---|---|---|---|---|---|\n",
+        SEEDS.count()
     );
     let (mut behind, mut pictures) = (String::new(), Vec::new());
     for trace in traces() {
-        let all: Vec<Vec<_>> = (0..NAMES.len()).map(|w| (1..=SEEDS).map(|s| run(&trace, w, s)).collect()).collect();
+        let all = all(&trace, SEEDS, LOAD_SECONDS);
         let rows: Vec<_> = all.iter().map(|outcomes| mean(outcomes)).collect();
         for (name, row) in NAMES.iter().zip(&rows) {
             let Row { short, cost, late, refused } = row;
             let _ = writeln!(text, "| {} | {name} | {short:.0} | {cost:.2} | {late:.1} | {refused:.1} |", trace.name);
         }
         for (name, row) in NAMES.iter().zip(&rows).skip(1) {
-            let ours = &rows[0];
-            let more = |of: fn(&Row) -> f64, digits: usize, what: &str| {
-                let (ours, theirs) = (format!("{:.digits$}", of(ours)), format!("{:.digits$}", of(row)));
-                (of(&rows[0]) > of(row) && ours != theirs).then(|| format!("{ours} {what} against {theirs}"))
-            };
-            let worse =
-                [more(|r| r.short, 0, "s short"), more(|r| r.cost, 2, "replica hours"), more(|r| r.late, 1, "% late")];
-            let worse: Vec<_> = worse.into_iter().flatten().collect();
-            if !worse.is_empty() {
-                let _ = writeln!(behind, "- {}, {name}: {}", trace.name, worse.join(", "));
+            if let Some(worse) = worse(&rows[0], row) {
+                let _ = writeln!(behind, "- {}, {name}: {worse}", trace.name);
             }
         }
         pictures.push((trace, all.into_iter().map(|mut outcomes| outcomes.swap_remove(0).history).collect()));
     }
     let _ = writeln!(text, "\nWhere ours is behind:\n{behind}\n{REASONS}");
+    others(&mut text);
     std::fs::write(folder.join("scaling.md"), &text).unwrap();
     std::fs::write(folder.join("scaling.svg"), picture::draw(&NAMES, &pictures)).unwrap();
     println!("{text}");
+}
+
+/// The table of other arrivals and times to load.
+fn others(text: &mut String) {
+    let (first, last) = OTHER_SEEDS.into_inner();
+    let _ = write!(
+        text,
+        "With arrivals that nothing was chosen by ({first} to {last}) and replicas that load for another time; in each \
+         place seconds short / replica hours / late %.\n\n| trace | loads for | {} | ours is behind in |\n|---|---|{}---|\n",
+        NAMES.join(" | "),
+        "---|".repeat(NAMES.len())
+    );
+    for (trace, load_seconds) in traces().iter().flat_map(|trace| OTHER_LOADS.map(|load| (trace, load))) {
+        let rows: Vec<_> = all(trace, OTHER_SEEDS, load_seconds).iter().map(|outcomes| mean(outcomes)).collect();
+        let shown = rows.iter().map(|Row { short, cost, late, .. }| format!("{short:.0} / {cost:.2} / {late:.1}"));
+        let shown: Vec<_> = shown.collect();
+        let behind = NAMES.iter().zip(&rows).skip(1);
+        let behind = behind.filter_map(|(name, row)| Some(format!("{name}: {}", worse(&rows[0], row)?)));
+        let behind: Vec<_> = behind.collect();
+        let _ = writeln!(
+            text,
+            "| {} | {load_seconds} s | {} | {} |",
+            trace.name,
+            shown.join(" | "),
+            if behind.is_empty() { "–".to_owned() } else { behind.join("; ") }
+        );
+    }
 }

@@ -9,8 +9,6 @@ pub const SLOTS: i32 = 8;
 pub const SERVICE_SECONDS: f64 = 8.0;
 /// Requests a second that a replica completes when all its slots are taken.
 pub const RATE: f64 = SLOTS as f64 / SERVICE_SECONDS;
-/// Seconds from the order of a replica until it serves.
-pub const LOAD_SECONDS: f64 = 45.0;
 /// Requests that may wait; more are refused.
 pub const QUEUE: usize = 256;
 /// Seconds that a request may wait before its first token is late.
@@ -98,6 +96,8 @@ struct Replica {
 
 /// The service at one moment.
 pub struct World {
+    /// Seconds from the order of a replica until it serves.
+    load_seconds: f64,
     replicas: Vec<Replica>,
     numbers: u64,
     queue: VecDeque<f64>,
@@ -107,9 +107,10 @@ pub struct World {
 }
 
 impl World {
-    /// One replica that serves already.
-    pub fn new() -> Self {
+    /// One replica that serves already; others load for so long.
+    pub fn new(load_seconds: f64) -> Self {
         let mut world = Self {
+            load_seconds,
             replicas: Vec::new(),
             numbers: 0,
             queue: VecDeque::new(),
@@ -152,7 +153,7 @@ impl World {
     pub fn order(&mut self, wanted: i32, now: f64) {
         let have = self.seen(now).ordered;
         for _ in have..wanted {
-            self.add(now + LOAD_SECONDS);
+            self.add(now + self.load_seconds);
         }
         for _ in wanted..have {
             let staying = self.replicas.iter_mut().filter(|r| !r.draining);
