@@ -59,7 +59,7 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
     let logprobs = generation.logprobs.is_some();
     let mut voice = ChatVoice::new(call.model, answers.count(), call.include_usage, logprobs);
     if let Some(from) = continued {
-        voice.go_on(&from);
+        voice.go_on(&from, answers.called());
     }
     if call.stream {
         let answers = if with_state { answers.with_state() } else { answers };
@@ -99,9 +99,10 @@ impl ChatVoice {
         Self { id, created: unix_seconds(), model, count, include_usage, logprobs, begun: false, calls: vec![0; count] }
     }
 
-    /// Speaks as the server that began.
-    fn go_on(&mut self, from: &Continued) {
+    /// Speaks as the server that began, which has sent so many calls of each answer.
+    fn go_on(&mut self, from: &Continued, called: &[usize]) {
         (self.id, self.created, self.begun) = (from.head.id.clone(), from.head.created, true);
+        self.calls = called.iter().map(|calls| *calls as u32).collect();
     }
 
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Event {
