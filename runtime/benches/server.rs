@@ -2,7 +2,8 @@
 //! tokenise, detokenise, events; the decoding of a large JPEG apart), and how much later than from the engine itself
 //! the first token comes over HTTP.
 //!
-//! `cargo bench -p vlm-runtime --bench server` prints the table that `results/server.md` keeps.
+//! `RAYON_NUM_THREADS=1 cargo bench -p vlm-runtime --bench server` prints the table that `results/server.md` keeps: the
+//! engine keeps to one core, as it would with a GPU, so that the server has another.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

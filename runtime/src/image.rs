@@ -10,6 +10,7 @@ mod tiles;
 
 use thiserror::Error;
 
+pub use decode::decode;
 pub use key::ImageKey;
 pub use tiles::Preprocessing;
 

@@ -155,7 +155,7 @@ impl Metrics {
             image_tiles: histogram(names::IMAGE_TILES, "Tiles of pictures", IMAGE_TILES)?,
             shared_decodes: IntCounter::new(
                 names::IMAGE_DECODES_SHARED,
-                "Pictures that were in use already, and so were not decoded again",
+                "Pictures that were there already, and so were not decoded again",
             )?,
             connections: Connections::new()?,
             aliases: alias.map(Aliases::new),

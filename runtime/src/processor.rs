@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use image::RgbImage;
 use serde::Deserialize;
 use vlm_catalog::architecture::raw::OneOrMany;
 
@@ -90,23 +91,14 @@ impl Processor {
         self.preprocessing.prepare(bytes, limits, budget)
     }
 
-    /// What the picture of a file will be known as; see [`Processor::prepare_image_as`].
-    pub fn image_key(&self, bytes: &[u8], budget: TileBudget) -> ImageKey {
-        self.preprocessing.key(bytes, budget)
+    /// What the picture in the file of this name will be known as; see [`Processor::cut_image`].
+    pub fn image_key(&self, file: ImageKey, budget: TileBudget) -> ImageKey {
+        self.preprocessing.key(file, budget)
     }
 
-    /// As [`Processor::prepare_image_within`], where the key is known.
-    ///
-    /// # Errors
-    /// As [`Processor::prepare_image`].
-    pub fn prepare_image_as(
-        &self,
-        key: ImageKey,
-        bytes: &[u8],
-        limits: &ImageLimits,
-        budget: TileBudget,
-    ) -> Result<PreparedImage, ImageError> {
-        self.preprocessing.prepare_as(key, bytes, limits, budget)
+    /// What [`Processor::prepare_image_within`] does with the pixels of a picture whose key is known. Heavy on the CPU.
+    pub fn cut_image(&self, pixels: &RgbImage, budget: TileBudget, key: ImageKey) -> PreparedImage {
+        self.preprocessing.cut(pixels, budget, key)
     }
 
     /// The tiles that each picture of `prompt` may have so that together they have as many as one alone: what is

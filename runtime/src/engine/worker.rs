@@ -246,9 +246,8 @@ impl<E: Executor> Worker<E> {
     }
 
     fn forget_cancelled(&mut self) {
-        let gone: Vec<SequenceId> =
-            self.streams.iter().filter(|(_, stream)| stream.events.is_closed()).map(|(id, _)| *id).collect();
-        for id in gone {
+        // With the first answer to a prompt end the others to it, which begin thereby.
+        while let Some(id) = self.streams.iter().find(|(_, stream)| stream.events.is_closed()).map(|(id, _)| *id) {
             self.end(id, None);
         }
         let shared = &self.shared;

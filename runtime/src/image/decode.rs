@@ -16,7 +16,10 @@ const BYTES_PER_PIXEL: u64 = 16;
 /// What a header and its colour profile may take, however few pixels there are.
 const HEADER_BYTES: u64 = 16 << 20;
 
-/// Decodes `bytes` within `limits`.
+/// The pixels of the picture in `bytes`, within `limits`: three channels of 8 bits. Heavy on the CPU.
+///
+/// # Errors
+/// A picture that is broken, of no known format, or beyond `limits`.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);

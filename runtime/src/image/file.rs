@@ -1,6 +1,6 @@
 //! Pictures from `file://` URLs, under one directory and nowhere else: neither `..` nor a link leads out of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -73,15 +73,12 @@ impl ImageRoot {
     }
 
     fn open(&self, path: &Path) -> Option<File> {
-        let real = path.canonicalize().ok().filter(|real| real.starts_with(&self.0))?;
-        if !real.metadata().ok()?.is_file() {
-            return None;
-        }
-        let file = OpenOptions::new().read(true).custom_flags(DO_NOT_WAIT).open(&real).ok()?;
-        // What was opened counts, not what stood there a moment before.
+        // A pipe or a device would notice that it is opened.
+        path.metadata().ok().filter(Metadata::is_file)?;
+        let file = OpenOptions::new().read(true).custom_flags(DO_NOT_WAIT).open(path).ok()?;
+        // Where what was opened lies counts, not where links led a moment before.
         let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-        let sound = opened.starts_with(&self.0) && file.metadata().ok()?.is_file();
-        sound.then_some(file)
+        opened.starts_with(&self.0).then_some(file)
     }
 }
 
@@ -123,6 +120,10 @@ mod tests {
             assert!(matches!(read(name), Err(FileError::NotThere | FileError::Url)), "{name}");
         }
         assert_eq!(images.read(Path::new("/dev/zero"), 10), Err(FileError::NotThere));
+        // Nobody writes to it, so that it could be opened and had nothing in it.
+        let pipe = root.join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(read("pipe"), Err(FileError::NotThere));
         std::fs::write(root.join("large"), b"eleven bytes").unwrap();
         assert!(matches!(read("large"), Err(FileError::Image(ImageError::TooManyBytes { .. }))));
     }

@@ -132,27 +132,13 @@ impl Preprocessing {
     /// # Errors
     /// A picture that is broken, of no known format, or beyond `limits`.
     pub fn prepare(&self, bytes: &[u8], limits: &ImageLimits, budget: TileBudget) -> Result<PreparedImage, ImageError> {
-        self.prepare_as(self.key(bytes, budget), bytes, limits, budget)
+        Ok(self.cut(&decode(bytes, limits)?, budget, self.key(ImageKey::of_file(bytes), budget)))
     }
 
-    /// Like [`Self::prepare`], where the [`Self::key`] is known.
-    ///
-    /// # Errors
-    /// As [`Self::prepare`].
-    pub fn prepare_as(
-        &self,
-        key: ImageKey,
-        bytes: &[u8],
-        limits: &ImageLimits,
-        budget: TileBudget,
-    ) -> Result<PreparedImage, ImageError> {
-        Ok(self.cut(&decode::decode(bytes, limits)?, budget, key))
-    }
-
-    /// What the picture of a file will be known as.
-    pub fn key(&self, bytes: &[u8], budget: TileBudget) -> ImageKey {
+    /// What the picture in the file of this name will be known as.
+    pub fn key(&self, file: ImageKey, budget: TileBudget) -> ImageKey {
         let budget = if matches!(self.cut, Cut::One { .. }) { TileBudget::default() } else { budget };
-        ImageKey::of_file(bytes, &self.identity(), budget)
+        file.prepared(&self.identity(), budget)
     }
 
     /// Stands for every setting that has a say in the pixels.

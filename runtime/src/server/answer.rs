@@ -111,6 +111,8 @@ pub struct Answer {
     seed: u64,
     /// Tokens since [`Answer::take_state`] was last called.
     fresh: Vec<u32>,
+    /// Calls of functions that were sent elsewhere.
+    called: usize,
     arrived: Instant,
     last_token: Option<Instant>,
     id: String,
@@ -138,6 +140,7 @@ impl Answer {
             completion_tokens: 0,
             seed: begin.seed,
             fresh: Vec::new(),
+            called: 0,
             arrived: begin.arrived,
             last_token: None,
             id: begin.id,
@@ -151,7 +154,8 @@ impl Answer {
             let text = answer.detokenizer.push(token);
             answer.add(&text);
         }
-        answer.ready.clear();
+        let called = |piece: &Piece| matches!(piece, Piece::Call { .. });
+        answer.called = answer.ready.drain(..).filter(called).count();
         if let Some(ended) = begin.ended {
             answer.tokens = None;
             answer.progress = Progress::Complete(match ended {
@@ -165,6 +169,11 @@ impl Answer {
     /// Of the sampler.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Calls of functions that were sent elsewhere.
+    pub fn called(&self) -> usize {
+        self.called
     }
 
     /// What continues the answer elsewhere once all pieces until now were sent, together with what this gave before.

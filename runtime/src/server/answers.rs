@@ -23,6 +23,8 @@ pub struct Answers {
     count: usize,
     /// Answers to each prompt.
     each: usize,
+    /// Calls of functions in each answer that were sent elsewhere.
+    called: Vec<usize>,
     usage: Usage,
     /// What continues the one answer elsewhere, since it was last told.
     state: StreamState,
@@ -63,6 +65,7 @@ impl Answers {
     pub fn new(answers: Vec<Answer>, each: usize) -> Self {
         let count = answers.len();
         let seed = answers.first().map_or(0, Answer::seed);
+        let called = answers.iter().map(Answer::called).collect();
         let pieces = |(index, answer)| {
             futures::stream::unfold(answer, move |mut answer: Answer| async move {
                 let piece = answer.next().await?;
@@ -73,7 +76,7 @@ impl Answers {
         };
         let streams = answers.into_iter().enumerate().map(pieces).collect();
         let state = StreamState { seed, ..StreamState::default() };
-        Self { streams, count, each: each.max(1), usage: Usage::default(), state, with_state: false }
+        Self { streams, count, each: each.max(1), called, usage: Usage::default(), state, with_state: false }
     }
 
     /// With each event, where there is one answer, goes what continues it elsewhere.
@@ -86,6 +89,11 @@ impl Answers {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Calls of functions in each that were sent elsewhere.
+    pub fn called(&self) -> &[usize] {
+        &self.called
     }
 
     /// The next piece of any. An error is the last.

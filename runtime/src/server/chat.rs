@@ -59,7 +59,7 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
     let logprobs = generation.logprobs.is_some();
     let mut voice = ChatVoice::new(call.model, answers.count(), call.include_usage, logprobs);
     if let Some(from) = continued {
-        voice.go_on(&from);
+        voice.go_on(&from, answers.called());
     }
     if call.stream {
         let answers = if with_state { answers.with_state() } else { answers };
@@ -106,9 +106,10 @@ impl ChatVoice {
         Self { chunk, count, include_usage, logprobs, begun: false, calls: vec![0; count] }
     }
 
-    /// Speaks as the server that began.
-    fn go_on(&mut self, from: &Continued) {
+    /// Speaks as the server that began, which has sent so many calls of each answer.
+    fn go_on(&mut self, from: &Continued, called: &[usize]) {
         (self.chunk.id, self.chunk.created, self.begun) = (from.head.id.clone(), from.head.created, true);
+        self.calls = called.iter().map(|calls| *calls as u32).collect();
     }
 
     fn chunk(&mut self, choices: impl IntoIterator<Item = ChunkChoice>, usage: Option<Usage>) -> Event {

@@ -40,8 +40,9 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 const PARSED_HEADERS: usize = 1024;
 /// Requests of one HTTP/2 connection at the same time.
 const STREAMS: u32 = 256;
-/// Bytes of headers of an HTTP/2 request.
-const HEADER_BYTES: u32 = 128 * 1024;
+/// Bytes of headers of an HTTP/2 request, as its standard counts them. It is about as much as the parser of HTTP/1 takes;
+/// beyond it the status is all that can be said, and within it [`super::head`] says more.
+const HEADER_BYTES: u32 = 512 * 1024;
 
 /// Threads for connections and streams: one for every four cores. They have little to do beside the model, and of
 /// several with little to do each token would wake two.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use image::RgbImage;
 use tokio::sync::Semaphore;
 
 use super::admission::BodyRoom;
@@ -14,8 +15,8 @@ use super::app::{App, Loaded};
 use super::call::{Call, Picture, Turn, TurnPart, Upload};
 use super::data_url;
 use super::error::ApiError;
-use super::pictures::{KEPT_BYTES, Pictures};
-use crate::image::{PreparedImage, TileBudget};
+use super::pictures::Pictures;
+use crate::image::{ImageKey, PreparedImage, TileBudget, decode};
 use crate::processor::Processor;
 use crate::prompt::{Prompt, PromptMessage, PromptPart};
 
@@ -27,12 +28,18 @@ const INLINE_BYTES: usize = 4 * 1024;
 const INLINE_TURNS: usize = 16;
 /// Pictures of one request that are under way at once.
 const AT_ONCE: usize = 4;
+/// Bytes of prepared pictures that are kept although nobody uses them: the largest of InternVL, or 24 of LLaVA-1.5.
+const PREPARED_BYTES: usize = 32 << 20;
+/// Bytes of decoded pictures that are kept: one of eleven million pixels. What is prepared of them depends on the
+/// `detail` that is asked for, and on how many pictures share a short context.
+const DECODED_BYTES: usize = 32 << 20;
 
 /// Bounds the decoding of pictures, and knows those in use and the last ones.
 #[derive(Debug)]
 pub struct MediaPool {
     cores: Arc<Semaphore>,
-    pictures: Pictures,
+    decoded: Pictures<RgbImage>,
+    prepared: Pictures<PreparedImage>,
 }
 
 impl Default for MediaPool {
@@ -45,7 +52,11 @@ impl MediaPool {
     /// As many decode at a time as there are cores.
     pub fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from);
-        Self { cores: Arc::new(Semaphore::new(cores)), pictures: Pictures::new(KEPT_BYTES) }
+        Self {
+            cores: Arc::new(Semaphore::new(cores)),
+            decoded: Pictures::new(DECODED_BYTES),
+            prepared: Pictures::new(PREPARED_BYTES),
+        }
     }
 
     /// Runs `work` on a thread for blocking work, once a core is free for it.
@@ -167,29 +178,59 @@ impl Job {
     ) -> Result<Arc<PreparedImage>, ApiError> {
         let media = &self.app.media;
         let job = self.clone();
-        let (bytes, key, budget) = media
+        let (bytes, file, key, budget) = media
             .run(move || {
                 let upload = job.uploads().nth(index).ok_or(ApiError::Internal)?;
                 let bytes = fetched.map_or_else(|| job.bytes(upload), Ok)?;
                 let budget = upload.detail.and(budget);
-                let key = job.processor.image_key(&bytes, budget);
-                Ok((bytes, key, budget))
+                let file = ImageKey::of_file(&bytes);
+                Ok((bytes, file, job.processor.image_key(file, budget), budget))
             })
             .await?;
         self.app.metrics.image_bytes(bytes.len());
+        let mut decoded_here = false;
+        let preparing = async {
+            // What is decoded is cut on the same thread, while it is in its cache.
+            let mut cut = None;
+            let decoding = async {
+                let (pixels, prepared) = self.decode(index, bytes, budget, key).await?;
+                (decoded_here, cut) = (true, Some(prepared));
+                Ok::<_, ApiError>(pixels)
+            };
+            let pixels = media.decoded.get(file, decoding).await?.made;
+            if let Some(prepared) = cut {
+                return Ok(prepared);
+            }
+            let processor = Arc::clone(&self.processor);
+            media.run(move || Ok(processor.cut_image(&pixels, budget, key))).await
+        };
+        let image = media.prepared.get(key, preparing).await?.made;
+        self.app.metrics.image(image.tiles, !decoded_here);
+        Ok(image)
+    }
+
+    /// The `index`-th picture as it is, and as the model takes it.
+    async fn decode(
+        &self,
+        index: usize,
+        bytes: Bytes,
+        budget: TileBudget,
+        key: ImageKey,
+    ) -> Result<(RgbImage, PreparedImage), ApiError> {
         let job = self.clone();
-        let decoding = media.run(move || {
+        let work = move || {
             let begun = Instant::now();
-            let prepared = job.processor.prepare_image_as(key, &bytes, &job.app.limits.image, budget);
+            let decoded = decode(&bytes, &job.app.limits.image).map(|pixels| {
+                let prepared = job.processor.cut_image(&pixels, budget, key);
+                (pixels, prepared)
+            });
             job.app.metrics.decoded(begun.elapsed());
-            prepared.map_err(|source| {
+            decoded.map_err(|source| {
                 let param = job.uploads().nth(index).map(|upload| upload.param.clone()).unwrap_or_default();
                 ApiError::Image { param, source }
             })
-        });
-        let found = media.pictures.get(key, decoding).await?;
-        self.app.metrics.image(found.image.tiles, found.shared);
-        Ok(found.image)
+        };
+        self.app.media.run(work).await
     }
 
     /// The bytes of a picture that is here.

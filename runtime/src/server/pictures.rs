@@ -1,99 +1,114 @@
-//! Prepared pictures: those that requests in progress use, and as many of the last ones as there is room for. A picture
-//! that is here, or on its way, is not decoded again, neither for another request nor for a second place in the same one.
+//! What is made of pictures, by its name: what requests in progress use, and as much of the last as there is room for. What
+//! is here, or on its way, is not made again, neither for another request nor for a second place in the same one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use image::RgbImage;
+
 use crate::image::{ImageKey, PreparedImage};
 
-/// Fewer pictures than this are never swept.
+/// Fewer than this are never swept.
 const FEW: usize = 64;
-/// Bytes of prepared pictures that are kept although nobody uses them: the largest of InternVL, or 24 of LLaVA-1.5.
-pub const KEPT_BYTES: usize = 32 << 20;
-/// The most of them.
+/// Most that are kept although nobody uses them.
 const KEPT: usize = 256;
 
-/// Whoever prepares a picture holds its lock; others wait for it.
-type Slot = tokio::sync::Mutex<Weak<PreparedImage>>;
-
-/// Pictures by key.
-#[derive(Debug)]
-pub struct Pictures {
-    slots: Mutex<Slots>,
-    last: Mutex<Last>,
+/// Something made of a picture.
+pub trait Made {
+    /// Bytes that it takes.
+    fn bytes(&self) -> usize;
 }
 
-#[derive(Debug, Default)]
-struct Slots {
-    by_key: HashMap<ImageKey, Arc<Slot>>,
+impl Made for PreparedImage {
+    fn bytes(&self) -> usize {
+        size_of_val(self.pixels.as_slice())
+    }
+}
+
+impl Made for RgbImage {
+    fn bytes(&self) -> usize {
+        self.as_raw().len()
+    }
+}
+
+/// Whoever makes it holds its lock; others wait for it.
+type Slot<T> = tokio::sync::Mutex<Weak<T>>;
+
+/// All of one kind, by key.
+#[derive(Debug)]
+pub struct Pictures<T> {
+    slots: Mutex<Slots<T>>,
+    last: Mutex<Last<T>>,
+}
+
+#[derive(Debug)]
+struct Slots<T> {
+    by_key: HashMap<ImageKey, Arc<Slot<T>>>,
     /// Number of slots from which on unused ones are let go of.
     sweep_at: usize,
 }
 
-/// The pictures that were asked for last, the very last at the end. Only these are kept alive here.
+/// Those that were asked for last, the very last at the end. Only these are kept alive here.
 #[derive(Debug)]
-struct Last {
+struct Last<T> {
     most_bytes: usize,
     bytes: usize,
-    pictures: VecDeque<Arc<PreparedImage>>,
+    kept: VecDeque<(ImageKey, Arc<T>)>,
 }
 
-impl Last {
-    fn keep(&mut self, image: &Arc<PreparedImage>) {
-        if let Some(place) = self.pictures.iter().position(|kept| kept.key == image.key) {
-            self.pictures.remove(place);
+impl<T: Made> Last<T> {
+    fn keep(&mut self, key: ImageKey, made: &Arc<T>) {
+        if let Some(place) = self.kept.iter().position(|(kept, _)| *kept == key) {
+            self.kept.remove(place);
+        } else if made.bytes() > self.most_bytes {
+            return;
         } else {
-            self.bytes += size(image);
+            self.bytes += made.bytes();
         }
-        self.pictures.push_back(Arc::clone(image));
-        while self.bytes > self.most_bytes || self.pictures.len() > KEPT {
-            let Some(oldest) = self.pictures.pop_front() else { break };
-            self.bytes -= size(&oldest);
+        self.kept.push_back((key, Arc::clone(made)));
+        while self.bytes > self.most_bytes || self.kept.len() > KEPT {
+            let Some((_, oldest)) = self.kept.pop_front() else { break };
+            self.bytes -= oldest.bytes();
         }
     }
 }
 
-fn size(image: &PreparedImage) -> usize {
-    size_of_val(image.pixels.as_slice())
-}
-
-/// A picture, and whether it was there.
+/// Something made of a picture, and whether it was there.
 #[derive(Debug)]
-pub struct Found {
-    /// The picture.
-    pub image: Arc<PreparedImage>,
+pub struct Found<T> {
+    /// What was asked for.
+    pub made: Arc<T>,
     /// Another request has or had it, or another place of this one.
     pub shared: bool,
 }
 
-impl Pictures {
-    /// None yet; of those that nobody uses any more `most_bytes` of pixels are kept.
+impl<T: Made> Pictures<T> {
+    /// None yet; of those that nobody uses any more `most_bytes` are kept.
     pub fn new(most_bytes: usize) -> Self {
-        Self { slots: Mutex::default(), last: Mutex::new(Last { most_bytes, bytes: 0, pictures: VecDeque::new() }) }
+        Self {
+            slots: Mutex::new(Slots { by_key: HashMap::new(), sweep_at: 0 }),
+            last: Mutex::new(Last { most_bytes, bytes: 0, kept: VecDeque::new() }),
+        }
     }
 
-    /// The picture `key`, made by `make` when nobody has it. When that fails, the next who asks tries again.
-    pub async fn get<E>(
-        &self,
-        key: ImageKey,
-        make: impl Future<Output = Result<PreparedImage, E>>,
-    ) -> Result<Found, E> {
+    /// What is known as `key`, made by `make` when nobody has it. When that fails, the next who asks tries again.
+    pub async fn get<E>(&self, key: ImageKey, make: impl Future<Output = Result<T, E>>) -> Result<Found<T>, E> {
         let slot = self.slot(key);
         let mut held = slot.lock().await;
         let found = match held.upgrade() {
-            Some(image) => Found { image, shared: true },
-            None => Found { image: Arc::new(make.await?), shared: false },
+            Some(held) => Found { made: held, shared: true },
+            None => Found { made: Arc::new(make.await?), shared: false },
         };
-        *held = Arc::downgrade(&found.image);
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).keep(&found.image);
+        *held = Arc::downgrade(&found.made);
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).keep(key, &found.made);
         Ok(found)
     }
 
-    fn slot(&self, key: ImageKey) -> Arc<Slot> {
+    fn slot(&self, key: ImageKey) -> Arc<Slot<T>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.by_key.len() >= slots.sweep_at.max(FEW) {
             slots.by_key.retain(|_, slot| {
-                Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|image| image.strong_count() > 0)
+                Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|made| made.strong_count() > 0)
             });
             slots.sweep_at = 2 * slots.by_key.len();
         }
@@ -161,5 +176,11 @@ mod tests {
         }
         assert_eq!(seen, [false, false, false, true, false, true, true, false]);
         assert_eq!(pictures.last.lock().unwrap().bytes, 120);
+        // One that alone is too much drives nothing out.
+        let key = ImageKey::of_pixels(&[9.0]);
+        let large = PreparedImage { pixels: vec![0.0; 31], ..picture(key) };
+        pictures.get(key, async { Ok::<_, ()>(large) }).await.unwrap();
+        assert_eq!(pictures.last.lock().unwrap().bytes, 120);
+        assert!(shared(1).await);
     }
 }

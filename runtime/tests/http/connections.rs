@@ -76,6 +76,17 @@ async fn a_slow_body_is_408() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = closed(stream).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"body_timeout\""), "{answer}");
+    // Nor does it help to send a byte now and then.
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    let mut first = [0; 1];
+    while tokio::time::timeout(Duration::from_millis(100), stream.peek(&mut first)).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a body that drips is waited for");
+        stream.write_all(b" ").await.unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    refused(&closed(stream).await, 408, "body_timeout");
     served(&server).await;
 }
 

@@ -12,7 +12,7 @@ use vlm_contract::continuation::{
     CONTENT_TYPE, Head, PATH, SIGNATURE, SIGNED_AT, STATE_PREFIX, StreamState, signed_bytes,
 };
 
-use super::server::{Server, about_picture, answer, events, png, question};
+use super::server::{PATIENCE, Server, about_picture, answer, events, png, question};
 
 fn gateway() -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
@@ -34,7 +34,8 @@ async fn post(server: &Server, head: &Head, body: &[u8], pair: &Ed25519KeyPair, 
     let signature = pair.sign(&signed_bytes(&at, digest(&SHA256, &bytes).as_ref()));
     let request = server.client.post(format!("{}{PATH}", server.base)).header("content-type", CONTENT_TYPE);
     let request = request.header(SIGNED_AT, at).header(SIGNATURE, BASE64_STANDARD.encode(signature));
-    request.body(bytes).send().await.unwrap()
+    // What it continues has at most hundreds of tokens.
+    request.timeout(PATIENCE / 3).body(bytes).send().await.unwrap()
 }
 
 /// One event of a stream: what the gateway learns from it, and what the client gets.
@@ -61,6 +62,10 @@ fn comparable(data: &str) -> Value {
     if let Some(usage) = value.get_mut("usage").and_then(Value::as_object_mut) {
         usage.remove("prompt_tokens_details");
     }
+    // Who makes a call names it.
+    if let Some(call) = value.pointer_mut("/choices/0/delta/tool_calls/0").and_then(Value::as_object_mut) {
+        call.remove("id");
+    }
     value
 }
 
@@ -76,7 +81,8 @@ async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (us
     let seed = undisturbed[0].state.as_ref().unwrap().seed;
     let (mut tokens, mut ended) = (Vec::new(), None);
     for cut in 0..ends {
-        let state = undisturbed[cut].state.as_ref().unwrap();
+        // An event without goes together with the next.
+        let Some(state) = &undisturbed[cut].state else { continue };
         assert_eq!(state.seed, seed);
         tokens.extend_from_slice(&state.tokens);
         ended = state.ended.or(ended);
@@ -139,6 +145,34 @@ async fn stop_strings_and_forms_are_continued_too() {
     form.extend_from_slice(&png());
     form.extend_from_slice(b"\r\n--X--\r\n");
     cut_everywhere(&server, "multipart/form-data; boundary=X", &form).await;
+}
+
+#[tokio::test]
+async fn calls_of_functions_are_counted_on() {
+    let server = server().await;
+    let limited = json!({"type": "object", "required": ["n"], "additionalProperties": false,
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}}});
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": limited}}]);
+    let mut most = 0;
+    // Whether another call follows is drawn as well.
+    for seed in 0..40 {
+        let body = question(&json!({"stream": true, "temperature": 1.0, "seed": seed, "max_tokens": 300,
+            "tools": tools, "tool_choice": "required"}));
+        let text = server.post().json(&body).send().await.unwrap().text().await.unwrap();
+        let indexes: Vec<u64> = events(&text)
+            .iter()
+            .filter_map(|data| serde_json::from_str::<Value>(data).ok())
+            .filter(|chunk| chunk.pointer("/choices/0/delta/tool_calls/0/id").is_some())
+            .filter_map(|chunk| chunk.pointer("/choices/0/delta/tool_calls/0/index")?.as_u64())
+            .collect();
+        assert_eq!(indexes, (0..indexes.len() as u64).collect::<Vec<_>>(), "{text}");
+        most = most.max(indexes.len());
+        if indexes.len() >= 3 {
+            cut_everywhere(&server, "application/json", body.to_string().as_bytes()).await;
+            return;
+        }
+    }
+    panic!("no answer has three calls, but {most} at most");
 }
 
 #[tokio::test]

@@ -80,11 +80,12 @@ async fn a_draining_server_is_not_ready_but_serves_then_refuses_then_ends() {
 #[tokio::test]
 async fn two_hundred_streams_that_run_and_wait_at_the_signal_all_end_properly() {
     let words = ["--max-concurrency", "16", "--max-queue", "400", "--drain-timeout-seconds", "60"];
-    let mut server = Server::start(&[&words[..], &["--drain-accept-seconds", "1"]].concat()).await;
+    let mut server = Server::start(&[&words[..], &["--drain-accept-seconds", "0"]].concat()).await;
     let asking = (0..200).map(|_| server.post().json(&long(&json!({"max_tokens": 48}))).send());
     let streams: Vec<_> = join_all(asking).await.into_iter().map(Result::unwrap).collect();
     assert!(streams.iter().all(|stream| stream.status() == 200));
     server.until("some tokens came", async || server.metric("vlm_generation_tokens_total").await > 200).await;
+    // From now on nothing is taken on, and everything that was is finished.
     assert!(server.metric("vlm_requests_waiting{stage=\"queue\"}").await > 0);
     server.terminate();
     for response in join_all(streams.into_iter().map(reqwest::Response::text)).await {
@@ -114,6 +115,27 @@ async fn at_the_deadline_answers_are_cut_with_an_error() {
         }
     }
     assert!(cut > 0);
+    assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn answers_have_until_the_deadline_and_no_longer() {
+    let words = ["--max-concurrency", "1", "--drain-accept-seconds", "0", "--drain-timeout-seconds", "2"];
+    let mut server = Server::start(&words).await;
+    let mut streams = Vec::new();
+    // Together they take many times as long.
+    for _ in 0..32 {
+        streams.push(server.post().json(&long(&json!({}))).send().await.unwrap());
+    }
+    let begun = Instant::now();
+    server.terminate();
+    let ended = streams.into_iter().map(|stream| async move { (stream.text().await.unwrap(), begun.elapsed()) });
+    let ended = join_all(ended).await;
+    let cut: Vec<Duration> =
+        ended.iter().filter(|(text, _)| !text.ends_with("data: [DONE]\n\n")).map(|(_, after)| *after).collect();
+    assert!(cut.len() > 16, "{} cut", cut.len());
+    let allowed = Duration::from_millis(1950)..Duration::from_secs(8);
+    assert!(cut.iter().all(|after| allowed.contains(after)), "{cut:?}");
     assert_eq!(server.ended().await.code(), Some(0));
 }
 

@@ -1,15 +1,13 @@
 //! The time before the model is there: what probes and clients are told, and that ready means ready.
 
-#[path = "../support/random_llava.rs"]
-mod random_llava;
-
-use random_llava::Geometry;
 use serde_json::json;
+use tempfile::TempDir;
 
+use super::random_llava::{self, Geometry};
 use super::server::{Server, answer, checkpoint, question};
 
 /// Large enough to be quantised for a while; the vocabulary is that of the tiny checkpoint's tokenizer.
-const GEOMETRY: Geometry = Geometry {
+pub const GEOMETRY: Geometry = Geometry {
     vocabulary: 261,
     hidden: 768,
     inner: 3072,
@@ -24,14 +22,20 @@ const GEOMETRY: Geometry = Geometry {
     patch: 7,
 };
 
-#[tokio::test]
-async fn a_loading_server_tells_how_far_it_is_until_it_serves() {
+/// A checkpoint of random weights with the tiny checkpoint's tokenizer.
+pub fn random(geometry: &Geometry) -> TempDir {
     let model = tempfile::tempdir().unwrap();
-    random_llava::write(model.path(), &GEOMETRY);
+    random_llava::write(model.path(), geometry);
     for name in ["tokenizer.json", "preprocessor_config.json"] {
         let bytes = std::fs::read(checkpoint().join(name)).unwrap();
         std::fs::write(model.path().join(name), bytes).unwrap();
     }
+    model
+}
+
+#[tokio::test]
+async fn a_loading_server_tells_how_far_it_is_until_it_serves() {
+    let model = random(&GEOMETRY);
     let stored = std::fs::metadata(model.path().join("model.safetensors")).unwrap().len();
     let words = ["--quantization", "int4", "--max-tokens", "256", "--max-concurrency", "1"];
     let server = Server::begin(model.path(), &words, &[]);

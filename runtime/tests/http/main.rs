@@ -10,13 +10,18 @@ mod drain;
 mod fairness;
 mod fetch;
 mod form;
+mod formats;
 mod fuzz;
 mod hostile;
+mod http2;
+mod leaving;
 mod load;
 mod loading;
 mod nonsense;
 mod parameters;
 mod pictures;
+#[path = "../support/random_llava.rs"]
+mod random_llava;
 mod server;
 mod shape;
 mod start;

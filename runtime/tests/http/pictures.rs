@@ -33,7 +33,7 @@ async fn a_picture_is_decoded_once_however_often_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn little_detail_is_one_tile() {
+async fn little_detail_is_one_tile_of_the_same_decoded_picture() {
     for model in ["internvl2_internlm2_chat", "llava_next_mistral_hub"] {
         let model = checkpoint().with_file_name(model);
         let server = Server::start_on(&model, &[]).await;
@@ -50,6 +50,10 @@ async fn little_detail_is_one_tile() {
         let high = tokens(json!("high")).await;
         assert!(low < high, "{low} and {high} tokens");
         assert_eq!((tokens(json!("auto")).await, tokens(Value::Null).await), (high, high));
+        // It was decoded once, and prepared once for each number of tiles.
+        assert_eq!(server.metric("vlm_image_decode_seconds_count").await, 1);
+        assert_eq!(server.metric("vlm_image_decodes_shared_total").await, 3);
+        assert_eq!(server.metric("vlm_encoder_cache_misses_total").await, 2);
         let wrong = json!({"type": "image_url", "image_url": {"url": url, "detail": "blurred"}});
         let (status, answer) = server.ask(&json!({"messages": [{"role": "user", "content": [wrong]}]})).await;
         assert_eq!((status, &answer["error"]["param"]), (400, &json!("messages[0].content[0].image_url.detail")));

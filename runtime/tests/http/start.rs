@@ -2,11 +2,12 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vlm_contract::diagnosis::{Cause, Diagnosis};
 
-use super::server::{checkpoint, command};
+use super::server::{PATIENCE, checkpoint, command};
 
 /// A copy of the checkpoint's files.
 fn copy() -> TempDir {
@@ -30,7 +31,16 @@ fn fails(model: &Path, words: &[&str], cause: Cause) -> String {
     all.extend(["--termination-log", log.to_str().unwrap()]);
     all.extend(if words.contains(&"--port") { &[][..] } else { &["--port", "0"][..] });
     all.extend(words);
-    let output = command(&all).output().unwrap();
+    let mut child = command(&all).spawn().unwrap();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it does not fail");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(i32::from(cause.exit_code())), "{complaint}");
     let diagnosis: Diagnosis = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
@@ -69,6 +79,27 @@ fn damaged_weights_are_weights_corrupt() {
         std::fs::write(&path, bytes).unwrap();
         let message = fails(model.path(), &[], Cause::WeightsCorrupt);
         assert!(message.contains(name), "{message}");
+    }
+}
+
+/// Every number is sound, but nothing that is computed with them is: only a step shows it, and none may be a client's.
+#[test]
+fn weights_that_compute_nonsense_are_found_before_anyone_is_told_to_come() {
+    for damaged in ["language_model.lm_head.weight", "multi_modal_projector.linear_2.weight"] {
+        let model = copy();
+        let mut found = false;
+        for number in 1..=3 {
+            let path = model.path().join(format!("model-{number:05}-of-00003.safetensors"));
+            let mut tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+            if let Some(tensor) = tensors.get_mut(damaged) {
+                *tensor = (tensor.ones_like().unwrap() * 3e38).unwrap();
+                found = true;
+            }
+            candle_core::safetensors::save(&tensors, &path).unwrap();
+        }
+        assert!(found, "{damaged}");
+        let message = fails(model.path(), &[], Cause::WeightsCorrupt);
+        assert!(message.contains("finite"), "{message}");
     }
 }
 

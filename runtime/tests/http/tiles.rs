@@ -25,6 +25,8 @@ async fn several_pictures_share_the_tiles_of_one_where_the_context_is_short() {
     assert_eq!(status, 200, "{answer}");
     // Three times the tokens of 12 tiles and the whole picture, or of no more than 4 and the whole picture.
     assert!(tokens(&answer) <= whole - 3 * 52 + 3 * 20, "{} of {whole}", tokens(&answer));
+    // Cut twice, and decoded once.
+    assert_eq!(tight.metric("vlm_image_decode_seconds_count").await, 1);
 
     let hopeless = Server::start_on(&model, &["--max-tokens", "220"]).await;
     let (status, answer) = hopeless.ask(&body).await;

@@ -59,8 +59,18 @@ test("the helpers for streams find the end and the calls", async () => {
 test("parameters have their effect", async () => {
   const ask = (more) => client.chat.completions.create({ model, temperature: 0, max_tokens: 24, messages: messages(cases[0]), ...more });
   const whole = (await ask({})).choices[0].message.content;
-  const several = await ask({ n: 3, temperature: 1.5, seed: 2 });
+  const one = await ask({ ignore_eos: true });
+  const several = await ask({ n: 3, temperature: 1.5, seed: 2, ignore_eos: true });
   assert.equal(several.choices.length, 3);
+  // The prompt counts once, and every answer in full.
+  const { prompt_tokens } = one.usage;
+  const { prompt_tokens_details, ...counts } = several.usage;
+  assert.deepEqual(counts, { prompt_tokens, completion_tokens: 72, total_tokens: prompt_tokens + 72 });
+  assert.ok(prompt_tokens_details.cached_tokens < prompt_tokens);
+  const streams = await ask({ n: 3, temperature: 1.5, seed: 2, ignore_eos: true, stream: true, stream_options: { include_usage: true } });
+  let last;
+  for await (const chunk of streams) last = chunk;
+  assert.deepEqual([last.choices, last.usage.prompt_tokens, last.usage.completion_tokens], [[], prompt_tokens, 72]);
   assert.equal((await ask({ max_completion_tokens: 2 })).usage.completion_tokens, 2);
   assert.equal((await ask({ stop: [whole.slice(6, 9)] })).choices[0].message.content, whole.slice(0, 6));
   const told = await ask({ logprobs: true, top_logprobs: 5 });

@@ -91,10 +91,21 @@ class Answers(unittest.TestCase):
         self.assertNotEqual(sampled(5), sampled(6))
 
     def test_narrow_sampling_is_greedy(self):
-        greedy = text()
-        for narrow in ({"top_k": 1}, {"min_p": 1.0}):
-            self.assertEqual(text(temperature=2, seed=1, extra_body=narrow), greedy)
-        self.assertEqual(text(temperature=2, seed=1, top_p=1e-6), greedy)
+        greedy = text(extra_body={"ignore_eos": True})
+        for seed in range(4):
+            wide = text(temperature=2, seed=seed, extra_body={"ignore_eos": True})
+            self.assertNotEqual(wide, greedy)
+            for narrow in ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-6}):
+                self.assertEqual(text(temperature=2, seed=seed, extra_body={"ignore_eos": True, **narrow}), greedy)
+
+    def test_only_the_likeliest_are_drawn(self):
+        places = set()
+        for seed in range(4):
+            more = {"temperature": 2, "seed": seed, "logprobs": True, "top_logprobs": 20}
+            done = ask(**more, extra_body={"ignore_eos": True, "top_k": 3})
+            for token in done.choices[0].logprobs.content:
+                places.add([other.logprob for other in token.top_logprobs].index(token.logprob))
+        self.assertEqual(places, {0, 1, 2})
 
     def test_biases_and_penalties_change_what_is_said(self):
         first = ask(logprobs=True, max_tokens=1).choices[0].logprobs.content[0]

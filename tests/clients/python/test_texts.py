@@ -43,13 +43,17 @@ class Completions(unittest.TestCase):
 
     def test_echo_and_logprobs(self):
         self.assertTrue(self.complete(echo=True).choices[0].text.startswith(PROMPT))
-        told = self.complete(logprobs=3, max_tokens=5).choices[0]
+        told = self.complete(logprobs=3, max_tokens=5, extra_body={"ignore_eos": True}).choices[0]
+        self.assertEqual(len(told.logprobs.tokens), 5)
         self.assertEqual({len(told.logprobs.tokens), len(told.logprobs.token_logprobs), len(told.logprobs.text_offset)},
                          {len(told.logprobs.top_logprobs)})
         self.assertEqual([len(top) for top in told.logprobs.top_logprobs], [3] * len(told.logprobs.tokens))
         self.assertEqual("".join(told.logprobs.tokens).lstrip(), told.text.lstrip())
         before = ["".join(told.logprobs.tokens[:at]) for at in range(len(told.logprobs.tokens))]
         self.assertEqual(told.logprobs.text_offset, [len(text) for text in before])
+        offsets = [at for chunk in self.complete(logprobs=3, max_tokens=5, extra_body={"ignore_eos": True}, stream=True)
+                   for choice in chunk.choices if choice.logprobs for at in choice.logprobs.text_offset]
+        self.assertEqual(offsets, told.logprobs.text_offset)
 
     def test_a_prompt_of_the_chat_template_is_the_chat(self):
         chat = client().chat.completions.create(model=LLAVA, temperature=0, max_tokens=16,
@@ -107,6 +111,24 @@ class Responses(unittest.TestCase):
                 {"type": "function_call_output", "call_id": call.call_id, "output": "3"}]
         done = client().responses.create(**{**request, "input": more}, max_output_tokens=5)
         self.assertEqual(done.output[0].type, "message")
+
+    def test_calls_in_a_row_are_one_message_of_a_chat(self):
+        calls = [("call_1", "{\"n\": 1}"), ("call_2", "{\"n\": 2}")]
+        tool = {"name": "count", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}}}
+        items = [{"role": "user", "content": "How many?"},
+                 *({"type": "function_call", "call_id": id, "name": "count", "arguments": arguments} for id, arguments in calls),
+                 *({"type": "function_call_output", "call_id": id, "output": "3"} for id, _ in calls)]
+        messages = [*asking("How many?"),
+                    {"role": "assistant", "content": None, "tool_calls": [
+                        {"id": id, "type": "function", "function": {"name": "count", "arguments": arguments}}
+                        for id, arguments in calls]},
+                    *({"role": "tool", "tool_call_id": id, "content": "3"} for id, _ in calls)]
+        done = client().responses.create(model=LLAVA, temperature=0, max_output_tokens=8, input=items,
+                                         tools=[{"type": "function", "strict": False, **tool}])
+        chat = client().chat.completions.create(model=LLAVA, temperature=0, max_tokens=8, messages=messages,
+                                                tools=[{"type": "function", "function": tool}])
+        self.assertEqual(done.usage.input_tokens, chat.usage.prompt_tokens)
+        self.assertEqual(done.output_text, chat.choices[0].message.content)
 
     def test_what_needs_a_state_is_refused_by_name(self):
         for field, value in {"previous_response_id": "resp_1", "background": True, "input": 5, "tools": "x"}.items():

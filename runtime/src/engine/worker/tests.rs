@@ -13,6 +13,7 @@ use crate::precision::Precision;
 use crate::prompt::Prompt;
 
 mod answers;
+mod leaving;
 
 const VOCABULARY: usize = 8;
 
@@ -97,8 +98,7 @@ impl Executor for Scripted {
     }
 }
 
-fn engine_over(executor: Scripted, max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
-    let log = Arc::clone(&executor.log);
+fn spawn(executor: impl Executor + 'static, max_concurrency: usize, max_queue: usize) -> Engine {
     let options = EngineOptions {
         max_tokens: 4000,
         max_concurrency,
@@ -114,7 +114,12 @@ fn engine_over(executor: Scripted, max_concurrency: usize, max_queue: usize) -> 
         row_bytes: 4,
         blocks: room_for(max_concurrency, 4000),
     };
-    (Engine::spawn(executor, sizes, &options).unwrap(), log)
+    Engine::spawn(executor, sizes, &options).unwrap()
+}
+
+fn engine_over(executor: Scripted, max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
+    let log = Arc::clone(&executor.log);
+    (spawn(executor, max_concurrency, max_queue), log)
 }
 
 fn engine(max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<String>>>) {
