@@ -192,6 +192,7 @@ async fn every_bad_request_is_refused_in_shape_and_the_next_is_served() {
     assert_eq!(server.ask(&question(&json!({}))).await.0, 200);
     let before = server.peak_memory();
     let corpus: Vec<Bad> = wrong_fields().into_iter().chain(no_requests()).chain(pictures()).collect();
+    println!("{} bad requests", corpus.len());
     assert!(corpus.len() >= 60, "{}", corpus.len());
     for bad in corpus {
         refused(&server, bad).await;
