@@ -4,12 +4,16 @@
 #[cfg(feature = "cuda")]
 use std::cell::RefCell;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
+#[cfg(feature = "cuda")]
+use super::ahead::Ahead;
 #[cfg(feature = "cuda")]
 use super::graphs::Graphs;
 use crate::models::VisionLanguage;
-use crate::ops::{Batch, KvCache, Segment};
+#[cfg(feature = "cuda")]
+use crate::ops::choose_there;
+use crate::ops::{Batch, Choice, KvCache, Segment};
 
 /// Prompt tokens read in one step while nothing else runs.
 pub const CHUNK: usize = 512;
@@ -21,6 +25,9 @@ pub struct Steps {
     /// Those of single rows, on a GPU.
     #[cfg(feature = "cuda")]
     graphs: RefCell<Graphs>,
+    /// Those that were begun.
+    #[cfg(feature = "cuda")]
+    ahead: RefCell<Ahead>,
 }
 
 impl Steps {
@@ -32,6 +39,8 @@ impl Steps {
             cache,
             #[cfg(feature = "cuda")]
             graphs: RefCell::default(),
+            #[cfg(feature = "cuda")]
+            ahead: RefCell::default(),
         })
     }
 
@@ -74,11 +83,55 @@ impl Steps {
         let (segments, ids): (Vec<Segment<'_>>, Vec<u32>) = rows.iter().copied().unzip();
         #[cfg(feature = "cuda")]
         if self.model.device().is_cuda() {
-            let mut graphs = self.graphs.borrow_mut();
-            return graphs.next(self.model.language(), &self.cache, &segments, &ids);
+            return self.replay(&segments, &self.fed(&segments, &ids)?);
         }
         let (batch, language) = (Batch::new(&segments), self.model.language());
         let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
         language.logits(&hidden, batch.last_rows())
+    }
+
+    /// Begins one more token for each sequence, its segment being one row, and waits for nothing; how the tokens that
+    /// follow are chosen say `choices`. Each is fed its token or, if `follows` is given, what follows from that row of
+    /// the step that was begun last. Tokens are taken with [`Self::begun`], in the order of the steps.
+    ///
+    /// # Errors
+    /// What [`Self::next`] refuses, and another device than a GPU.
+    pub fn begin(&self, rows: &[(Segment<'_>, u32)], choices: &[Choice], follows: Option<&[usize]>) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = self.model.device() {
+            let (segments, ids): (Vec<Segment<'_>>, Vec<u32>) = rows.iter().copied().unzip();
+            let fed = match follows {
+                Some(rows) => self.ahead.borrow().follow(rows, self.model.config().text.vocab_size)?,
+                None => self.fed(&segments, &ids)?,
+            };
+            let chosen = choose_there(&self.replay(&segments, &fed)?, choices)?;
+            return self.ahead.borrow_mut().send(chosen, device);
+        }
+        bail!("{} rows with {} choices are not begun here, after {follows:?}", rows.len(), choices.len())
+    }
+
+    /// Waits for the tokens of the first step that was begun and not taken; `None` for a row with a number that is not
+    /// finite.
+    ///
+    /// # Errors
+    /// Where there is none, and what went wrong on the device.
+    pub fn begun(&self) -> Result<Vec<Option<u32>>> {
+        #[cfg(feature = "cuda")]
+        if self.model.device().is_cuda() {
+            return self.ahead.borrow_mut().next();
+        }
+        bail!("no step has been begun")
+    }
+
+    /// `ids` on the GPU, once they and their places are known to be right.
+    #[cfg(feature = "cuda")]
+    fn fed(&self, segments: &[Segment<'_>], ids: &[u32]) -> Result<Tensor> {
+        self.model.language().check(ids, &Batch::new(segments), &self.cache)?;
+        Tensor::new(ids, self.model.device())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn replay(&self, segments: &[Segment<'_>], ids: &Tensor) -> Result<Tensor> {
+        self.graphs.borrow_mut().next(self.model.language(), &self.cache, segments, ids)
     }
 }

@@ -8,8 +8,8 @@ use vlm_catalog::architecture::{Family, ModelConfig};
 use super::packing::pack;
 use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::image::{ImageKey, PreparedImage};
-use crate::ops::{Batch, KvCache, Segment, finite, nth_table, room_for, upload};
+use crate::image::{ImageKey, Normaliser, Pixels, PreparedImage};
+use crate::ops::{Batch, KvCache, Segment, finite, normalise, nth_table, room_for, upload};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -118,9 +118,13 @@ impl VisionLanguage {
     /// Normalised pixels of some tiles, where the model is: `[tiles, 3, side, side]`.
     fn pixels(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Tensor> {
         let side = self.config.vision.image_size;
-        let all = parts.iter().map(|(image, tiles)| of_tiles(image, tiles, side)).collect::<Result<Vec<_>>>()?;
-        let tiles: usize = parts.iter().map(|(_, tiles)| tiles.len()).sum();
-        upload(&all, (tiles, 3, side, side), &self.device)
+        let places = parts.iter().map(|(image, tiles)| of_tiles(image, tiles, side)).collect::<Result<Vec<_>>>()?;
+        let shape = (parts.iter().map(|(_, tiles)| tiles.len()).sum::<usize>(), 3, side, side);
+        if let Some((bytes, Normaliser { scale, offset, .. })) = all_bytes(parts, &places) {
+            return normalise(&upload(&bytes, shape, &self.device)?, scale, offset);
+        }
+        let values = parts.iter().zip(places).filter_map(|((image, _), place)| image.pixels.some_values(place));
+        Tensor::from_vec(values.collect::<Vec<_>>().concat(), shape, &self.device)
     }
 
     /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
@@ -190,11 +194,12 @@ impl VisionLanguage {
     /// Runs a blank tile and one token through everything. Whether all numbers were finite.
     pub fn warm_up(&self) -> Result<bool> {
         let side = self.config.vision.image_size;
+        let bytes = vec![0; 3 * side * side];
         let blank = PreparedImage {
             tiles: 1,
             height: side,
             width: side,
-            pixels: vec![0.0; 3 * side * side],
+            pixels: Pixels::Bytes { bytes, plane: side * side, normaliser: Normaliser::default() },
             tokens: 0,
             kept: None,
             key: ImageKey::default(),
@@ -208,15 +213,32 @@ impl VisionLanguage {
     }
 }
 
-/// The normalised pixels of some tiles of `side` by `side` pixels.
-fn of_tiles<'a>(image: &'a PreparedImage, tiles: &Range<usize>, side: usize) -> Result<&'a [f32]> {
+/// Where the pixels of some tiles of `side` by `side` are in `image`.
+fn of_tiles(image: &PreparedImage, tiles: &Range<usize>, side: usize) -> Result<Range<usize>> {
     let PreparedImage { height, width, ref pixels, .. } = *image;
     if (height, width) != (side, side) || tiles.is_empty() {
         bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
     }
     let tile = 3 * side * side;
-    match pixels.get(tiles.start * tile..tiles.end * tile) {
-        Some(pixels) => Ok(pixels),
-        None => bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles),
+    if tiles.end * tile > pixels.len() {
+        bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles)
     }
+    Ok(tiles.start * tile..tiles.end * tile)
+}
+
+/// The bytes of all parts at their places, where all are bytes of one kind.
+fn all_bytes<'a>(
+    parts: &[(&'a PreparedImage, Range<usize>)],
+    places: &[Range<usize>],
+) -> Option<(Vec<&'a [u8]>, Normaliser)> {
+    let bytes = |image: &'a PreparedImage| match &image.pixels {
+        Pixels::Bytes { bytes, normaliser, .. } => Some((&bytes[..], *normaliser)),
+        Pixels::Numbers(_) => None,
+    };
+    let (_, kind) = bytes(parts.first()?.0)?;
+    let part = |((image, _), place): (&(&'a PreparedImage, Range<usize>), &Range<usize>)| {
+        let (bytes, normaliser) = bytes(image)?;
+        bytes.get(place.clone()).filter(|_| normaliser == kind)
+    };
+    Some((parts.iter().zip(places).map(part).collect::<Option<_>>()?, kind))
 }

@@ -8,7 +8,7 @@ use crate::image::{ImageKey, PreparedImage};
 
 /// Fewer pictures than this are never swept.
 const FEW: usize = 64;
-/// Bytes of prepared pictures that are kept although nobody uses them: the largest of InternVL, or 24 of LLaVA-1.5.
+/// Bytes of prepared pictures that are kept although nobody uses them: four of the largest of InternVL, or 99 of LLaVA-1.5.
 pub const KEPT_BYTES: usize = 32 << 20;
 /// The most of them.
 const KEPT: usize = 256;
@@ -54,7 +54,7 @@ impl Last {
 }
 
 fn size(image: &PreparedImage) -> usize {
-    size_of_val(image.pixels.as_slice())
+    image.pixels.size_bytes()
 }
 
 /// A picture, and whether it was there.
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn picture(key: ImageKey) -> PreparedImage {
-        PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens: 1, kept: None, key }
+        PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new().into(), tokens: 1, kept: None, key }
     }
 
     #[tokio::test]
@@ -140,7 +140,7 @@ mod tests {
         let pictures = Pictures::new(0);
         for n in 0..1000 {
             let key = ImageKey::of_pixels(&[n as f32]);
-            let made = PreparedImage { pixels: vec![0.0; 4], ..picture(key) };
+            let made = PreparedImage { pixels: vec![0.0; 4].into(), ..picture(key) };
             pictures.get(key, async { Ok::<_, ()>(made) }).await.unwrap();
         }
         assert!(pictures.slots.lock().unwrap().by_key.len() <= FEW);
@@ -151,7 +151,7 @@ mod tests {
         let pictures = Pictures::new(3 * 40);
         let shared = async |n: usize| {
             let key = ImageKey::of_pixels(&[n as f32]);
-            let made = PreparedImage { pixels: vec![0.0; 10], ..picture(key) };
+            let made = PreparedImage { pixels: vec![0.0; 10].into(), ..picture(key) };
             pictures.get(key, async { Ok::<_, ()>(made) }).await.unwrap().shared
         };
         let mut seen = Vec::new();
