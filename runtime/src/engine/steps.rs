@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 
 use candle_core::{Result, Tensor, bail};
+#[cfg(feature = "cuda")]
+use vlm_catalog::footprint::GPU_PREFILL_TOKENS;
 
 #[cfg(feature = "cuda")]
 use super::ahead::Ahead;
@@ -12,16 +14,22 @@ use super::ahead::Ahead;
 use super::graphs::Graphs;
 use crate::models::VisionLanguage;
 #[cfg(feature = "cuda")]
-use crate::ops::choose_there;
+use crate::ops::{blocks_for, choose_there, nth_table};
 use crate::ops::{Batch, Choice, KvCache, Segment};
 
 /// Prompt tokens read in one step while nothing else runs.
 pub const CHUNK: usize = 512;
+/// How far apart the lengths of texts are that are read before any is asked for.
+#[cfg(feature = "cuda")]
+const LENGTHS: usize = 256;
 
 /// Model and KV cache.
 pub struct Steps {
     model: VisionLanguage,
     cache: KvCache,
+    /// Blocks of the cache, the dummy block among them.
+    #[cfg(feature = "cuda")]
+    blocks: usize,
     /// Those of single rows, on a GPU.
     #[cfg(feature = "cuda")]
     graphs: RefCell<Graphs>,
@@ -38,6 +46,8 @@ impl Steps {
             model,
             cache,
             #[cfg(feature = "cuda")]
+            blocks,
+            #[cfg(feature = "cuda")]
             graphs: RefCell::default(),
             #[cfg(feature = "cuda")]
             ahead: RefCell::default(),
@@ -51,10 +61,34 @@ impl Steps {
     pub fn prepare(&self, rows: usize, tokens: usize) -> Result<()> {
         #[cfg(feature = "cuda")]
         if self.model.device().is_cuda() {
+            self.read_lengths(rows, tokens)?;
             return self.graphs.borrow_mut().prepare(self.model.language(), &self.cache, rows, tokens);
         }
         let _ = (rows, tokens);
         Ok(())
+    }
+
+    /// Reads texts of many lengths by one layer, as far as the cache has room beside its dummy block: kernels are chosen
+    /// by the number of rows, and loaded on their first use.
+    #[cfg(feature = "cuda")]
+    fn read_lengths(&self, rows: usize, tokens: usize) -> Result<()> {
+        let fit = rows.min((self.blocks.saturating_sub(1) / blocks_for(tokens).max(1)).max(1));
+        let most = GPU_PREFILL_TOKENS as usize;
+        let tables = (0..fit.min(most.div_ceil(tokens.max(1)))).map(|n| nth_table(n, tokens)).collect::<Vec<_>>();
+        for length in [64, 128].into_iter().chain((LENGTHS..=most).step_by(LENGTHS)) {
+            let (mut segments, mut left) = (Vec::new(), length);
+            for blocks in &tables {
+                let rows = left.min(tokens);
+                left -= rows;
+                segments.extend((rows > 0).then_some(Segment { blocks, start: 0, rows, long: false }));
+            }
+            if left > 0 {
+                break;
+            }
+            let language = self.model.language();
+            language.first_layer(&language.embed(&vec![0; length])?, &Batch::new(&segments), &self.cache)?;
+        }
+        self.model.device().synchronize()
     }
 
     /// The model.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
+use vlm_catalog::footprint::GPU_TILES_AT_A_TIME;
 
 use super::packing::pack;
 use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
@@ -191,25 +192,30 @@ impl VisionLanguage {
         Tensor::cat(&parts, 0)
     }
 
-    /// Runs a blank tile and one token through everything. Whether all numbers were finite.
+    /// Runs a blank tile and one token through everything, and on a GPU every number of tiles through the first layer.
+    /// Whether all numbers were finite.
     pub fn warm_up(&self) -> Result<bool> {
-        let side = self.config.vision.image_size;
-        let bytes = vec![0; 3 * side * side];
-        let blank = PreparedImage {
-            tiles: 1,
-            height: side,
-            width: side,
-            pixels: Pixels::Bytes { bytes, plane: side * side, normaliser: Normaliser::default() },
-            tokens: 0,
-            kept: None,
-            key: ImageKey::default(),
-        };
-        let visual = self.project(&self.vision_features(&blank)?)?;
+        let visual = self.project(&self.vision_features(&self.blank(1))?)?;
+        if !self.device.is_cpu() {
+            // Kernels are chosen by the number of rows, and loaded on their first use.
+            for tiles in 1..=GPU_TILES_AT_A_TIME as usize {
+                let pixels = self.pixels(&[(&self.blank(tiles), 0..tiles)])?;
+                self.project(&self.vision.first_layer(&pixels)?)?;
+            }
+        }
         let batch = Batch::new(&[Segment { blocks: &nth_table(0, 1), start: 0, rows: 1, long: false }]);
         let cache = self.kv_cache(room_for(1, 1))?;
         let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &cache)?;
         let logits = self.language.logits(&hidden, batch.last_rows())?;
         Ok(finite(&visual)? && finite(&logits)?)
+    }
+
+    /// A black picture.
+    fn blank(&self, tiles: usize) -> PreparedImage {
+        let side = self.config.vision.image_size;
+        let (bytes, normaliser) = (vec![0; tiles * 3 * side * side], Normaliser::default());
+        let pixels = Pixels::Bytes { bytes, plane: side * side, normaliser };
+        PreparedImage { tiles, height: side, width: side, pixels, tokens: 0, kept: None, key: ImageKey::default() }
     }
 }
 
