@@ -13,9 +13,9 @@ use super::ahead::Ahead;
 #[cfg(feature = "cuda")]
 use super::graphs::Graphs;
 use crate::models::VisionLanguage;
+use crate::ops::{Batch, Choice, KvCache, Segment};
 #[cfg(feature = "cuda")]
 use crate::ops::{blocks_for, choose_there, nth_table};
-use crate::ops::{Batch, Choice, KvCache, Segment};
 
 /// Prompt tokens read in one step while nothing else runs.
 pub const CHUNK: usize = 512;

@@ -8,6 +8,7 @@ use crate::ops::Choice;
 
 /// Answers with 3, 3, 3 …; does something else where a prompt says so by its first id.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is something that a test asks for alone")]
 pub struct Scripted {
     pub prompts: HashMap<SequenceId, u32>,
     pub log: Arc<Mutex<Vec<String>>>,
