@@ -72,7 +72,7 @@ fn run(dir: &Path, precision: Precision, prompt: usize, steps: usize, repeats: u
         tiles: 1,
         height: side,
         width: side,
-        pixels: vec![0.1; 3 * side * side],
+        pixels: vec![0.1; 3 * side * side].into(),
         tokens: 0,
         kept: None,
         key: ImageKey::default(),

@@ -220,3 +220,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) choose(const float *x, con
         rest -= weight;
     }
 }
+
+// The tokens at `rows` of `chosen`; what is none of the vocabulary becomes the first. A thread each.
+extern "C" __global__ void feed(const uint32_t *chosen, const uint32_t *rows, uint32_t *out, uint32_t vocabulary,
+                                uint32_t count) {
+    uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    uint32_t id = chosen[rows[i]];
+    out[i] = id < vocabulary ? id : 0;
+}

@@ -13,6 +13,9 @@ use crate::device::DeviceError;
 /// The longest message that is written; Kubernetes keeps 4096 bytes of a termination log.
 const LONGEST_MESSAGE: usize = 2048;
 
+/// What the driver says where the GPU's memory does not suffice.
+const NO_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
+
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -56,6 +59,12 @@ impl StartError {
     /// The row of the table that it belongs to.
     pub fn cause(&self) -> Cause {
         match self {
+            // Others may have taken it since it was asked how much there is.
+            Self::Device(DeviceError::Failed(reason)) | Self::Checkpoint(CheckpointError::Start(reason))
+                if reason.contains(NO_MEMORY) =>
+            {
+                Cause::GpuOutOfMemory
+            }
             Self::Arguments(_) => Cause::InvalidArguments,
             Self::Device(error) => error.cause(),
             Self::Checkpoint(error) => error.cause(),
@@ -68,8 +77,16 @@ impl StartError {
 
     /// What a person reads.
     pub fn diagnosis(&self) -> Diagnosis {
-        let line: Vec<String> = self.to_string().split_whitespace().map(ToOwned::to_owned).collect();
-        Diagnosis::new(self.cause(), shortened(&line.join(" "), LONGEST_MESSAGE))
+        let (cause, said) = (self.cause(), self.to_string());
+        // A trace of calls, from the line of its first on, is nothing for people.
+        let lines = said.lines().take_while(|line| !line.trim_start().starts_with("0: "));
+        let line = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
+        let line = if cause == Cause::GpuOutOfMemory && said.contains(NO_MEMORY) {
+            format!("the GPU has too little free memory for the model and the program ({line})")
+        } else {
+            line
+        };
+        Diagnosis::new(cause, shortened(&line, LONGEST_MESSAGE))
     }
 }
 
@@ -103,6 +120,19 @@ mod tests {
         assert_eq!(diagnosis.reason, Cause::StartFailed);
         assert!(diagnosis.message.len() < 2200 && !diagnosis.message.contains('\n'));
         assert!(diagnosis.message.ends_with("see the container's log"));
+    }
+
+    #[test]
+    fn memory_that_is_gone_is_told_as_such_whoever_notices_and_without_a_trace() {
+        let said = format!("DriverError({NO_MEMORY}, \"out of memory\")\n   0: <unknown>\n   1: <unknown>");
+        let device = StartError::Device(DeviceError::Failed(said.clone()));
+        for error in [device, StartError::Checkpoint(CheckpointError::Start(said))] {
+            let Diagnosis { reason, message, .. } = error.diagnosis();
+            assert_eq!((reason, reason.exit_code()), (Cause::GpuOutOfMemory, 34));
+            assert!(message.contains("too little free memory") && !message.contains("unknown"), "{message}");
+        }
+        let other = StartError::Device(DeviceError::Failed("CUDA_ERROR_UNKNOWN".to_owned()));
+        assert_eq!(other.cause(), Cause::StartFailed);
     }
 
     #[test]

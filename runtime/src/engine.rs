@@ -2,6 +2,8 @@
 //! `submit` hands a request over and returns its stream of events; the scheduler decides when it
 //! runs; dropping the stream cancels it.
 
+#[cfg(feature = "cuda")]
+mod ahead;
 pub mod blocks;
 pub mod encoder_cache;
 mod executor;

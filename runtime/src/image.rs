@@ -1,10 +1,11 @@
-//! From where a picture is ([`fetch`], [`mod@file`]) to its bytes, and from these to normalised pixels. Owns limits and
+//! From where a picture is ([`fetch`], [`mod@file`]) to its bytes, and from these to pixels. Owns limits and
 //! the errors a client sees; knows nothing of prompts.
 
 mod decode;
 pub mod fetch;
 pub mod file;
 mod key;
+mod pixels;
 mod resize;
 mod tiles;
 
@@ -12,6 +13,7 @@ use thiserror::Error;
 
 pub use decode::decode;
 pub use key::ImageKey;
+pub use pixels::{Normaliser, Pixels};
 pub use tiles::Preprocessing;
 
 /// Most tiles of the grid of one picture, where a family lets the picture choose (`InternVL`); `None` leaves it to
@@ -61,8 +63,8 @@ pub struct PreparedImage {
     pub height: usize,
     /// Width of a tile in pixels.
     pub width: usize,
-    /// Normalised pixels `[tiles, 3, height, width]`.
-    pub pixels: Vec<f32>,
+    /// What is seen, `[tiles, 3, height, width]`.
+    pub pixels: Pixels,
     /// Prompt tokens that the picture takes.
     pub tokens: usize,
     /// The part of the grid's features that is kept, for families that pack a grid (LLaVA-1.6).

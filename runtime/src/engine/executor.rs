@@ -78,6 +78,19 @@ pub trait Executor: Send {
     fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure>;
     /// One more token for each; what follows in the same order.
     fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure>;
+    /// Whether more tokens can be begun before it is known what follows from those that were.
+    fn runs_ahead(&self) -> bool {
+        false
+    }
+    /// Begins one more token for each, all of which say how it is chosen, and waits for nothing. Each is fed its token
+    /// or, where `follows` is given, what follows from that row of what was begun last.
+    fn begin_decode(&mut self, _: &[Feeding<'_>], _: Option<&[usize]>) -> Result<(), Failure> {
+        Err(Failure::Step("this device begins no step ahead".to_owned()))
+    }
+    /// Waits for what follows from the rows that were begun first and not asked for.
+    fn begun(&mut self) -> Result<Vec<Next>, Failure> {
+        Err(Failure::Step("no step has been begun".to_owned()))
+    }
     /// Most work besides decoding in one step: beside sequences that decoded before, and beside none.
     fn budgets(&self) -> [Budget; 2] {
         ON_CPU
@@ -222,6 +235,25 @@ impl Executor for ModelExecutor {
         let next = following(&self.steps.next(&rows)?, feedings.iter().map(|feeding| feeding.choice).collect());
         tracing::trace!(rows = rows.len(), all = ?begun.elapsed(), "decoded");
         next
+    }
+
+    fn runs_ahead(&self) -> bool {
+        !self.steps.model().device().is_cpu()
+    }
+
+    fn begin_decode(&mut self, feedings: &[Feeding<'_>], follows: Option<&[usize]>) -> Result<(), Failure> {
+        let rows: Vec<(Segment<'_>, u32)> = feedings.iter().map(|feeding| (feeding.segment, feeding.token)).collect();
+        let Some(choices) = feedings.iter().map(|feeding| feeding.choice).collect::<Option<Vec<_>>>() else {
+            return Err(Failure::Step("a token that is begun ahead is chosen where it is".to_owned()));
+        };
+        Ok(self.steps.begin(&rows, &choices, follows)?)
+    }
+
+    fn begun(&mut self) -> Result<Vec<Next>, Failure> {
+        let begun = Instant::now();
+        let next: Vec<Next> = self.steps.begun()?.into_iter().map(Next::Token).collect();
+        tracing::trace!(rows = next.len(), waited = ?begun.elapsed(), "decoded");
+        Ok(next)
     }
 
     fn budgets(&self) -> [Budget; 2] {

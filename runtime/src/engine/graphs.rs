@@ -93,14 +93,15 @@ impl Graphs {
         Ok(())
     }
 
-    /// One more token for each sequence, its segment being one row: logits `[sequences, vocabulary]`. The first step of
-    /// a size is computed as it is, and recorded for the next.
+    /// One more token for each sequence, its segment being one row, fed with `ids` (`[sequences]` in u32, of the
+    /// vocabulary): logits `[sequences, vocabulary]`. The first step of a size is computed as it is, and recorded for the
+    /// next.
     pub fn next(
         &mut self,
         language: &Language,
         cache: &KvCache,
         segments: &[Segment<'_>],
-        ids: &[u32],
+        ids: &Tensor,
     ) -> Result<Tensor> {
         let size = Size::of(segments);
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
@@ -109,7 +110,7 @@ impl Graphs {
             Entry::Occupied(recorded) => recorded.into_mut().replay(language, cache, segments, ids),
             Entry::Vacant(vacant) => {
                 let batch = Batch::new(segments);
-                let hidden = language.forward(&language.embed(ids)?, &batch, cache)?;
+                let hidden = language.forward(&language.embed_at(ids)?, &batch, cache)?;
                 let logits = language.logits(&hidden, batch.last_rows())?;
                 vacant.insert(Recorded::new(size, language, cache, device, &mut self.logits)?);
                 Ok(logits)
@@ -174,15 +175,14 @@ impl Recorded {
         language: &Language,
         cache: &KvCache,
         segments: &[Segment<'_>],
-        ids: &[u32],
+        ids: &Tensor,
     ) -> Result<Tensor> {
         let batch = Batch::padded(segments, self.ids.dim(0)?);
-        language.check(ids, &batch, cache)?;
+        language.check(&[], &batch, cache)?;
         let Some(rows) = Arc::get_mut(&mut self.rows) else { bail!("the rows of a recorded step are in use") };
         language.place(&batch, rows)?;
-        let mut padded = ids.to_vec();
-        padded.resize(self.ids.dim(0)?, 0);
-        self.ids.slice_set(&Tensor::new(padded, self.ids.device())?, 0, 0)?;
+        // Rows that only fill up the step keep what they were fed last.
+        self.ids.slice_set(ids, 0, 0)?;
         self.graph.0.launch().map_err(cuda)?;
         // The next step writes to the same place.
         self.logits.narrow(0, 0, segments.len())?.copy()

@@ -1,11 +1,12 @@
 //! Which work the next step does. Pure: no device, no clock, no channel.
 //!
 //! Sequences are admitted in the order of their arrival, when there are blocks for their prompt; what the prefix cache
-//! knows of it is taken over. All that have read their prompt get a token in every step. Between these, one piece of
-//! other work a step: tiles of pictures, or chunks of prompts, by turns for the oldest sequence and for the one that has
-//! least left, so that short ones need not wait for long ones, nor long ones for ever. Beside those that decoded before it
-//! came a piece is small; a burst that came together is read in large ones to its end. When blocks run out, the sequence
-//! that arrived last gives its blocks up, goes back to the head of the queue and is read again later.
+//! knows of it is taken over. All that have read their prompt get a token in every step, but for steps that see pictures
+//! for others of their own burst. Between these, one piece of other work a step: tiles of pictures, or chunks of prompts,
+//! by turns for the oldest sequence and for the one that has least left, so that short ones need not wait for long ones,
+//! nor long ones for ever. Beside those that decoded before it came a piece is small; a burst that came together is read
+//! in large ones to its end. When blocks run out, the sequence that arrived last gives its blocks up, goes back to the
+//! head of the queue and is read again later. What is decoded may become known a step later than it is computed.
 
 mod reading;
 mod running;
@@ -78,8 +79,8 @@ impl Scheduler {
         self.steps += 1;
         self.running.iter_mut().for_each(|running| running.publish(&mut self.pool));
         let admitted = self.admit();
-        let decode = self.decode();
         self.claim_pictures();
+        let decode = if self.sees_for_a_burst() { Vec::new() } else { self.decode() };
         // What the work lets go of is still needed for it, and dropped with the next step.
         let dropped = self.encoder.dropped();
         let work = self.work();

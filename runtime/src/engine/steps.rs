@@ -4,23 +4,38 @@
 #[cfg(feature = "cuda")]
 use std::cell::RefCell;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
+#[cfg(feature = "cuda")]
+use vlm_catalog::footprint::GPU_PREFILL_TOKENS;
 
+#[cfg(feature = "cuda")]
+use super::ahead::Ahead;
 #[cfg(feature = "cuda")]
 use super::graphs::Graphs;
 use crate::models::VisionLanguage;
-use crate::ops::{Batch, KvCache, Segment};
+use crate::ops::{Batch, Choice, KvCache, Segment};
+#[cfg(feature = "cuda")]
+use crate::ops::{blocks_for, choose_there, nth_table};
 
 /// Prompt tokens read in one step while nothing else runs.
 pub const CHUNK: usize = 512;
+/// How far apart the lengths of texts are that are read before any is asked for.
+#[cfg(feature = "cuda")]
+const LENGTHS: usize = 256;
 
 /// Model and KV cache.
 pub struct Steps {
     model: VisionLanguage,
     cache: KvCache,
+    /// Blocks of the cache, the dummy block among them.
+    #[cfg(feature = "cuda")]
+    blocks: usize,
     /// Those of single rows, on a GPU.
     #[cfg(feature = "cuda")]
     graphs: RefCell<Graphs>,
+    /// Those that were begun.
+    #[cfg(feature = "cuda")]
+    ahead: RefCell<Ahead>,
 }
 
 impl Steps {
@@ -31,7 +46,11 @@ impl Steps {
             model,
             cache,
             #[cfg(feature = "cuda")]
+            blocks,
+            #[cfg(feature = "cuda")]
             graphs: RefCell::default(),
+            #[cfg(feature = "cuda")]
+            ahead: RefCell::default(),
         })
     }
 
@@ -42,10 +61,34 @@ impl Steps {
     pub fn prepare(&self, rows: usize, tokens: usize) -> Result<()> {
         #[cfg(feature = "cuda")]
         if self.model.device().is_cuda() {
+            self.read_lengths(rows, tokens)?;
             return self.graphs.borrow_mut().prepare(self.model.language(), &self.cache, rows, tokens);
         }
         let _ = (rows, tokens);
         Ok(())
+    }
+
+    /// Reads texts of many lengths by one layer, as far as the cache has room beside its dummy block: kernels are chosen
+    /// by the number of rows, and loaded on their first use.
+    #[cfg(feature = "cuda")]
+    fn read_lengths(&self, rows: usize, tokens: usize) -> Result<()> {
+        let fit = rows.min((self.blocks.saturating_sub(1) / blocks_for(tokens).max(1)).max(1));
+        let most = GPU_PREFILL_TOKENS as usize;
+        let tables = (0..fit.min(most.div_ceil(tokens.max(1)))).map(|n| nth_table(n, tokens)).collect::<Vec<_>>();
+        for length in [64, 128].into_iter().chain((LENGTHS..=most).step_by(LENGTHS)) {
+            let (mut segments, mut left) = (Vec::new(), length);
+            for blocks in &tables {
+                let rows = left.min(tokens);
+                left -= rows;
+                segments.extend((rows > 0).then_some(Segment { blocks, start: 0, rows, long: false }));
+            }
+            if left > 0 {
+                break;
+            }
+            let language = self.model.language();
+            language.first_layer(&language.embed(&vec![0; length])?, &Batch::new(&segments), &self.cache)?;
+        }
+        self.model.device().synchronize()
     }
 
     /// The model.
@@ -74,11 +117,55 @@ impl Steps {
         let (segments, ids): (Vec<Segment<'_>>, Vec<u32>) = rows.iter().copied().unzip();
         #[cfg(feature = "cuda")]
         if self.model.device().is_cuda() {
-            let mut graphs = self.graphs.borrow_mut();
-            return graphs.next(self.model.language(), &self.cache, &segments, &ids);
+            return self.replay(&segments, &self.fed(&segments, &ids)?);
         }
         let (batch, language) = (Batch::new(&segments), self.model.language());
         let hidden = language.forward(&language.embed(&ids)?, &batch, &self.cache)?;
         language.logits(&hidden, batch.last_rows())
+    }
+
+    /// Begins one more token for each sequence, its segment being one row, and waits for nothing; how the tokens that
+    /// follow are chosen say `choices`. Each is fed its token or, if `follows` is given, what follows from that row of
+    /// the step that was begun last. Tokens are taken with [`Self::begun`], in the order of the steps.
+    ///
+    /// # Errors
+    /// What [`Self::next`] refuses, and another device than a GPU.
+    pub fn begin(&self, rows: &[(Segment<'_>, u32)], choices: &[Choice], follows: Option<&[usize]>) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = self.model.device() {
+            let (segments, ids): (Vec<Segment<'_>>, Vec<u32>) = rows.iter().copied().unzip();
+            let fed = match follows {
+                Some(rows) => self.ahead.borrow().follow(rows, self.model.config().text.vocab_size)?,
+                None => self.fed(&segments, &ids)?,
+            };
+            let chosen = choose_there(&self.replay(&segments, &fed)?, choices)?;
+            return self.ahead.borrow_mut().send(chosen, device);
+        }
+        bail!("{} rows with {} choices are not begun here, after {follows:?}", rows.len(), choices.len())
+    }
+
+    /// Waits for the tokens of the first step that was begun and not taken; `None` for a row with a number that is not
+    /// finite.
+    ///
+    /// # Errors
+    /// Where there is none, and what went wrong on the device.
+    pub fn begun(&self) -> Result<Vec<Option<u32>>> {
+        #[cfg(feature = "cuda")]
+        if self.model.device().is_cuda() {
+            return self.ahead.borrow_mut().next();
+        }
+        bail!("no step has been begun")
+    }
+
+    /// `ids` on the GPU, once they and their places are known to be right.
+    #[cfg(feature = "cuda")]
+    fn fed(&self, segments: &[Segment<'_>], ids: &[u32]) -> Result<Tensor> {
+        self.model.language().check(ids, &Batch::new(segments), &self.cache)?;
+        Tensor::new(ids, self.model.device())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn replay(&self, segments: &[Segment<'_>], ids: &Tensor) -> Result<Tensor> {
+        self.graphs.borrow_mut().next(self.model.language(), &self.cache, segments, ids)
     }
 }

@@ -1,6 +1,9 @@
 //! The one thread that owns model and KV cache: takes requests from the channel, does the steps
 //! that the scheduler chooses, sends tokens. If it dies, every client is told.
 
+mod ahead;
+mod stream;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +15,12 @@ use super::fair::FairQueue;
 use super::logprobs::Logprobs;
 use super::prefix::Content;
 use super::request::{EventSink, Origin};
-use super::sampling::{NotFinite, choose, uniform};
 use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
 use super::steering::Steered;
 use super::{Event, Failure, FinishReason, Request};
-use crate::ops::{Choice, Segment};
+use crate::ops::Segment;
+use stream::Stream;
 
 /// A request and where its events go.
 pub struct Submission {
@@ -49,66 +52,12 @@ pub struct Worker<E> {
     streams: HashMap<SequenceId, Stream>,
     /// Further answers to the prompts of sequences that have no token yet.
     followers: HashMap<SequenceId, Vec<Submission>>,
+    /// Those whose next token is computed and was not asked for yet.
+    begun: Vec<SequenceId>,
     next_id: SequenceId,
     /// No step can succeed any more.
     lost: bool,
     shared: Arc<Shared>,
-}
-
-struct Stream {
-    request: Request,
-    /// Where the request changes logits.
-    steered: Option<Box<Steered>>,
-    seed: u64,
-    events: EventSink,
-    generated: usize,
-    last: u32,
-}
-
-impl Stream {
-    /// How its next token is chosen, where that needs the logits alone and nobody else wants them.
-    fn choice(&self) -> Option<Choice> {
-        (self.steered.is_none() && self.request.logprobs.is_none()).then(|| self.request.sampling.choice(self.draw()))
-    }
-
-    /// The random number of its next token.
-    fn draw(&self) -> f64 {
-        uniform(self.seed, self.generated as u64)
-    }
-
-    /// The next token and whether the answer's form is complete with it; `None` where the answer ends before.
-    fn choose(&mut self, next: &Next) -> Result<Result<Option<(u32, bool)>, Failure>, NotFinite> {
-        let (sampling, draw) = (&self.request.sampling, self.draw());
-        let logits = match next {
-            Next::Token(token) => return Ok(Ok(self.unless_stopped(token.ok_or(NotFinite)?))),
-            Next::Logits(logits) => logits,
-        };
-        let Some(steered) = &mut self.steered else {
-            let token = choose(logits, sampling, draw)?;
-            return Ok(Ok(self.unless_stopped(token)));
-        };
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err(NotFinite);
-        }
-        let changed = match steered.steer(logits) {
-            Ok(Some(changed)) => changed,
-            Ok(None) => return Ok(Ok(None)),
-            Err(why) => return Ok(Err(why)),
-        };
-        let token = choose(&changed, sampling, draw)?;
-        if self.request.stop_ids.contains(&token) {
-            return Ok(Ok(None));
-        }
-        Ok(steered.took(token).map(|ended| match ended {
-            None => Some((token, false)),
-            Some(true) => Some((token, true)),
-            Some(false) => None,
-        }))
-    }
-
-    fn unless_stopped(&self, token: u32) -> Option<(u32, bool)> {
-        (!self.request.stop_ids.contains(&token)).then_some((token, false))
-    }
 }
 
 impl<E: Executor> Worker<E> {
@@ -121,6 +70,7 @@ impl<E: Executor> Worker<E> {
             scheduler,
             streams: HashMap::new(),
             followers: HashMap::new(),
+            begun: Vec::new(),
             next_id: 0,
             lost: false,
             shared,
@@ -149,6 +99,7 @@ impl<E: Executor> Worker<E> {
     fn serve(&mut self, submissions: &Receiver<Submission>) {
         loop {
             if self.scheduler.is_idle() && self.queue.is_empty() {
+                self.settle();
                 match submissions.recv() {
                     Ok(submission) => self.queue.push(submission.origin.client, submission),
                     Err(_) => return,
@@ -182,6 +133,11 @@ impl<E: Executor> Worker<E> {
 
     /// Does the work of a step.
     fn compute(&mut self, decode: Vec<Decode>, work: Option<Work>) {
+        if work.is_none() && self.ahead(&decode) {
+            return;
+        }
+        // Whoever ends with a token that is known now is left out of what follows.
+        self.settle();
         match work {
             Some(Work::Prefill(mut chunks)) if self.executor.mixes() => {
                 chunks.extend(decode.into_iter().map(Decode::into_chunk));
@@ -268,6 +224,9 @@ impl<E: Executor> Worker<E> {
             Some(Feeding { segment, id: row.id, token: stream.last, choice: stream.choice() })
         };
         let feedings: Vec<Feeding<'_>> = decode.iter().filter_map(feeding).collect();
+        if feedings.is_empty() {
+            return;
+        }
         let ids: Vec<SequenceId> = feedings.iter().map(|feeding| feeding.id).collect();
         let done = apart(&feedings, |feedings| self.executor.decode(feedings));
         for (id, next) in ids.into_iter().zip(done) {

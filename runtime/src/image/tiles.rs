@@ -1,5 +1,5 @@
 //! How each family cuts a picture into tiles: what is resized to which size and lands where, how many tokens
-//! it takes, and the normalised pixels. The values come from [`settings`].
+//! it takes, and the pixels. The values come from [`settings`].
 
 mod anyres;
 mod dynamic;
@@ -9,7 +9,9 @@ use image::RgbImage;
 use vlm_catalog::architecture::{ModelConfig, Tiling};
 
 use super::resize::{Crop, Source, resize};
-use super::{ImageAspect, ImageError, ImageKey, ImageLimits, KeptGrid, PreparedImage, TileBudget, decode};
+use super::{
+    ImageAspect, ImageError, ImageKey, ImageLimits, KeptGrid, Normaliser, Pixels, PreparedImage, TileBudget, decode,
+};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use settings::Settings;
 
@@ -127,7 +129,7 @@ impl Preprocessing {
         }
     }
 
-    /// Decodes, cuts and normalises one picture.
+    /// Decodes and cuts one picture.
     ///
     /// # Errors
     /// A picture that is broken, of no known format, or beyond `limits`.
@@ -146,14 +148,16 @@ impl Preprocessing {
         blake3::hash(format!("{self:?}").as_bytes()).into()
     }
 
-    /// Cuts and normalises decoded pixels, which will be known as `key`.
+    /// Cuts decoded pixels, which will be known as `key`.
     pub fn cut(&self, image: &RgbImage, budget: TileBudget, key: ImageKey) -> PreparedImage {
         let plan = self.plan(image.dimensions(), budget);
         let side = self.side as usize;
-        let mut pixels = vec![0.0; plan.tiles * 3 * side * side];
+        // What no view covers is black.
+        let mut bytes = vec![0; plan.tiles * 3 * side * side];
         for view in &plan.views {
-            self.draw(image, view, &mut pixels[view.first_tile * 3 * side * side..]);
+            self.draw(image, view, &mut bytes[view.first_tile * 3 * side * side..]);
         }
+        let pixels = Pixels::Bytes { bytes, plane: side * side, normaliser: self.normaliser };
         let Plan { tiles, tokens, kept, .. } = plan;
         PreparedImage { tiles, height: side, width: side, pixels, tokens, kept, key }
     }
@@ -199,15 +203,10 @@ impl Preprocessing {
     }
 
     /// Draws `view` into its tiles, the first of which `pixels` begins with.
-    fn draw(&self, image: &RgbImage, view: &View, pixels: &mut [f32]) {
+    fn draw(&self, image: &RgbImage, view: &View, pixels: &mut [u8]) {
         let side = self.side as usize;
         let (columns, rows) = view.tiles;
         let pixels = &mut pixels[..(columns * rows) as usize * 3 * side * side];
-        if (view.crop.width, view.crop.height) != (columns * self.side, rows * self.side) {
-            for (plane, values) in pixels.chunks_exact_mut(side * side).enumerate() {
-                values.fill(self.normaliser.offset[plane % 3]);
-            }
-        }
         let source = if view.squared { Source::squared(image, self.normaliser.colour) } else { Source::new(image) };
         let mut y = view.at.1 as usize;
         resize(&source, view.size, view.crop, |planes| {
@@ -219,56 +218,12 @@ impl Preprocessing {
                     let (part, rest) = plane.split_at(plane.len().min(side - x % side));
                     let tile = first + x / side;
                     let start = ((tile * 3 + channel) * side + y % side) * side + x % side;
-                    self.normaliser.apply(channel, part, &mut pixels[start..start + part.len()]);
+                    pixels[start..start + part.len()].copy_from_slice(part);
                     (x, plane) = (x + part.len(), rest);
                 }
             }
             y += 1;
         });
-    }
-}
-
-/// From bytes to normalised values: `byte · scale + offset`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Normaliser {
-    scale: [f32; 3],
-    offset: [f32; 3],
-    /// The mean as bytes.
-    colour: [u8; 3],
-}
-
-impl Normaliser {
-    /// Of `(byte · rescale − mean) / std`.
-    fn new(rescale: f64, mean: [f64; 3], std: [f64; 3]) -> Self {
-        Self {
-            scale: std.map(|std| (rescale / std) as f32),
-            offset: [0, 1, 2].map(|c| (-mean[c] / std[c]) as f32),
-            colour: mean.map(|mean| (mean * 255.0) as u8),
-        }
-    }
-
-    fn apply(&self, channel: usize, bytes: &[u8], values: &mut [f32]) {
-        let (scale, offset) = (self.scale[channel], self.offset[channel]);
-        pulp::Arch::new().dispatch(Normalise { scale, offset, bytes, values });
-    }
-}
-
-/// [`Normaliser::apply`], compiled for the instructions of this machine.
-struct Normalise<'a> {
-    scale: f32,
-    offset: f32,
-    bytes: &'a [u8],
-    values: &'a mut [f32],
-}
-
-impl pulp::NullaryFnOnce for Normalise<'_> {
-    type Output = ();
-
-    #[inline]
-    fn call(self) {
-        for (value, byte) in self.values.iter_mut().zip(self.bytes) {
-            *value = f32::from(*byte) * self.scale + self.offset;
-        }
     }
 }
 

@@ -40,11 +40,11 @@ impl InternVit {
         })
     }
 
-    /// The stem's rows `[tiles, rows, width]` to the same.
-    pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+    /// The stem's rows `[tiles, rows, width]` to the same, by the first `layers` layers.
+    pub fn forward(&self, mut x: Tensor, layers: usize) -> Result<Tensor> {
         let (tiles, rows, width) = x.dims3()?;
         x = x.reshape((tiles * rows, width))?;
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(layers) {
             x = layer.forward(x, tiles, self.heads, self.activation)?;
         }
         x.reshape((tiles, rows, width))

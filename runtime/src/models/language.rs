@@ -94,6 +94,18 @@ impl Language {
         Ok(x)
     }
 
+    /// Runs `[rows, width]` through the first layer alone and gives the logits of the last of them: every kernel that so
+    /// many rows need, in little time.
+    #[cfg(feature = "cuda")]
+    pub fn first_layer(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
+        let (mut x, last) = (embeds.copy()?, batch.last_rows());
+        for wanted in [None, Some(last)] {
+            let Some(layer) = self.layers.first() else { bail!("a model has layers") };
+            x = layer.forward(x, 0, &self.rope, batch, cache, wanted)?;
+        }
+        self.all_logits(&x)
+    }
+
     /// As [`Self::embed`], of ids that are on the device and known to be of the vocabulary: `[ids]` in u32.
     pub fn embed_at(&self, ids: &Tensor) -> Result<Tensor> {
         gather_at(&self.embedding, ids)

@@ -46,16 +46,21 @@ impl VisionTower {
         let some = TILES[usize::from(!pixels.device().is_cpu())];
         let parts = (0..tiles)
             .step_by(some)
-            .map(|first| self.some(&pixels.narrow(0, first, some.min(tiles - first))?))
+            .map(|first| self.some(&pixels.narrow(0, first, some.min(tiles - first))?, usize::MAX))
             .collect::<Result<Vec<_>>>()?;
         Tensor::cat(&parts, 0)
     }
 
-    fn some(&self, pixels: &Tensor) -> Result<Tensor> {
+    /// As [`Self::forward`], by the first layer alone: every kernel that so many tiles need, in little time.
+    pub fn first_layer(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.some(pixels, 1)
+    }
+
+    fn some(&self, pixels: &Tensor, layers: usize) -> Result<Tensor> {
         let x = self.stem.forward(pixels)?;
         let x = match &self.layers {
-            Layers::Clip(tower) => tower.forward(x)?,
-            Layers::InternVit(tower) => tower.forward(x)?,
+            Layers::Clip(tower) => tower.forward(x, layers)?,
+            Layers::InternVit(tower) => tower.forward(x, layers)?,
         };
         let patches = self.config.grid() * self.config.grid();
         let x = if self.config.drop_class_token { without_class(&x, patches)? } else { x };

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
+use vlm_catalog::footprint::GPU_TILES_AT_A_TIME;
 
 use super::packing::pack;
 use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::image::{ImageKey, PreparedImage};
-use crate::ops::{Batch, KvCache, Segment, finite, nth_table, room_for, upload};
+use crate::image::{ImageKey, Normaliser, Pixels, PreparedImage};
+use crate::ops::{Batch, KvCache, Segment, finite, normalise, nth_table, room_for, upload};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -118,9 +119,13 @@ impl VisionLanguage {
     /// Normalised pixels of some tiles, where the model is: `[tiles, 3, side, side]`.
     fn pixels(&self, parts: &[(&PreparedImage, Range<usize>)]) -> Result<Tensor> {
         let side = self.config.vision.image_size;
-        let all = parts.iter().map(|(image, tiles)| of_tiles(image, tiles, side)).collect::<Result<Vec<_>>>()?;
-        let tiles: usize = parts.iter().map(|(_, tiles)| tiles.len()).sum();
-        upload(&all, (tiles, 3, side, side), &self.device)
+        let places = parts.iter().map(|(image, tiles)| of_tiles(image, tiles, side)).collect::<Result<Vec<_>>>()?;
+        let shape = (parts.iter().map(|(_, tiles)| tiles.len()).sum::<usize>(), 3, side, side);
+        if let Some((bytes, Normaliser { scale, offset, .. })) = all_bytes(parts, &places) {
+            return normalise(&upload(&bytes, shape, &self.device)?, scale, offset);
+        }
+        let values = parts.iter().zip(places).filter_map(|((image, _), place)| image.pixels.some_values(place));
+        Tensor::from_vec(values.collect::<Vec<_>>().concat(), shape, &self.device)
     }
 
     /// Rows of the decoder's width, tile by tile: `[tiles · rows, width]`.
@@ -187,36 +192,59 @@ impl VisionLanguage {
         Tensor::cat(&parts, 0)
     }
 
-    /// Runs a blank tile and one token through everything. Whether all numbers were finite.
+    /// Runs a blank tile and one token through everything, and on a GPU every number of tiles through the first layer.
+    /// Whether all numbers were finite.
     pub fn warm_up(&self) -> Result<bool> {
-        let side = self.config.vision.image_size;
-        let blank = PreparedImage {
-            tiles: 1,
-            height: side,
-            width: side,
-            pixels: vec![0.0; 3 * side * side],
-            tokens: 0,
-            kept: None,
-            key: ImageKey::default(),
-        };
-        let visual = self.project(&self.vision_features(&blank)?)?;
+        let visual = self.project(&self.vision_features(&self.blank(1))?)?;
+        if !self.device.is_cpu() {
+            // Kernels are chosen by the number of rows, and loaded on their first use.
+            for tiles in 1..=GPU_TILES_AT_A_TIME as usize {
+                let pixels = self.pixels(&[(&self.blank(tiles), 0..tiles)])?;
+                self.project(&self.vision.first_layer(&pixels)?)?;
+            }
+        }
         let batch = Batch::new(&[Segment { blocks: &nth_table(0, 1), start: 0, rows: 1, long: false }]);
         let cache = self.kv_cache(room_for(1, 1))?;
         let hidden = self.language.forward(&self.language.embed(&[0])?, &batch, &cache)?;
         let logits = self.language.logits(&hidden, batch.last_rows())?;
         Ok(finite(&visual)? && finite(&logits)?)
     }
+
+    /// A black picture.
+    fn blank(&self, tiles: usize) -> PreparedImage {
+        let side = self.config.vision.image_size;
+        let (bytes, normaliser) = (vec![0; tiles * 3 * side * side], Normaliser::default());
+        let pixels = Pixels::Bytes { bytes, plane: side * side, normaliser };
+        PreparedImage { tiles, height: side, width: side, pixels, tokens: 0, kept: None, key: ImageKey::default() }
+    }
 }
 
-/// The normalised pixels of some tiles of `side` by `side` pixels.
-fn of_tiles<'a>(image: &'a PreparedImage, tiles: &Range<usize>, side: usize) -> Result<&'a [f32]> {
+/// Where the pixels of some tiles of `side` by `side` are in `image`.
+fn of_tiles(image: &PreparedImage, tiles: &Range<usize>, side: usize) -> Result<Range<usize>> {
     let PreparedImage { height, width, ref pixels, .. } = *image;
     if (height, width) != (side, side) || tiles.is_empty() {
         bail!("{} tiles of {width}x{height} pixels do not fit a vision tower of {side}x{side}", tiles.len())
     }
     let tile = 3 * side * side;
-    match pixels.get(tiles.start * tile..tiles.end * tile) {
-        Some(pixels) => Ok(pixels),
-        None => bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles),
+    if tiles.end * tile > pixels.len() {
+        bail!("a picture of {} tiles has no tiles {tiles:?}", image.tiles)
     }
+    Ok(tiles.start * tile..tiles.end * tile)
+}
+
+/// The bytes of all parts at their places, where all are bytes of one kind.
+fn all_bytes<'a>(
+    parts: &[(&'a PreparedImage, Range<usize>)],
+    places: &[Range<usize>],
+) -> Option<(Vec<&'a [u8]>, Normaliser)> {
+    let bytes = |image: &'a PreparedImage| match &image.pixels {
+        Pixels::Bytes { bytes, normaliser, .. } => Some((&bytes[..], *normaliser)),
+        Pixels::Numbers(_) => None,
+    };
+    let (_, kind) = bytes(parts.first()?.0)?;
+    let part = |((image, _), place): (&(&'a PreparedImage, Range<usize>), &Range<usize>)| {
+        let (bytes, normaliser) = bytes(image)?;
+        bytes.get(place.clone()).filter(|_| normaliser == kind)
+    };
+    Some((parts.iter().zip(places).map(part).collect::<Option<_>>()?, kind))
 }

@@ -106,8 +106,20 @@ impl Choice {
 /// # Errors
 /// Another number of choices than of rows.
 pub fn choose(logits: &Tensor, choices: &[Choice]) -> Result<Vec<Option<u32>>> {
-    let chosen = logits.contiguous()?.apply_op1_no_bwd(&Choose(choices))?.to_vec1::<u32>()?;
-    Ok(chosen.into_iter().map(|id| (id != NONE).then_some(id)).collect())
+    Ok(chosen_ids(&choose_there(logits, choices)?.to_vec1::<u32>()?))
+}
+
+/// As [`choose`], where the tokens stay on the device: `[rows]` in u32, as [`chosen_ids`] reads them.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_there(logits: &Tensor, choices: &[Choice]) -> Result<Tensor> {
+    logits.contiguous()?.apply_op1_no_bwd(&Choose(choices))
+}
+
+/// The tokens of rows; `None` of one with a number that is not finite.
+pub fn chosen_ids(ids: &[u32]) -> Vec<Option<u32>> {
+    ids.iter().map(|id| (*id != NONE).then_some(*id)).collect()
 }
 
 struct Choose<'a>(&'a [Choice]);

@@ -48,7 +48,7 @@ pub fn image(tokens: usize) -> PromptPart {
 
 fn picture(tokens: usize) -> Arc<PreparedImage> {
     let key = ImageKey::default();
-    Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens, kept: None, key })
+    Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new().into(), tokens, kept: None, key })
 }
 
 pub fn text(text: &str) -> PromptPart {

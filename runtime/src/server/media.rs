@@ -28,7 +28,8 @@ const INLINE_BYTES: usize = 4 * 1024;
 const INLINE_TURNS: usize = 16;
 /// Pictures of one request that are under way at once.
 const AT_ONCE: usize = 4;
-/// Bytes of prepared pictures that are kept although nobody uses them: the largest of InternVL, or 24 of LLaVA-1.5.
+/// Bytes of prepared pictures that are kept although nobody uses them: four of the largest of InternVL, or 99 of
+/// LLaVA-1.5.
 const PREPARED_BYTES: usize = 32 << 20;
 /// Bytes of decoded pictures that are kept: one of eleven million pixels. What is prepared of them depends on the
 /// `detail` that is asked for, and on how many pictures share a short context.

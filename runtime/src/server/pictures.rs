@@ -1,5 +1,5 @@
-//! What is made of pictures, by its name: what requests in progress use, and as much of the last as there is room for. What
-//! is here, or on its way, is not made again, neither for another request nor for a second place in the same one.
+//! What is made of pictures, by its name: what requests in progress use, and as much of the last as there is room for.
+//! What is here, or on its way, is not made again, neither for another request nor for a second place in the same one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,7 +21,7 @@ pub trait Made {
 
 impl Made for PreparedImage {
     fn bytes(&self) -> usize {
-        size_of_val(self.pixels.as_slice())
+        self.pixels.size_bytes()
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn picture(key: ImageKey) -> PreparedImage {
-        PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new(), tokens: 1, kept: None, key }
+        PreparedImage { tiles: 1, height: 1, width: 1, pixels: Vec::new().into(), tokens: 1, kept: None, key }
     }
 
     #[tokio::test]
@@ -155,7 +155,7 @@ mod tests {
         let pictures = Pictures::new(0);
         for n in 0..1000 {
             let key = ImageKey::of_pixels(&[n as f32]);
-            let made = PreparedImage { pixels: vec![0.0; 4], ..picture(key) };
+            let made = PreparedImage { pixels: vec![0.0; 4].into(), ..picture(key) };
             pictures.get(key, async { Ok::<_, ()>(made) }).await.unwrap();
         }
         assert!(pictures.slots.lock().unwrap().by_key.len() <= FEW);
@@ -166,7 +166,7 @@ mod tests {
         let pictures = Pictures::new(3 * 40);
         let shared = async |n: usize| {
             let key = ImageKey::of_pixels(&[n as f32]);
-            let made = PreparedImage { pixels: vec![0.0; 10], ..picture(key) };
+            let made = PreparedImage { pixels: vec![0.0; 10].into(), ..picture(key) };
             pictures.get(key, async { Ok::<_, ()>(made) }).await.unwrap().shared
         };
         let mut seen = Vec::new();
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(pictures.last.lock().unwrap().bytes, 120);
         // One that alone is too much drives nothing out.
         let key = ImageKey::of_pixels(&[9.0]);
-        let large = PreparedImage { pixels: vec![0.0; 31], ..picture(key) };
+        let large = PreparedImage { pixels: vec![0.0; 31].into(), ..picture(key) };
         pictures.get(key, async { Ok::<_, ()>(large) }).await.unwrap();
         assert_eq!(pictures.last.lock().unwrap().bytes, 120);
         assert!(shared(1).await);

@@ -47,9 +47,9 @@ struct Sequence {
 fn sequences(case: &Case) -> Vec<Sequence> {
     let mut other = case.prompt();
     for image in &mut other.images {
-        let pixels: Vec<f32> = image.pixels.iter().rev().copied().collect();
+        let pixels: Vec<f32> = image.pixels.values().iter().rev().copied().collect();
         let key = ImageKey::of_pixels(&pixels);
-        *image = Arc::new(PreparedImage { pixels, key, ..(**image).clone() });
+        *image = Arc::new(PreparedImage { pixels: pixels.into(), key, ..(**image).clone() });
     }
     let text = |len: u32| {
         let ids: Vec<u32> = (0..len).map(|i| (29 * i + len) % 250 + 3).collect();

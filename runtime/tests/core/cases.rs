@@ -94,7 +94,7 @@ impl Case {
             let pixels: Vec<f32> = of_image.flatten_all().unwrap().to_vec1().unwrap();
             let key = ImageKey::of_pixels(&pixels);
             let (tokens, kept) = (self.facts.image_tokens[index], self.kept(index));
-            PreparedImage { tiles, height, width, pixels, tokens, kept, key }
+            PreparedImage { tiles, height, width, pixels: pixels.into(), tokens, kept, key }
         };
         let tiles = self.facts.tiles_per_image.clone().unwrap_or_else(|| vec![1; self.facts.image_tokens.len()]);
         let images: Vec<_> = tiles.iter().enumerate().map(image).collect();

@@ -26,7 +26,7 @@ fn pixels_equal_the_references() {
     let fixture = Fixture::open();
     let image = fixture.image();
     let shape = (image.tiles, 3, image.height, image.width);
-    let pixels = Tensor::from_slice(&image.pixels, shape, &candle_core::Device::Cpu).unwrap();
+    let pixels = Tensor::from_slice(&image.pixels.values(), shape, &candle_core::Device::Cpu).unwrap();
     let difference = difference(&pixels, fixture.expected("pixel_values"));
     assert!(within(difference, tolerance::PIXELS), "{difference}");
 }

@@ -142,7 +142,9 @@ fn seen(model: &VisionLanguage) -> Tensor {
     let side = model.config().vision.image_size;
     let pixels: Vec<f32> = (0..3 * side * side).map(|n| (n % 97) as f32 / 48.0 - 1.0).collect();
     let key = ImageKey::of_pixels(&pixels);
-    model.see(&PreparedImage { tiles: 1, height: side, width: side, pixels, tokens: 16, kept: None, key }).unwrap()
+    model
+        .see(&PreparedImage { tiles: 1, height: side, width: side, pixels: pixels.into(), tokens: 16, kept: None, key })
+        .unwrap()
 }
 
 #[test]

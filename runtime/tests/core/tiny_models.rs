@@ -146,7 +146,7 @@ impl Example {
             let image = self.image(case);
             let features = self.model.vision_features(&image).unwrap();
             let projected = self.model.project(&features).unwrap();
-            let pixels = Tensor::new(&image.pixels[..], &Device::Cpu).unwrap();
+            let pixels = Tensor::new(&image.pixels.values()[..], &Device::Cpu).unwrap();
             for (n, (name, tensor, tolerance)) in
                 [("pixel_values", &pixels, 1e-5), ("vision_features", &features, 5e-4), ("projected", &projected, 5e-4)]
                     .into_iter()

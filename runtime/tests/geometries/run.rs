@@ -54,7 +54,7 @@ fn picture(config: &ModelConfig) -> PreparedImage {
     let lines = if next { grid * (grid + 1) } else { 0 };
     let tokens = config.vision.tokens_per_tile() + lines;
     let key = ImageKey::of_pixels(&pixels);
-    PreparedImage { tiles, height: side, width: side, pixels, tokens, kept: next.then_some(kept), key }
+    PreparedImage { tiles, height: side, width: side, pixels: pixels.into(), tokens, kept: next.then_some(kept), key }
 }
 
 fn generate(model: &VisionLanguage, image: &PreparedImage, positions: usize) -> candle_core::Result<()> {

@@ -12,7 +12,7 @@ use vlm_runtime::device::{Demand, DeviceChoice, check_memory};
 use vlm_runtime::engine::Steps;
 use vlm_runtime::image::{ImageKey, PreparedImage};
 use vlm_runtime::models::VisionLanguage;
-use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
+use vlm_runtime::ops::{Batch, Choice, Segment, choose, feed, nth_table, room_for};
 use vlm_runtime::precision::{Dtype, Precision, PrecisionArgs};
 
 use crate::gpu::{assert_near, gpu, random};
@@ -134,6 +134,64 @@ fn replayed_steps_are_what_unrecorded_ones_are() {
     }
 }
 
+#[test]
+fn tokens_that_go_from_step_to_step_on_the_gpu_are_those_that_the_host_feeds() {
+    let Some(gpu) = gpu() else { return };
+    let checkpoint = Checkpoint::open(&dir("internvl3_qwen2_hub")).unwrap();
+    let choice = |row: usize, step: usize| {
+        let draw = ((row * 37 + step * 11) % 100) as f64 / 100.0;
+        Choice { temperature: if row == 2 { 0.0 } else { 1.5 }, draw, ..Choice::HIGHEST }
+    };
+    let load =
+        || Steps::new(VisionLanguage::load_on(&checkpoint, 512, Precision::F32, &gpu).unwrap(), room_for(9, 512));
+    let (host, ahead) = (load().unwrap(), load().unwrap());
+    let tables: Vec<Vec<u32>> = (0..9).map(|n| nth_table(n, 512)).collect();
+    let segment = |n: usize, start, rows| Segment { blocks: &tables[n], start, rows, long: false };
+    for steps in [&host, &ahead] {
+        let ids: Vec<u32> = (0..9 * 5).map(|n| n * 7 % 290).collect();
+        let embeds = steps.model().language().embed(&ids).unwrap();
+        steps.read(&embeds, &(0..9).map(|n| segment(n, 0, 5)).collect::<Vec<_>>(), &[]).unwrap();
+    }
+    // Who decodes in each step; one leaves, and its row with it.
+    let mut who: Vec<usize> = (0..9).collect();
+    let (mut last, mut want, mut got) = (vec![3u32; 9], Vec::new(), Vec::new());
+    let mut before: Option<Vec<usize>> = None;
+    for step in 0..STEPS {
+        let choices: Vec<Choice> = who.iter().map(|row| choice(*row, step)).collect();
+        let rows: Vec<_> = who.iter().map(|n| (segment(*n, 5 + step, 1), last[*n])).collect();
+        let tokens = choose(&host.next(&rows).unwrap(), &choices).unwrap();
+        who.iter().zip(&tokens).for_each(|(n, token)| last[*n] = token.unwrap());
+        want.push(tokens);
+        // What is given as its token does not matter where one follows.
+        let rows: Vec<_> = who.iter().map(|n| (segment(*n, 5 + step, 1), 3)).collect();
+        let at = |n: &usize| before.as_ref().map(|before| before.iter().position(|other| other == n).unwrap());
+        let follows: Option<Vec<usize>> = who.iter().map(at).collect();
+        ahead.begin(&rows, &choices, follows.as_deref()).unwrap();
+        if step > 0 {
+            got.push(ahead.begun().unwrap());
+        }
+        before = Some(who.clone());
+        if step % 4 == 3 {
+            who.remove(step % who.len());
+        }
+    }
+    got.push(ahead.begun().unwrap());
+    assert_eq!(got, want);
+    assert!(ahead.begun().is_err() && ahead.begin(&[], &[], Some(&[0])).is_err());
+    assert!(ahead.begin(&[(segment(0, 512, 1), 1)], &[Choice::HIGHEST], None).is_err());
+}
+
+#[test]
+fn tokens_are_fed_as_the_cpu_does() {
+    let Some(gpu) = gpu() else { return };
+    let chosen: Vec<u32> = (0..1000).map(|n| if n % 7 == 0 { u32::MAX } else { n * 13 % 997 }).collect();
+    let rows: Vec<u32> = (0..700).map(|n| n * 31 % 1000).collect();
+    let of = |device: &Device| {
+        feed(&Tensor::new(&chosen[..], device).unwrap(), &rows, 900).unwrap().to_vec1::<u32>().unwrap()
+    };
+    assert_eq!(of(&gpu), of(&Device::Cpu));
+}
+
 /// Fills memory that tensors will get next with `value`.
 fn leave_behind(value: f32, gpu: &Device) {
     let sizes = (6..24).flat_map(|power| [1 << power; 6]);
@@ -157,7 +215,15 @@ fn what_memory_held_before_changes_nothing() {
             let (language, side) = (model.language(), model.config().vision.image_size);
             let pixels: Vec<f32> = random(&[2 * 3 * side * side]).to_vec1().unwrap();
             let key = ImageKey::default();
-            let picture = PreparedImage { tiles: 2, height: side, width: side, pixels, tokens: 0, kept: None, key };
+            let picture = PreparedImage {
+                tiles: 2,
+                height: side,
+                width: side,
+                pixels: pixels.into(),
+                tokens: 0,
+                kept: None,
+                key,
+            };
             let run = |value: f32| {
                 let cache = model.kv_cache(room_for(2, 128)).unwrap();
                 let tables = [0, 1].map(|n| nth_table(n, 128));

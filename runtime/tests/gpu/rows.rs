@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use vlm_catalog::architecture::Activation;
 use vlm_runtime::engine::uniform;
 use vlm_runtime::ops::{
-    Choice, LayerNorm, RmsNorm, activate, add, add_scaled, choose, finite, gather, patches, read, silu_mul, stem,
-    upload,
+    Choice, LayerNorm, RmsNorm, activate, add, add_scaled, choose, finite, gather, normalise, patches, read, silu_mul,
+    stem, upload,
 };
 
 use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
@@ -258,10 +258,22 @@ fn parts_that_are_sent_to_a_gpu_arrive_in_order() {
     let Some(gpu) = gpu() else { return };
     // Shorter after longer, in the same memory.
     for sizes in [&[5usize, 200_000, 1][..], &[1 << 20], &[3, 4]] {
-        let parts: Vec<Vec<f32>> = sizes.iter().map(|size| random(&[*size]).to_vec1().unwrap()).collect();
-        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        let byte = |n: usize| (n * 31 % 251) as u8;
+        let parts: Vec<Vec<u8>> = sizes.iter().map(|size| (0..*size).map(byte).collect()).collect();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         let all = sizes.iter().sum::<usize>();
-        assert_eq!(upload(&parts, all, &gpu).unwrap().to_vec1::<f32>().unwrap(), parts.concat());
+        assert_eq!(upload(&parts, all, &gpu).unwrap().to_vec1::<u8>().unwrap(), parts.concat());
         assert!(upload(&parts, all + 1, &gpu).is_err());
+    }
+}
+
+#[test]
+fn bytes_become_the_numbers_of_the_cpu_to_the_bit() {
+    let Some(gpu) = gpu() else { return };
+    for (tiles, height, width) in [(1, 1, 1), (2, 5, 7), (3, 448, 448)] {
+        let bytes: Vec<u8> = (0..tiles * 3 * height * width).map(|n| (n * 97 % 256) as u8).collect();
+        let bytes = Tensor::from_vec(bytes, (tiles, 3, height, width), &Device::Cpu).unwrap();
+        let of = |x: &Tensor| normalise(x, [0.014_598_427, 0.015_007_1, 0.014_220_6], [-1.79, -1.75, -1.48]).unwrap();
+        assert_near(&of(&bytes.to_device(&gpu).unwrap()), &of(&bytes), 0.0, &format!("{tiles} of {height}x{width}"));
     }
 }

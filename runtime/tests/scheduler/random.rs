@@ -57,6 +57,8 @@ pub struct Scenario {
     pub arrivals: Vec<Arrival>,
     /// Whether pictures never wait for each other's room.
     pub roomy: bool,
+    /// Whether tokens of steps that only decode are told one step late.
+    pub behind: bool,
 }
 
 impl Scenario {
@@ -81,14 +83,15 @@ impl Scenario {
             let new_tokens = random.within(1, max_tokens - prompt.ids.len());
             Arrival { step, prompt, long: random.once_in(5), new_tokens }
         });
-        Self { limits, arrivals: arrivals.collect(), roomy }
+        let arrivals = arrivals.collect();
+        Self { limits, arrivals, roomy, behind: random.once_in(2) }
     }
 }
 
 fn picture(random: &mut Random) -> Arc<PreparedImage> {
     let key = ImageKey::of_pixels(&[random.next() as f32]);
     let (tiles, tokens) = (random.within(1, 13), random.within(1, 30));
-    Arc::new(PreparedImage { tiles, height: 1, width: 1, pixels: Vec::new(), tokens, kept: None, key })
+    Arc::new(PreparedImage { tiles, height: 1, width: 1, pixels: Vec::new().into(), tokens, kept: None, key })
 }
 
 /// A prompt with which others begin too.

@@ -1,6 +1,8 @@
 //! A world around the scheduler that does its steps with numbers in place of tensors, and checks each of them: every
 //! place of the KV cache holds a hash of all that it stands for, and the next token follows from what is read there.
 
+mod checks;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vlm_runtime::engine::prefix::{Content, PictureRows};
@@ -45,6 +47,8 @@ pub struct World {
     cells: Vec<u64>,
     /// Tiles that are computed, by picture.
     tiles: HashMap<ImageKey, usize>,
+    /// Tokens that were computed and that the scheduler has not been told.
+    late: Vec<(SequenceId, u32)>,
     last_admitted: Option<SequenceId>,
     /// Pieces of work since the oldest that reads had one.
     passed_over: (Option<SequenceId>, usize),
@@ -61,6 +65,7 @@ impl World {
             scenario: scenario.clone(),
             alive: BTreeMap::new(),
             tiles: HashMap::new(),
+            late: Vec::new(),
             last_admitted: None,
             passed_over: (None, 0),
             arrived: 0,
@@ -116,12 +121,18 @@ impl World {
         self.check_decodes(&step);
         self.check_turn(&step);
         let budget = self.budget(&step);
-        assert!(!step.decode.is_empty() || step.work.is_some(), "a step does nothing although something is left");
-        for decode in &step.decode {
-            self.decode(decode, &mut fails);
-        }
-        for decode in &step.decode {
-            self.token(decode.id, &mut leaves);
+        let nothing = step.decode.is_empty() && step.work.is_none();
+        assert!(!nothing || !self.late.is_empty(), "a step does nothing although something is left");
+        let late = |id| self.late.iter().any(|(other, _)| *other == id);
+        let known = self.late.is_empty() || step.decode.iter().all(|decode| late(decode.id));
+        if self.scenario.behind && step.work.is_none() && !step.decode.is_empty() && known {
+            let before = std::mem::take(&mut self.late);
+            self.decode(&step.decode, &mut fails);
+            self.tell(before, &mut leaves);
+        } else {
+            self.settle(&mut leaves);
+            self.decode(&step.decode, &mut fails);
+            self.settle(&mut leaves);
         }
         match step.work {
             Some(Work::Encode(tiles)) => {
@@ -137,9 +148,8 @@ impl World {
                 for chunk in &chunks {
                     self.prefill(chunk, &mut fails);
                 }
-                for chunk in chunks.iter().filter(|chunk| chunk.last) {
-                    self.token(chunk.id, &mut leaves);
-                }
+                chunks.iter().filter(|chunk| chunk.last).for_each(|chunk| self.token(chunk.id));
+                self.settle(&mut leaves);
             }
             None => {}
         }
@@ -152,11 +162,14 @@ impl World {
         for decode in &step.decode {
             self.alive.get_mut(&decode.id).expect("a sequence decodes that is gone").began.get_or_insert(steps);
         }
-        let decodes: HashSet<SequenceId> = step.decode.iter().map(|decode| decode.id).collect();
-        let reads = self.alive.iter().filter(|(id, alive)| alive.running && !decodes.contains(id));
-        let came = reads.map(|(_, alive)| alive.came).min().unwrap_or_default();
+        let reads = || {
+            self.alive
+                .values()
+                .filter(|alive| alive.running && (alive.cached == usize::MAX || alive.cached < alive.goal))
+        };
+        let came = reads().map(|alive| alive.came).min().unwrap_or_default();
         let before = self.alive.values().filter(|alive| alive.began.is_some_and(|began| began <= came)).count();
-        self.scenario.limits.budget(self.scheduler.running().saturating_sub(step.decode.len()), before)
+        self.scenario.limits.budget(reads().count(), before)
     }
 
     /// Takes note of who runs and who does not any more.
@@ -190,66 +203,20 @@ impl World {
         self.check_reading();
     }
 
-    /// Prompts that wait to be read hold no more than they may.
-    fn check_reading(&self) {
-        let reading = self.alive.values().filter(|alive| alive.running && alive.cached < alive.goal);
-        let left: Vec<usize> = reading.map(|alive| alive.goal - alive.cached).collect();
-        let most = self.scenario.limits.reading.tokens;
-        assert!(left.len() <= 1 || left.iter().sum::<usize>() <= most, "{left:?} tokens are to be read");
-    }
-
-    /// Blocks in use are those of running sequences, and only equal contents are shared.
-    fn check_blocks(&self) {
-        let tables = self.alive.keys().filter_map(|id| Some((id, self.scheduler.get(*id)?.1)));
-        let mut owners: HashMap<u32, (SequenceId, usize)> = HashMap::new();
-        for (id, blocks) in tables {
-            let mut own = HashSet::new();
-            for (n, block) in blocks.iter().enumerate() {
-                assert!((1..=self.scenario.limits.blocks as u32).contains(block), "there is no block {block}");
-                assert!(own.insert(block), "{id} has block {block} twice");
-                if let Some((other, at)) = owners.insert(*block, (*id, n)) {
-                    let end = (n + 1) * BLOCK_TOKENS;
-                    let hash = |id: &SequenceId| self.alive[id].chain.get(end - 1).copied();
-                    let same = at == n && hash(id).is_some() && hash(id) == hash(&other);
-                    assert!(same, "block {block} belongs to {id} and to {other}");
-                }
-            }
+    /// Feeds those that did not end with what has been told since the step was chosen.
+    fn decode(&mut self, decode: &[Decode], fails: &mut impl FnMut(SequenceId) -> bool) {
+        for Decode { id, position } in decode {
+            let Some(alive) = self.alive.get(id) else { continue };
+            assert_eq!((*position, alive.cached), (alive.chain.len() - 1, alive.chain.len() - 1));
+            self.feed(*id, *position, 1, fails);
+            self.token(*id);
         }
-        assert_eq!(owners.len(), self.scheduler.pool().used(), "blocks are in use by nobody");
     }
 
-    /// Everyone who has read all gets a token.
-    fn check_decodes(&self, step: &Step) {
-        let ids: Vec<SequenceId> = step.decode.iter().map(|decode| decode.id).collect();
-        let due = self.alive.iter().filter(|(_, alive)| alive.running && alive.cached != usize::MAX);
-        let due: Vec<SequenceId> = due.filter(|(_, alive)| alive.cached >= alive.goal).map(|(id, _)| *id).collect();
-        assert_eq!(ids, due, "not everyone who decodes gets a token");
-    }
-
-    /// The oldest that reads has every second piece of work at least.
-    fn check_turn(&mut self, step: &Step) {
-        let Some(work) = &step.work else { return };
-        let reads = |alive: &&Alive| alive.running && (alive.cached == usize::MAX || alive.cached < alive.goal);
-        let oldest = self.alive.iter().find(|(_, alive)| reads(alive)).map(|(id, _)| *id);
-        let served = match work {
-            Work::Encode(tiles) => {
-                // A picture that others need as well may be named for them.
-                let keys: Vec<ImageKey> = tiles.iter().map(|tiles| tiles.key).collect();
-                oldest.is_some_and(|id| self.alive[&id].content.pictures().iter().any(|p| keys.contains(&p.key)))
-                    || tiles.iter().any(|tiles| Some(tiles.id) == oldest)
-            }
-            Work::Prefill(chunks) => chunks.iter().any(|chunk| Some(chunk.id) == oldest),
-        };
-        let before = if self.passed_over.0 == oldest { self.passed_over.1 } else { 0 };
-        self.passed_over = (oldest, if served { 0 } else { before + 1 });
-        // Where pictures wait for room, the oldest may wait for those that hold it.
-        assert!(!self.scenario.roomy || self.passed_over.1 <= 1, "{oldest:?} is passed over again and again");
-    }
-
-    fn decode(&mut self, decode: &Decode, fails: &mut impl FnMut(SequenceId) -> bool) {
-        let alive = self.alive.get(&decode.id).expect("a sequence decodes that is gone");
-        assert_eq!((decode.position, alive.cached), (alive.chain.len() - 1, alive.chain.len() - 1));
-        self.feed(decode.id, decode.position, 1, fails);
+    /// Tells the scheduler all tokens that it does not know.
+    fn settle(&mut self, leaves: &mut impl FnMut(SequenceId) -> bool) {
+        let late = std::mem::take(&mut self.late);
+        self.tell(late, leaves);
     }
 
     fn prefill(&mut self, chunk: &Chunk, fails: &mut impl FnMut(SequenceId) -> bool) {
@@ -300,51 +267,30 @@ impl World {
         self.tiles.insert(tiles.key, tiles.first + tiles.count);
     }
 
-    /// The token that follows from what was read.
-    fn token(&mut self, id: SequenceId, leaves: &mut impl FnMut(SequenceId) -> bool) {
+    /// Computes the token that follows from what was read.
+    fn token(&mut self, id: SequenceId) {
         let Some(alive) = self.alive.get_mut(&id) else { return };
         assert_eq!(alive.cached, alive.chain.len(), "a token follows before everything is read");
-        let token = follows(alive.chain[alive.cached - 1]);
-        self.scheduler.token(id, token);
-        alive.content.push(token);
-        alive.chain.push(link(alive.chain[alive.cached - 1], u64::from(token)));
-        if leaves(id) {
-            self.cancel(id);
-        } else if alive.content.len() == alive.prompt_tokens + alive.new_tokens {
-            self.check_answer(id);
-            self.scheduler.finish(id);
-            self.end(id, End::Complete);
+        let last = alive.chain[alive.cached - 1];
+        let token = follows(last);
+        alive.chain.push(link(last, u64::from(token)));
+        self.late.push((id, token));
+    }
+
+    /// Tells the scheduler tokens of those that are not gone.
+    fn tell(&mut self, late: Vec<(SequenceId, u32)>, leaves: &mut impl FnMut(SequenceId) -> bool) {
+        for (id, token) in late {
+            let Some(alive) = self.alive.get_mut(&id) else { continue };
+            self.scheduler.token(id, token);
+            alive.content.push(token);
+            if leaves(id) {
+                self.cancel(id);
+            } else if alive.content.len() == alive.prompt_tokens + alive.new_tokens {
+                self.check_answer(id);
+                self.scheduler.finish(id);
+                self.end(id, End::Complete);
+            }
         }
-    }
-
-    /// The whole answer is the one that the request gets alone.
-    fn check_answer(&self, id: SequenceId) {
-        let arrival = &self.scenario.arrivals[id as usize];
-        let mut alone = content(arrival);
-        let mut last = *chain(&alone).last().unwrap();
-        for _ in 0..arrival.new_tokens {
-            let token = follows(last);
-            alone.push(token);
-            last = link(last, u64::from(token));
-        }
-        let got = &self.alive[&id].content;
-        assert_eq!(got.ids(0..got.len()), alone.ids(0..alone.len()), "the answer of {id}");
-    }
-
-    fn check_pictures(&self) {
-        let largest = self.scenario.arrivals.iter().flat_map(|arrival| &arrival.prompt.images);
-        let largest = largest.map(|image| image.tokens as u64).max().unwrap_or(0);
-        let bytes = self.scheduler.encoder().bytes();
-        assert!(bytes <= self.scenario.limits.encoder_bytes.max(largest), "{bytes} bytes of pictures");
-    }
-
-    /// Everything has ended, and nothing is left.
-    pub fn check_end(&self) {
-        assert_eq!(self.ended.len(), self.scenario.arrivals.len(), "a request was lost");
-        assert!(self.scheduler.is_idle());
-        let pool = self.scheduler.pool();
-        assert_eq!((pool.used(), pool.available()), (0, self.scenario.limits.blocks), "a block leaked");
-        assert_eq!(self.scheduler.encoder().in_use(), 0, "a picture leaked");
     }
 }
 

@@ -80,7 +80,7 @@ fn see(model: &VisionLanguage, prompt: &Prompt, tensors: &mut BTreeMap<&'static 
         let of_decoder = model.project(&of_image)?;
         let width = of_decoder.dim(1)?;
         let shape = (image.tiles, 3, image.height, image.width);
-        pixels.push(Tensor::from_slice(&image.pixels, shape, &Device::Cpu)?);
+        pixels.push(Tensor::from_slice(&image.pixels.values(), shape, &Device::Cpu)?);
         rows.push(model.pack(&of_decoder, image)?);
         projected.push(of_decoder.reshape((tiles, per_tile, width))?);
         features.push(of_image);

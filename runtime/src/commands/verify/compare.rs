@@ -99,7 +99,7 @@ fn tokens([got, reference]: &[Vec<Vec<f32>>; 2], chosen: Option<&[u32]>, largest
 fn pixels(images: &[Arc<PreparedImage>]) -> Computed<Option<Tensor>> {
     let Some(first) = images.first() else { return Ok(None) };
     let tiles: usize = images.iter().map(|image| image.tiles).sum();
-    let values: Vec<f32> = images.iter().flat_map(|image| &image.pixels).copied().collect();
+    let values: Vec<f32> = images.iter().flat_map(|image| image.pixels.values().into_owned()).collect();
     Tensor::from_vec(values, (tiles, 3, first.height, first.width), &Device::Cpu).map(Some)
 }
 
@@ -110,7 +110,7 @@ fn with_pixels(images: &[Arc<PreparedImage>], pixels: &Tensor) -> Computed<Vec<A
         let values: Vec<f32> = pixels.narrow(0, first, image.tiles)?.flatten_all()?.to_vec1()?;
         first += image.tiles;
         let key = ImageKey::of_pixels(&values);
-        Ok(Arc::new(PreparedImage { pixels: values, key, ..PreparedImage::clone(image) }))
+        Ok(Arc::new(PreparedImage { pixels: values.into(), key, ..PreparedImage::clone(image) }))
     };
     images.iter().map(with).collect()
 }

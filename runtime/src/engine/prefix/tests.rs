@@ -7,7 +7,7 @@ const IMAGE: u32 = 9;
 fn image(seed: f32, tokens: usize) -> Arc<PreparedImage> {
     let pixels = vec![seed];
     let key = ImageKey::of_pixels(&pixels);
-    Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels, tokens, kept: None, key })
+    Arc::new(PreparedImage { tiles: 1, height: 1, width: 1, pixels: pixels.into(), tokens, kept: None, key })
 }
 
 /// Ids of which 9 stands for as many rows as the next picture has.

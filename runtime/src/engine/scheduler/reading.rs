@@ -7,6 +7,16 @@ use super::{Budget, Scheduler, Tiles, Work};
 const TILE_IN_TOKENS: usize = 256;
 
 impl Scheduler {
+    /// Whether the next piece of work is to see pictures for a burst, beside which nobody decodes: its first tokens would
+    /// wait for the second ones of those that came with it, which cost next to nothing beside a prompt.
+    pub(super) fn sees_for_a_burst(&self) -> bool {
+        let reading = || self.running.iter().filter(|running| !running.decodes());
+        let Some(came) = reading().map(|running| running.came).min() else { return false };
+        let next =
+            self.turns().into_iter().map_while(|index| self.next(index)).find(|next| !matches!(next, Next::Nothing));
+        matches!(next, Some(Next::Encode)) && !self.running.iter().any(|running| running.decoded_before(came))
+    }
+
     /// The next piece of work: for one sequence, filled up with those of the same kind for others.
     pub(super) fn work(&mut self) -> Option<Work> {
         let reading = || self.running.iter().filter(|running| !running.decodes());
@@ -104,9 +114,12 @@ enum Next {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Limits, Sequence};
     use super::*;
     use crate::engine::prefix::Content;
+    use crate::image::{ImageKey, PreparedImage};
     use crate::prompt::Prompt;
 
     const SMALL: usize = 8;
@@ -119,7 +132,7 @@ mod tests {
             while_decoding: Budget { tokens: SMALL, tiles: 1 },
             alone: Budget { tokens: LARGE, tiles: 4 },
             reading: Budget { tokens: 1 << 20, tiles: 1 << 10 },
-            encoder_bytes: 0,
+            encoder_bytes: 1 << 20,
             row_bytes: 1,
         })
     }
@@ -156,5 +169,44 @@ mod tests {
         (0..3).for_each(|id| scheduler.finish(id));
         push(&mut scheduler, 4);
         assert_eq!(read(&mut scheduler)[0], (SMALL, 1));
+    }
+
+    /// A picture of four tiles and rows, and a word.
+    fn push_picture(scheduler: &mut Scheduler, id: u64) {
+        let key = ImageKey::of_pixels(&[id as f32]);
+        let pixels = Vec::new().into();
+        let image = PreparedImage { tiles: 4, height: 1, width: 1, pixels, tokens: 4, kept: None, key };
+        let mut prompt =
+            Prompt { ids: vec![99, 99, 99, 99, id as u32], image_token: 99, images: vec![Arc::new(image)] };
+        let content = Content::new(&mut prompt, 100, false).unwrap();
+        scheduler.push(Sequence { id, content, max_tokens: 1000 });
+    }
+
+    /// Sequences that decode in each step that sees pictures, until nothing is left to read.
+    fn see(scheduler: &mut Scheduler) -> Vec<usize> {
+        let mut beside = Vec::new();
+        loop {
+            let step = scheduler.step();
+            step.decode.iter().for_each(|decode| scheduler.token(decode.id, 1));
+            match step.work {
+                Some(Work::Encode(_)) => beside.push(step.decode.len()),
+                Some(Work::Prefill(chunks)) => {
+                    chunks.iter().filter(|chunk| chunk.last).for_each(|chunk| scheduler.token(chunk.id, 1));
+                }
+                None => return beside,
+            }
+        }
+    }
+
+    #[test]
+    fn while_pictures_of_a_burst_are_seen_nobody_of_it_decodes_and_whoever_decoded_before_goes_on() {
+        let mut scheduler = scheduler();
+        (0..3).for_each(|id| push_picture(&mut scheduler, id));
+        assert_eq!(see(&mut scheduler), [0, 0, 0]);
+        assert_eq!(scheduler.step().decode.len(), 3);
+        (0..3).for_each(|id| scheduler.token(id, 1));
+        push_picture(&mut scheduler, 3);
+        // A tile a step beside them.
+        assert_eq!(see(&mut scheduler), [3, 3, 3, 3]);
     }
 }

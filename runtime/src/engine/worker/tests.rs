@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::super::executor::Executor;
 use super::super::fair::ClientId;
 use super::super::{Engine, EngineOptions, Sampling, Sizes, SubmitError, TokenStream};
 use super::*;
@@ -12,91 +11,14 @@ use crate::ops::room_for;
 use crate::precision::Precision;
 use crate::prompt::Prompt;
 
+mod ahead;
 mod answers;
 mod leaving;
+mod scripted;
+
+use scripted::{DRAWS, FAILS, IMAGE, LOSES_THE_DEVICE, NAN, NAN_LATER, PANICS, Scripted, WELL};
 
 const VOCABULARY: usize = 8;
-
-/// Answers with 3, 3, 3 …; does something else where a prompt says so by its first id.
-#[derive(Default)]
-struct Scripted {
-    prompts: HashMap<SequenceId, u32>,
-    log: Arc<Mutex<Vec<String>>>,
-    /// Whether no picture can be seen.
-    blind: bool,
-    /// Whether what decodes is read beside prompts.
-    mixes: bool,
-}
-
-const WELL: u32 = 0;
-const FAILS: u32 = 1;
-const NAN: u32 = 2;
-const PANICS: u32 = 3;
-const NAN_LATER: u32 = 4;
-const LOSES_THE_DEVICE: u32 = 5;
-const IMAGE: u32 = 6;
-
-impl Scripted {
-    fn next(&self, id: SequenceId, choice: Option<Choice>, decoding: bool) -> Next {
-        let mut logits = vec![0.0; VOCABULARY];
-        logits[3] = 1.0;
-        if self.prompts[&id] == NAN || (decoding && self.prompts[&id] == NAN_LATER) {
-            logits[5] = f32::NAN;
-        }
-        match choice {
-            Some(choice) => Next::Token(choice.of(&logits)),
-            None => Next::Logits(logits),
-        }
-    }
-}
-
-impl Executor for Scripted {
-    fn begin(&mut self, _: SequenceId, _: Vec<Arc<PreparedImage>>) {}
-
-    fn end(&mut self, id: SequenceId) {
-        self.log.lock().unwrap().push(format!("end {id}"));
-        self.prompts.remove(&id);
-    }
-
-    fn drop_picture(&mut self, key: &ImageKey) {
-        self.log.lock().unwrap().push(format!("drop {key:?}"));
-    }
-
-    fn encode(&mut self, tiles: &[Tiles]) -> Result<Vec<()>, Failure> {
-        for Tiles { id, first, count, .. } in tiles {
-            self.log.lock().unwrap().push(format!("encode {id} {first} {count}"));
-        }
-        if self.blind { Err(Failure::Step("told to be blind".to_owned())) } else { Ok(vec![(); tiles.len()]) }
-    }
-
-    fn prefill(&mut self, readings: &[Reading<'_>]) -> Result<Vec<Option<Next>>, Failure> {
-        let mut all = Vec::new();
-        for Reading { id, ids, last, choice, .. } in readings {
-            self.log.lock().unwrap().push(format!("prefill {id} {}", ids.len()));
-            // Every id of a prompt is the same.
-            match *self.prompts.entry(*id).or_insert(ids[0]) {
-                FAILS | LOSES_THE_DEVICE => return Err(Failure::Step("told to fail".to_owned())),
-                PANICS => panic!("told to panic"),
-                _ => all.push(last.then(|| self.next(*id, *choice, ids.len() == 1))),
-            }
-        }
-        Ok(all)
-    }
-
-    fn decode(&mut self, feedings: &[Feeding<'_>]) -> Result<Vec<Next>, Failure> {
-        std::thread::sleep(Duration::from_millis(2));
-        self.log.lock().unwrap().push("decode".to_owned());
-        Ok(feedings.iter().map(|feeding| self.next(feeding.id, feeding.choice, true)).collect())
-    }
-
-    fn mixes(&self) -> bool {
-        self.mixes
-    }
-
-    fn lost(&self) -> bool {
-        self.prompts.values().any(|prompt| *prompt == LOSES_THE_DEVICE)
-    }
-}
 
 fn spawn(executor: impl Executor + 'static, max_concurrency: usize, max_queue: usize) -> Engine {
     let options = EngineOptions {
@@ -150,8 +72,8 @@ async fn end(mut stream: TokenStream) -> (usize, Event) {
 
 #[tokio::test]
 async fn a_failing_sequence_fails_alone() {
-    for mixes in [false, true] {
-        fails_alone(Scripted { mixes, ..Scripted::default() }).await;
+    for (mixes, ahead) in [(false, false), (true, false), (false, true), (true, true)] {
+        fails_alone(Scripted { mixes, ahead, ..Scripted::default() }).await;
     }
 }
 
@@ -296,7 +218,7 @@ async fn a_lost_device_ends_the_engine_and_tells_everyone() {
 fn ask_about_picture(engine: &Engine, tiles: usize, max_new_tokens: usize) -> TokenStream {
     let pixels = vec![tiles as f32];
     let key = ImageKey::of_pixels(&pixels);
-    let image = PreparedImage { tiles, height: 1, width: 1, pixels, tokens: tiles, kept: None, key };
+    let image = PreparedImage { tiles, height: 1, width: 1, pixels: pixels.into(), tokens: tiles, kept: None, key };
     let ids = std::iter::repeat_n(IMAGE, tiles).chain([WELL]).collect();
     let prompt = Prompt { images: vec![Arc::new(image)], ..prompt(ids) };
     let request =

@@ -4,6 +4,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
+use crate::ops::Choice;
 
 /// Tells what it is about to do, and waits until it may.
 struct Gated {
