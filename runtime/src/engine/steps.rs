@@ -75,17 +75,18 @@ impl Steps {
         let fit = rows.min((self.blocks.saturating_sub(1) / blocks_for(tokens).max(1)).max(1));
         let most = GPU_PREFILL_TOKENS as usize;
         let tables = (0..fit.min(most.div_ceil(tokens.max(1)))).map(|n| nth_table(n, tokens)).collect::<Vec<_>>();
+        let language = self.model.language();
+        let long = language.is_long(tokens);
         for length in [64, 128].into_iter().chain((LENGTHS..=most).step_by(LENGTHS)) {
             let (mut segments, mut left) = (Vec::new(), length);
             for blocks in &tables {
                 let rows = left.min(tokens);
                 left -= rows;
-                segments.extend((rows > 0).then_some(Segment { blocks, start: 0, rows, long: false }));
+                segments.extend((rows > 0).then_some(Segment { blocks, start: 0, rows, long }));
             }
             if left > 0 {
                 break;
             }
-            let language = self.model.language();
             language.first_layer(&language.embed(&vec![0; length])?, &Batch::new(&segments), &self.cache)?;
         }
         self.model.device().synchronize()
