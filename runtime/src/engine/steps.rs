@@ -170,3 +170,27 @@ impl Steps {
         self.graphs.borrow_mut().next(self.model.language(), &self.cache, segments, ids)
     }
 }
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::ops::room_for;
+    use crate::precision::Precision;
+
+    /// What only a GPU asks for runs everywhere.
+    #[test]
+    fn lengths_are_read_with_the_angles_of_long_sequences_where_there_are_such() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/internvl2_phi3_long_chat");
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        // Up to 32 tokens a sequence is short.
+        for (sequences, tokens) in [(9, 30), (2, 200), (1, 20)] {
+            let model = VisionLanguage::load(&checkpoint, tokens, Precision::F32).unwrap();
+            assert_eq!(model.language().is_long(tokens), tokens > 32);
+            let steps = Steps::new(model, room_for(sequences, tokens)).unwrap();
+            steps.read_lengths(sequences, tokens).unwrap();
+        }
+    }
+}
