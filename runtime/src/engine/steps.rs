@@ -75,17 +75,18 @@ impl Steps {
         let fit = rows.min((self.blocks.saturating_sub(1) / blocks_for(tokens).max(1)).max(1));
         let most = GPU_PREFILL_TOKENS as usize;
         let tables = (0..fit.min(most.div_ceil(tokens.max(1)))).map(|n| nth_table(n, tokens)).collect::<Vec<_>>();
+        let language = self.model.language();
+        let long = language.is_long(tokens);
         for length in [64, 128].into_iter().chain((LENGTHS..=most).step_by(LENGTHS)) {
             let (mut segments, mut left) = (Vec::new(), length);
             for blocks in &tables {
                 let rows = left.min(tokens);
                 left -= rows;
-                segments.extend((rows > 0).then_some(Segment { blocks, start: 0, rows, long: false }));
+                segments.extend((rows > 0).then_some(Segment { blocks, start: 0, rows, long }));
             }
             if left > 0 {
                 break;
             }
-            let language = self.model.language();
             language.first_layer(&language.embed(&vec![0; length])?, &Batch::new(&segments), &self.cache)?;
         }
         self.model.device().synchronize()
@@ -167,5 +168,29 @@ impl Steps {
     #[cfg(feature = "cuda")]
     fn replay(&self, segments: &[Segment<'_>], ids: &Tensor) -> Result<Tensor> {
         self.graphs.borrow_mut().next(self.model.language(), &self.cache, segments, ids)
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::ops::room_for;
+    use crate::precision::Precision;
+
+    /// What only a GPU asks for runs everywhere.
+    #[test]
+    fn lengths_are_read_with_the_angles_of_long_sequences_where_there_are_such() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/internvl2_phi3_long_chat");
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        // Up to 32 tokens a sequence is short.
+        for (sequences, tokens) in [(9, 30), (2, 200), (1, 20)] {
+            let model = VisionLanguage::load(&checkpoint, tokens, Precision::F32).unwrap();
+            assert_eq!(model.language().is_long(tokens), tokens > 32);
+            let steps = Steps::new(model, room_for(sequences, tokens)).unwrap();
+            steps.read_lengths(sequences, tokens).unwrap();
+        }
     }
 }
