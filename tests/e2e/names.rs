@@ -56,9 +56,9 @@ async fn an_alias_finds_the_oldest_model_that_has_it_and_the_younger_is_told() {
     .await;
     assert!(!lost(&old).contains(SHARED) && !lost(&young).contains(OWN), "{} / {}", lost(&old), lost(&young));
     assert_eq!(condition(&young.model(), "Ready")["status"], "True", "it is served under its other names");
-    let list = reqwest::get(format!("{}/v1/models", gateway())).await.unwrap().text().await.unwrap();
+    let listed = reqwest::get(format!("{}/v1/models", gateway())).await.unwrap().text().await.unwrap();
     for name in [SHARED, OWN] {
-        assert_eq!(list.matches(&format!("\"{name}\"")).count(), 1, "{list}");
+        assert_eq!(listed.matches(&format!("\"{name}\"")).count(), 1, "{listed}");
     }
     // One picture was the gateway's own.
     assert_eq!(ask(SHARED).await.unwrap()["model"], SHARED);

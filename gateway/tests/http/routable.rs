@@ -146,7 +146,6 @@ async fn a_hostile_question_is_refused() {
     let client = &admin.gateway.client;
     let got = client.get(format!("http://{}/routable", admin.address)).send().await.unwrap();
     assert_eq!(got.status().as_u16(), 405);
-    assert_eq!(admin.gateway.ask(&json!({})).send().await.unwrap().status().as_u16(), 400);
     let public = client.post(admin.gateway.url("/routable")).body("{}").send().await.unwrap();
     assert_eq!(public.status().as_u16(), 404, "users do not reach it");
     assert_eq!(replica.count(), 0);
