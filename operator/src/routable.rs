@@ -141,7 +141,7 @@ impl Asker<'_> {
             if certain && told.differs(condition(&pod, CONDITION)) {
                 self.write(&pod, &told).await;
                 if told == Told::Routable {
-                    info!(namespace, pod = name, took_ms = begun.elapsed().as_millis(), "routable");
+                    info!(namespace, pod = name, took_seconds = begun.elapsed().as_secs_f64(), "routable");
                 }
             }
             tokio::time::sleep(pause).await;

@@ -1,7 +1,7 @@
 //! Names by which the gateway finds a model, and who has one that several bear.
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{await_that, condition};
+use vlm_tests::cluster::{await_that, condition, kubectl};
 use vlm_tests::space::Space;
 
 use crate::load::question;
@@ -66,7 +66,7 @@ async fn an_alias_finds_the_oldest_model_that_has_it_and_the_younger_is_told() {
     ask(OWN).await.unwrap();
     assert_eq!((arrived(&old).await, arrived(&young).await), ("2".to_owned(), "2".to_owned()));
     // When the older one goes, its name goes to the next.
-    old.close();
+    kubectl(&["delete", "visionmodel", "tiny-llava", "-n", &old.name]).unwrap();
     await_that("the younger has both names", 60, || async {
         let lost = lost(&young);
         if lost.contains(SHARED) { Err(lost) } else { Ok(()) }
@@ -74,5 +74,6 @@ async fn an_alias_finds_the_oldest_model_that_has_it_and_the_younger_is_told() {
     .await;
     await_that("and is found by them", 20, || ask(SHARED)).await;
     assert!(ask("t-names-young/t-names-own").await.is_err_and(|error| error.starts_with("404")));
+    old.close();
     young.close();
 }
