@@ -17,6 +17,10 @@ mod traces;
 
 pub use memory::Memory;
 
+/// How old what a Prometheus server says may be: it is scraped, and may get its series from elsewhere. Replicas stay for
+/// as long at least, or the quiet before a load, seen late, would take those away that carry it.
+const LATE: Duration = Duration::from_secs(60);
+
 /// Bounds, target and windows: `spec.scaling` with its defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -45,6 +49,7 @@ impl Policy {
     /// keeps one replica.
     pub fn new(scaling: &Scaling, assumed_capacity: i32, gateway: bool) -> Self {
         let seconds = |s: u32| Duration::from_secs(u64::from(s));
+        let late = if scaling.prometheus.is_some() { LATE } else { Duration::ZERO };
         Self {
             min: least(scaling, gateway),
             max: scaling.max(),
@@ -53,7 +58,7 @@ impl Policy {
             assumed_capacity: f64::from(assumed_capacity),
             stable: seconds(scaling.stable_seconds()),
             panic: seconds(scaling.panic_seconds().min(scaling.stable_seconds())),
-            down: scaling.down_stabilization_seconds().map(seconds),
+            down: scaling.down_stabilization_seconds().map(|down| seconds(down).max(late)),
             idle: seconds(scaling.zero().idle_seconds()),
         }
     }
