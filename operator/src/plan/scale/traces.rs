@@ -18,6 +18,7 @@ fn policy(max: i32) -> Policy {
         stable: Duration::from_secs(60),
         panic: Duration::from_secs(6),
         down: Some(Duration::from_secs(300)),
+        late: Duration::ZERO,
         idle: Duration::from_secs(600),
     }
 }
