@@ -13,6 +13,7 @@
 //! - [`inspect`]: has pods look at checkpoints where the operator may not.
 //! - [`plan`], [`build`], [`status`]: pure, and hold most tests.
 //! - [`apply`]: writes the children.
+//! - [`routable`]: has gateways ask new pods, and writes their condition. [`names`]: which model a name means.
 //! - [`leader`], [`admin`], [`metrics`], [`telemetry`], [`args`]: the process around it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp))]
