@@ -6,6 +6,7 @@
 //! - [`diagnosis`]: why a server could not start: exit code ↔ reason ↔ sentence.
 //! - [`uri`]: where the weights of a model are.
 //! - [`continuation`]: moving a stream to another model server.
+//! - [`routable`]: whether a model server can be reached.
 //! - [`metrics`], [`ports`], [`flags`], [`headers`], [`labels`]: names.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -18,4 +19,5 @@ pub mod labels;
 pub mod metrics;
 pub mod openai;
 pub mod ports;
+pub mod routable;
 pub mod uri;

@@ -8,7 +8,7 @@ pub const MODEL_SERVICE: u16 = 80;
 pub const OPERATOR_ADMIN: u16 = 8080;
 /// The gateway: the API of every model.
 pub const GATEWAY_HTTP: u16 = 8000;
-/// The gateway's `/healthz`, `/readyz` and `/metrics`.
+/// The gateway's `/healthz`, `/readyz`, `/metrics` and [`crate::routable::PATH`].
 pub const GATEWAY_ADMIN: u16 = 8080;
 /// Name of the gateway's and of the operator's port of that kind.
 pub const ADMIN_NAME: &str = "admin";

@@ -66,6 +66,24 @@ pub(crate) fn verify(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 8, "enum": ["Once", "Never"]})
 }
 
+/// Further names of a model. A slash would make one that has a namespace.
+pub(crate) fn aliases(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "x-kubernetes-list-type": "set",
+        "items": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 63,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$')",
+                "message": "an alias has letters, digits and any of . _ : -, and begins and ends with a letter or a digit; a namespace is no part of it",
+            }],
+        },
+    })
+}
+
 /// Names of objects in the same namespace.
 pub(crate) fn object_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -3,6 +3,7 @@
 //!
 //! # Layout
 //! - [`vision_model`]: the resource and its spec; [`scaling`], [`rollout`] and [`pod`] are parts of it.
+//! - [`names`]: which model a name means.
 //! - [`status`]: what the operator reports; the only lists of conditions and reasons.
 //! - [`mod@definition`]: the finished `CustomResourceDefinition`.
 
@@ -10,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod definition;
+pub mod names;
 pub mod pod;
 pub mod rollout;
 pub mod scaling;

@@ -36,7 +36,8 @@ pub struct Scaling {
     #[schemars(range(min = 2, max = 600))]
     pub panic_seconds: Option<i32>,
     /// Replicas are removed only after the load has been lower for this many seconds. Default: as long as a replica
-    /// takes to start, as measured, and 60 to 600; 300 while none was seen to start.
+    /// takes to start, as measured, and 60 to 600; 300 while none was seen to start. With prometheus at least 60 and
+    /// stableSeconds: what it says may be a minute old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub down_stabilization_seconds: Option<i32>,

@@ -116,6 +116,11 @@ pub struct Model {
     /// containers that look at it and download it get it; the operator never reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretKey>,
+    /// Further names by which clients may ask for the model, at the gateway without a namespace. Of several models with
+    /// one name or alias the oldest has it; Available says so to the others (AliasConflict). A change reaches the pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounded::aliases")]
+    pub aliases: Vec<String>,
 }
 
 /// A key of a Secret.

@@ -12,6 +12,7 @@ use crate::{
     metrics::Metrics,
     migrate::Signer,
     proxy::upstream::Upstream,
+    routable::Probes,
     routes::{ModelId, Routes},
 };
 
@@ -27,6 +28,8 @@ pub struct App {
     pub bodies: Bodies,
     /// All metrics.
     pub metrics: Metrics,
+    /// Replicas that are being asked whether they answer.
+    pub probes: Probes,
     /// Between start and exit.
     pub life: Life,
     /// Time between two signs of life to a streaming client that waits.

@@ -12,7 +12,7 @@ pub struct Cli {
     /// Port of the API.
     #[arg(long, env = "VLM_PORT", default_value_t = ports::GATEWAY_HTTP)]
     pub port: u16,
-    /// Port of /healthz, /readyz and /metrics.
+    /// Port of /healthz, /readyz, /metrics and /routable.
     #[arg(long, env = "VLM_ADMIN_PORT", default_value_t = ports::GATEWAY_ADMIN)]
     pub admin_port: u16,
     /// Serve the models of these namespaces only, with commas between them. Default: every namespace.

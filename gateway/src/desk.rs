@@ -25,6 +25,7 @@ use crate::{
 
 mod lease;
 mod line;
+pub mod newcomers;
 mod rate;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@
 //! - [`routes`]: what the cluster says of the models. Effects: reads.
 //! - [`desk`]: every replica and every queue, under one lock; [`hold`] and [`balance`] are its pure parts.
 //! - [`proxy`]: one request to its answer's end; [`sse`] cuts streams at events; [`migrate`] moves streams.
+//! - [`routable`]: asks a new replica about a picture, before users do.
 //! - [`wake`]: asks for a replica. Effects: one write.
 //! - [`run`], [`drain`], [`app`], [`args`], [`metrics`], [`telemetry`]: the process around it.
 
@@ -42,6 +43,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod proxy;
 pub mod request;
+pub mod routable;
 pub mod routes;
 pub mod run;
 pub mod server;

@@ -38,6 +38,7 @@ use retry::{History, Step};
 /// The handler of every route that a model answers.
 pub async fn forward(State(app): State<Arc<App>>, Extension(id): Extension<RequestId>, request: Request) -> Response {
     let mut record = Record::new(app.metrics.clone(), id.clone(), request.uri().path());
+    record.on(request.extensions().get());
     let (response, route) = match read(&app, &id, request).await {
         Ok(job) => {
             let route = Arc::clone(&job.route);

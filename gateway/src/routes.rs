@@ -62,6 +62,8 @@ pub struct Route {
     pub id: ModelId,
     /// Seconds since 1970 at which it was made.
     pub created: i64,
+    /// Further names.
+    pub aliases: Vec<String>,
     /// Whether it can answer.
     pub standing: Standing,
     /// Requests that one replica is given at a time: what it computes, and what may wait for it.
@@ -91,6 +93,7 @@ impl Route {
         Some(Self {
             id: ModelId { namespace: model.namespace()?, name: model.name_any() },
             created: model.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            aliases: model.spec.model.aliases.clone(),
             standing: standing(model),
             window: u32::try_from(window).unwrap_or(1),
             bounds: Bounds {

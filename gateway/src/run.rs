@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     migrate::key::{KeyError, SigningKey},
     proxy::upstream::Upstream,
+    routable::Probes,
     routes::{
         Routes,
         watch::{Scope, Watched, watch},
@@ -135,6 +136,7 @@ pub fn app(args: &Cli) -> Result<App, RunError> {
         upstream: Upstream::default(),
         bodies: Bodies::new(all, args.max_body_bytes as usize, Duration::from_secs(args.body_seconds)),
         metrics,
+        probes: Probes::default(),
         life: Life::default(),
         heartbeat: Duration::from_secs(args.heartbeat_seconds),
         signer,

@@ -55,10 +55,22 @@ pub async fn run(context: Arc<Context>, models: Store<VisionModel>, wake: Wake, 
         let all = models.state();
         context.metrics.models(std::mem::replace(&mut counted, all.len()), all.len());
         context.forget_all_but(&all);
+        tell_names(&context, &all, &wake);
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tick(&context, &all, &wake) => {}
         }
+    }
+}
+
+/// Has those models reconciled that have lost a name at the gateway, or won one.
+fn tell_names(context: &Context, all: &[Arc<VisionModel>], wake: &Wake) {
+    if context.gateways.is_none() {
+        return;
+    }
+    for (namespace, name) in context.names.take_over(all) {
+        // An error means that the controller is shutting down.
+        let _ = wake.unbounded_send(ObjectRef::new(&name).within(&namespace));
     }
 }
 

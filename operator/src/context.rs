@@ -14,6 +14,7 @@ use crate::{
     apply::Ledger,
     autoscaler::table::{Moment, Table, key},
     metrics::Metrics,
+    names::Names,
     observe::{Stores, gateways::Gateways, gpus::Gpus},
     plan::Settings,
     revision::Revisions,
@@ -34,6 +35,8 @@ pub struct Context {
     pub prometheus_url: Option<String>,
     /// Where the gateways are, where there are to be any.
     pub gateways: Option<Gateways>,
+    /// Which model a name means at the gateway.
+    pub names: Names,
     /// Client for pods and Prometheus, with a short time limit.
     pub http: reqwest::Client,
     /// Numbers of replicas.

@@ -34,6 +34,7 @@ use crate::{
     observe::{Observed, Trigger},
     plan::{fit, placement::Wanted},
     revision::{self, Revision},
+    routable,
     status::{Facts, Problem, PublishError, events, publish, report},
 };
 
@@ -78,6 +79,7 @@ pub async fn run(
     let controller = Controller::new(models, watcher::Config::default());
     let store = controller.store();
     let (wake, woken) = mpsc::unbounded();
+    let probing = routable::run(Arc::clone(&context), triggers.resubscribe(), shutdown.clone());
     let work = controller
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .reconcile_on(affected(triggers, store.clone()))
@@ -93,7 +95,7 @@ pub async fn run(
     let now = || context.started.elapsed();
     let revisions = context.revisions.run(wake.clone(), now, shutdown.clone());
     let scaling = autoscaler::run(Arc::clone(&context), store, wake, shutdown);
-    tokio::join!(work, scaling, revisions);
+    tokio::join!(work, scaling, revisions, probing);
 }
 
 /// The models that a change concerns.
@@ -186,6 +188,7 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
     let applied = act(context, &outline.next, &observed).await?;
     // report: pure, then one patch and its events
     let template = if let Next::Children(children) = &outline.next { children.template.as_str() } else { "" };
+    let lost = context.names.lost(model);
     let facts = Facts {
         model,
         previous: &previous,
@@ -195,6 +198,7 @@ async fn steps(model: &VisionModel, context: &Context) -> Result<(Outcome, Actio
         fitted: outline.fitted.as_ref(),
         gpu: wanted.gpu(),
         scale: &scale,
+        lost_names: lost.as_deref(),
         settings: &context.settings,
         now: moment.time,
     };

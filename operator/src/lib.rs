@@ -13,6 +13,7 @@
 //! - [`inspect`]: has pods look at checkpoints where the operator may not.
 //! - [`plan`], [`build`], [`status`]: pure, and hold most tests.
 //! - [`apply`]: writes the children.
+//! - [`routable`]: has gateways ask new pods, and writes their condition. [`names`]: which model a name means.
 //! - [`leader`], [`admin`], [`metrics`], [`telemetry`], [`args`]: the process around it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp))]
@@ -28,9 +29,11 @@ pub mod demand;
 pub mod inspect;
 pub mod leader;
 pub mod metrics;
+pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod revision;
+pub mod routable;
 pub mod run;
 pub mod status;
 pub mod telemetry;

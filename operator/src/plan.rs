@@ -26,6 +26,8 @@ pub struct Settings {
     pub hub_endpoint: Option<String>,
     /// The gateway's public key, where streams go on at another model server.
     pub gateway_public_key: Option<String>,
+    /// There is a gateway, so that a replica counts as ready only once one has reached it.
+    pub gated: bool,
 }
 
 impl Settings {
@@ -60,6 +62,8 @@ pub struct Plan {
     pub name: String,
     /// Their namespace.
     pub namespace: String,
+    /// Further names, none of them the model's own.
+    pub aliases: Vec<String>,
     /// Where the weights come from.
     pub source: Source,
     /// Image of the model server.
@@ -87,6 +91,8 @@ pub struct Plan {
     pub drain_timeout_seconds: i32,
     /// The gateway's public key: who signs with it may let a server go on with another one's answer.
     pub gateway_public_key: Option<String>,
+    /// A replica counts as ready only once a gateway has reached it.
+    pub gated: bool,
     /// What is handed on to the pods.
     pub pod: PodSettings,
 }
@@ -116,6 +122,7 @@ pub fn plan(
     Ok(Plan {
         name: model.name_any(),
         namespace: model.namespace().unwrap_or_default(),
+        aliases: spec.model.aliases.iter().filter(|alias| **alias != model.name_any()).cloned().collect(),
         source,
         image: settings.image(spec).to_owned(),
         image_pull_policy: settings.image_pull_policy.clone(),
@@ -129,6 +136,7 @@ pub fn plan(
         progress_deadline_seconds: spec.progress_deadline_seconds(),
         drain_timeout_seconds: spec.drain_timeout_seconds(),
         gateway_public_key: settings.gateway_public_key.clone(),
+        gated: settings.gated,
         pod: spec.pod.clone().unwrap_or_default(),
     })
 }
@@ -163,6 +171,7 @@ mod tests {
             image_pull_policy: "Always".to_owned(),
             hub_endpoint: Some("http://mirror".to_owned()),
             gateway_public_key: None,
+            gated: false,
         };
         for (commit, expected) in [(Some("c0ffee"), "c0ffee"), (None, "v2")] {
             let Source::Hub { revision, endpoint, .. } = plan(&model, &settings, 1, commit, None).unwrap().source

@@ -26,6 +26,7 @@ use crate::{
     controller,
     leader::{Candidate, LeaderError},
     metrics::Metrics,
+    names::Names,
     observe::{
         self, Trigger, Watches,
         gateways::{self, Gateways},
@@ -37,6 +38,8 @@ use crate::{
 
 /// Time limit of a look at a pod or at Prometheus.
 const LOAD_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time for a connection to pods, gateways or Prometheus.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of requests for the lease.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -94,6 +97,7 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
     };
     let http = http_client()?;
     let (gpus, gpus_work) = gpus::watch(&client, &sources(&args, &config), &metrics);
+    let names = Names::default();
     let (mut scopes, mut work) = (Vec::new(), vec![gpus_work]);
     let gateways = args.gateway_service.as_ref().map(|service| {
         let (gateways, watching) = gateways::watch(&client, &own_namespace(&args, &config), service);
@@ -102,7 +106,8 @@ pub async fn run(args: Run, shutdown: CancellationToken) -> Result<(), RunError>
     });
     for namespace in namespaces {
         let watches = observe::watch(&client, namespace.as_deref());
-        let context = context(&args, &client, &watches, (&gpus, gateways.as_ref()), &http, &metrics, &recorder)?;
+        let around = (&gpus, gateways.as_ref(), names.of(namespace.clone()));
+        let context = context(&args, &client, &watches, around, &http, &metrics, &recorder)?;
         work.push(watches.work);
         scopes.push(Scope { namespace, triggers: watches.triggers, context: Arc::new(context) });
     }
@@ -150,7 +155,7 @@ fn context(
     args: &Run,
     client: &Client,
     watches: &Watches,
-    (gpus, gateways): (&Arc<Gpus>, Option<&Gateways>),
+    (gpus, gateways, names): (&Arc<Gpus>, Option<&Gateways>, Names),
     http: &reqwest::Client,
     metrics: &Metrics,
     recorder: &Recorder,
@@ -166,9 +171,11 @@ fn context(
             image_pull_policy: args.image_pull_policy.name().to_owned(),
             hub_endpoint: args.hub_endpoint.clone(),
             gateway_public_key: args.gateway_public_key.clone(),
+            gated: gateways.is_some(),
         },
         prometheus_url: args.prometheus_url.clone(),
         gateways: gateways.cloned(),
+        names,
         http: http.clone(),
         table: Table::new(gateways.is_some()),
         ledger: Ledger::default(),
@@ -208,6 +215,7 @@ fn http_client() -> Result<reqwest::Client, RunError> {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
         .timeout(LOAD_TIMEOUT)
         .build()
         .map_err(RunError::Http)

@@ -66,6 +66,8 @@ pub struct Facts<'a> {
     pub gpu: Option<&'a Gpu>,
     /// How many replicas are wanted, and why.
     pub scale: &'a View,
+    /// The names that it has lost at the gateway to older models; `None` while nobody has looked.
+    pub lost_names: Option<&'a [String]>,
     /// The operator's settings.
     pub settings: &'a Settings,
     /// The time.
@@ -97,7 +99,8 @@ pub fn report(facts: &Facts<'_>, remembered: &mut Remembered) -> Report {
     let found = failures::find(facts, &counts);
     let (verdict, look_again) = verdict::judge(facts, &counts, found.first(), remembered);
     let mut conditions = Conditions::new(&facts.previous.conditions, generation, facts.now);
-    state(&mut conditions, &verdict, (&counts, facts.model.spec.replicas.is_none()));
+    state(&mut conditions, &verdict);
+    state_availability(&mut conditions, facts, &counts);
     if let Some(fitted) = facts.fitted {
         let problem = fitted.problem();
         let reason = problem.as_ref().map_or(reasons::FITS, |problem| problem.trouble.reason());
@@ -184,7 +187,7 @@ impl Counts {
     }
 }
 
-fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, (counts, scaled): (&Counts, bool)) {
+fn state(conditions: &mut Conditions<'_>, verdict: &Verdict) {
     conditions.set(READY, verdict.ready, verdict.reason, &verdict.message);
     let busy = !verdict.settled && !verdict.stalled;
     let work = if verdict.ready { verdict.work } else { verdict.reason };
@@ -198,14 +201,32 @@ fn state(conditions: &mut Conditions<'_>, verdict: &Verdict, (counts, scaled): (
     } else {
         conditions.set(STALLED, false, reasons::SETTLED, "");
     }
-    if counts.ready > 0 {
+}
+
+fn state_availability(conditions: &mut Conditions<'_>, facts: &Facts<'_>, counts: &Counts) {
+    let asleep = counts.desired == 0 && facts.model.spec.replicas.is_none();
+    if counts.ready == 0 && !asleep {
+        let (reason, message) = match counts.desired {
+            0 => (reasons::SWITCHED_OFF, "spec.replicas is 0"),
+            _ => (reasons::NO_REPLICA_READY, "no replica answers"),
+        };
+        conditions.set(AVAILABLE, false, reason, message);
+        return;
+    }
+    let said = facts.previous.conditions.iter().find(|c| c.type_ == AVAILABLE);
+    let kept = said.filter(|said| facts.lost_names.is_none() && said.reason == reasons::ALIAS_CONFLICT);
+    if let Some(said) = kept {
+        conditions.set(AVAILABLE, true, reasons::ALIAS_CONFLICT, &said.message);
+    } else if let Some(lost) = facts.lost_names.filter(|lost| !lost.is_empty()) {
+        // Not whose they are: that may be nobody's to know here.
+        let (namespace, name) = (facts.model.namespace().unwrap_or_default(), facts.model.name_any());
+        let message =
+            format!("older models have the name {}; the gateway finds this one as {namespace}/{name}", lost.join(", "));
+        conditions.set(AVAILABLE, true, reasons::ALIAS_CONFLICT, &message);
+    } else if counts.ready > 0 {
         conditions.set(AVAILABLE, true, reasons::SERVING, "");
-    } else if counts.desired == 0 && scaled {
-        conditions.set(AVAILABLE, true, reasons::SCALED_TO_ZERO, "a request to the gateway wakes it");
-    } else if counts.desired == 0 {
-        conditions.set(AVAILABLE, false, reasons::SWITCHED_OFF, "spec.replicas is 0");
     } else {
-        conditions.set(AVAILABLE, false, reasons::NO_REPLICA_READY, "no replica answers");
+        conditions.set(AVAILABLE, true, reasons::SCALED_TO_ZERO, "a request to the gateway wakes it");
     }
 }
 

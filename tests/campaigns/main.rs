@@ -53,6 +53,18 @@ enum Campaign {
         #[arg(long, default_value_t = 5)]
         replicas: i64,
     },
+    /// Many requests at once for a model that sleeps, of which some clients leave.
+    Burst {
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        requests: usize,
+        /// How many of them may be held.
+        #[arg(long, default_value_t = 256)]
+        max_held: usize,
+        /// Clients that leave.
+        #[arg(long, default_value_t = 100)]
+        leaving: usize,
+    },
     /// Random valid edits in sequence, the state after each held against that of a fresh object.
     Edits {
         /// How many.
@@ -78,6 +90,7 @@ async fn main() {
         Campaign::Many { seconds } => ("many", idle_many(seconds).await),
         Campaign::Latency { lanes, rounds } => ("latency", latency(lanes, rounds).await),
         Campaign::Streams { open, replicas } => ("streams", streams(open, replicas).await),
+        Campaign::Burst { requests, max_held, leaving } => ("burst", burst((requests, max_held, leaving)).await),
         Campaign::Edits { count } => ("edits", edits(count, args.seed).await),
         Campaign::Wake { models, samples } => ("wake", wake(models, samples).await),
     };
@@ -151,6 +164,11 @@ async fn streams(open: usize, replicas: i64) -> serde_json::Value {
     let space = Space::with_model("campaign-streams").await;
     let base = format!("http://{}", service_ip("vlm-operator-gateway", SYSTEM));
     vlm_tests::streams::disturb(&space, &base, open, 400, replicas).await
+}
+
+async fn burst(numbers: (usize, usize, usize)) -> serde_json::Value {
+    let space = Space::with_model("campaign-burst").await;
+    vlm_tests::burst::run(&space, numbers).await
 }
 
 async fn edits(count: usize, seed: u64) -> serde_json::Value {

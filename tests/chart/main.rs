@@ -178,6 +178,17 @@ fn streams_go_on_elsewhere_where_there_is_a_key_that_stays() {
 }
 
 #[test]
+fn the_operator_writes_conditions_of_pods_only_where_a_gateway_reaches_them() {
+    for (setting, expected) in [("gateway.enabled=true", 1), ("gateway.enabled=false", 0)] {
+        let all = render(&[setting]).unwrap();
+        let rules = named(&all, "ClusterRole", "vlm-operator-models")["rules"].as_array().unwrap();
+        let of_status: Vec<_> = rules.iter().filter(|rule| rule["resources"][0] == "pods/status").collect();
+        assert_eq!(of_status.len(), expected, "{setting}");
+        assert!(of_status.iter().all(|rule| rule["verbs"] == serde_json::json!(["patch"])));
+    }
+}
+
+#[test]
 fn without_the_gateway_nothing_of_it_is_left() {
     let all = render(&["gateway.enabled=false"]).unwrap();
     let left: Vec<_> =

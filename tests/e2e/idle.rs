@@ -8,6 +8,10 @@ use vlm_tests::space::Space;
 #[tokio::test]
 async fn an_idle_minute_of_two_hundred_models_writes_nothing_but_leases() {
     let _undisturbed = OPERATOR.read().await;
+    // Of the models of one name the oldest has it, and is told so when another goes: this one is never the oldest.
+    let older = Space::with_model("t-idle-older").await;
+    older.apply(&json!({"replicas": 0})).unwrap();
+    older.await_ready().await;
     let space = Space::with_model("t-idle").await;
     space.apply(&json!({})).unwrap();
     many(&space, 200, 0).await;
@@ -22,4 +26,5 @@ async fn an_idle_minute_of_two_hundred_models_writes_nothing_but_leases() {
     });
     assert!(found.is_empty(), "{} writes while idle: {found:#?}", found.len());
     space.close();
+    older.close();
 }

@@ -5,8 +5,12 @@ use vlm_tests::cluster::{SYSTEM, await_that, kubectl, service_ip};
 use vlm_tests::space::Space;
 use vlm_tests::streams::{Streams, disturb, gateways, kill_gateway};
 
+/// Held by each: one of them kills a gateway, and with it whatever goes through that.
+static GATEWAYS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_outlive_the_pods_that_compute_them() {
+    let _undisturbed = GATEWAYS.lock().await;
     let space = Space::with_model("t-streams").await;
     let base = format!("http://{}", service_ip("vlm-operator-gateway", SYSTEM));
     let result = disturb(&space, &base, 24, 400, 2).await;
@@ -25,6 +29,7 @@ fn api((_, address): &(String, String)) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_takes_none_but_its_own_streams_and_one_that_is_asked_to_end_none() {
+    let _alone = GATEWAYS.lock().await;
     let space = Space::with_model("t-streams-gateway").await;
     space.apply(&json!({"context": {"maxConcurrency": 32}})).unwrap();
     space.await_ready().await;

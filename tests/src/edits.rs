@@ -70,7 +70,11 @@ fn set(block: &mut Value, field: &str, value: Value) {
 fn value(field: &str, random: &mut Random) -> Value {
     let word = |random: &mut Random| (*random.one_of(&["a", "b", "c", "d"])).to_owned();
     match field {
-        "model" => json!({"uri": format!("pvc://tiny-llava/{}", word(random))}),
+        "model" => {
+            let uri = format!("pvc://tiny-llava/{}", word(random));
+            let aliases: Vec<_> = ["x", "y"].iter().filter(|_| random.within(0, 2) == 0).collect();
+            if aliases.is_empty() { json!({"uri": uri}) } else { json!({"uri": uri, "aliases": aliases}) }
+        }
         "quantization" => json!(*random.one_of(&["none", "int8", "int4", "auto"])),
         "gpu" => json!({"type": *random.one_of(&["nvidia-l4", "nvidia-a100-80gb", "nvidia-h100"])}),
         // What the tiny model takes, and below, memory that it fits: else there are no children to compare.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
 #[cfg(feature = "cluster")]
+pub mod burst;
+#[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod edits;
 #[cfg(feature = "cluster")]

@@ -81,7 +81,8 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-async fn await_asleep(space: &Space, name: &str) {
+/// Waits until a model has no replicas, nor pods.
+pub async fn await_asleep(space: &Space, name: &str) {
     let deployments: Api<Deployment> = Api::namespaced(cluster().await, &space.name);
     let visions = models(&space.name).await;
     await_that("the model sleeps", 120, || async {

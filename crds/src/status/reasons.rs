@@ -52,6 +52,8 @@ pub enum Trouble {
     ContainerCrashLoopBackOff,
     /// A server runs but does not pass its probes.
     ProbeFailed,
+    /// A server runs and does not answer a picture that a gateway sends it.
+    NotRoutable,
     /// The API server refuses the pods.
     PodRefused,
     /// No node of the cluster has a GPU of the type.
@@ -64,6 +66,8 @@ pub enum Trouble {
     Unschedulable,
     /// A node evicted the pod.
     PodEvicted,
+    /// No gateway can be asked whether it reaches a server.
+    GatewayUnreachable,
     /// The rollout made no progress for too long, and no pod says why.
     RolloutStuck,
 }
@@ -81,7 +85,7 @@ pub enum Stalls {
 
 impl Trouble {
     /// Every trouble.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::SpecRefused,
         Self::NameTaken,
         Self::GpuTypeUnknown,
@@ -105,12 +109,14 @@ impl Trouble {
         Self::StartFailed,
         Self::ContainerCrashLoopBackOff,
         Self::ProbeFailed,
+        Self::NotRoutable,
         Self::PodRefused,
         Self::NoMatchingNode,
         Self::QuotaExceeded,
         Self::WaitingForGpu,
         Self::Unschedulable,
         Self::PodEvicted,
+        Self::GatewayUnreachable,
         Self::RolloutStuck,
     ];
 
@@ -140,12 +146,14 @@ impl Trouble {
             Self::StartFailed => Cause::StartFailed.reason(),
             Self::ContainerCrashLoopBackOff => "ContainerCrashLoopBackOff",
             Self::ProbeFailed => "ProbeFailed",
+            Self::NotRoutable => "NotRoutable",
             Self::PodRefused => "PodRefused",
             Self::NoMatchingNode => "NoMatchingNode",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::WaitingForGpu => "WaitingForGPU",
             Self::Unschedulable => "Unschedulable",
             Self::PodEvicted => "PodEvicted",
+            Self::GatewayUnreachable => "GatewayUnreachable",
             Self::RolloutStuck => "RolloutStuck",
         }
     }
@@ -177,9 +185,14 @@ impl Trouble {
             | Self::StartFailed
             | Self::ContainerCrashLoopBackOff
             | Self::ProbeFailed
+            | Self::NotRoutable
             | Self::PodRefused
             | Self::NoMatchingNode => Stalls::AfterDeadline,
-            Self::QuotaExceeded | Self::WaitingForGpu | Self::Unschedulable | Self::PodEvicted => Stalls::Never,
+            Self::QuotaExceeded
+            | Self::WaitingForGpu
+            | Self::Unschedulable
+            | Self::PodEvicted
+            | Self::GatewayUnreachable => Stalls::Never,
         }
     }
 }
@@ -222,6 +235,8 @@ pub const SCALING: &str = "Scaling";
 pub const REPLICAS_UNREADY: &str = "ReplicasUnready";
 /// Reconciling and Stalled: nothing is left to do.
 pub const SETTLED: &str = "Settled";
+/// Available: an older model has a name or an alias of it, so the gateway finds it by others only.
+pub const ALIAS_CONFLICT: &str = "AliasConflict";
 /// Not Available: no replica answers.
 pub const NO_REPLICA_READY: &str = "NoReplicaReady";
 

@@ -20,6 +20,7 @@ pub fn gateway(replicas: &[SocketAddr], window: u32) -> Arc<App> {
     app.routes.replace(Catalogue::new([Route {
         id: id.clone(),
         created: 0,
+        aliases: Vec::new(),
         standing: Standing::Awake,
         window,
         bounds,

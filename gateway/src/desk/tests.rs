@@ -20,6 +20,7 @@ fn route(standing: Standing, count: usize) -> Route {
     Route {
         id: id(),
         created: 0,
+        aliases: Vec::new(),
         standing,
         window: 2,
         bounds: Bounds { count, bytes: 1000, wait: WAIT },

@@ -1,5 +1,5 @@
 //! One attempt at one replica, up to the first byte that a client gets of its answer: a short answer is read whole
-//! before that, so that one which breaks off can be had elsewhere.
+//! before that, and of a stream the first event, so that one which breaks off can be had elsewhere.
 
 use std::collections::VecDeque;
 
@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::{Job, flow, headers, retry::Kind, upstream};
-use crate::{desk::Lease, error::GatewayError, migrate};
+use crate::{desk::Lease, error::GatewayError, migrate, sse::Splitter};
 
-/// Bytes of an answer that are read before the client gets the first of them; events go on at once.
+/// Bytes of an answer that are read before the client gets the first of them; events go on as soon as one is whole.
 const READ_AHEAD: usize = 1 << 20;
 
 /// An attempt that failed before the first byte of an answer.
@@ -62,18 +62,20 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
-    /// Reads the first piece, or all of an answer that is `short`.
-    async fn read(mut rest: BodyDataStream, short: bool) -> Result<Self, axum::Error> {
+    /// Reads all of an answer, or of `events` up to the end of the first; `None` when it breaks off before.
+    async fn read(mut rest: BodyDataStream, events: bool) -> Option<Self> {
         let (mut first, mut length) = (VecDeque::new(), 0);
+        let mut splitter = events.then(Splitter::default);
         while let Some(piece) = rest.next().await {
-            let piece = piece?;
+            let piece = piece.ok()?;
             length += piece.len();
+            let has_event = splitter.as_mut().is_some_and(|splitter| splitter.push(piece.clone()).is_some());
             first.push_back(piece);
-            if !short || length > READ_AHEAD {
-                break;
+            if has_event || length > READ_AHEAD {
+                return Some(Self { first, rest });
             }
         }
-        Ok(Self { first, rest })
+        (!events).then_some(Self { first, rest })
     }
 
     /// The next piece.
@@ -112,7 +114,7 @@ pub(super) async fn ask(job: &Job, mut lease: Lease) -> Result<Response, Failure
     if !events && !flow::is_json(&parts.headers) {
         return Err(Failure { kind: Kind::Rubbish, lease, reply: None });
     }
-    let Ok(begun) = Begun::read(body.into_data_stream(), !events).await else {
+    let Some(begun) = Begun::read(body.into_data_stream(), events).await else {
         return Err(Failure { kind: Kind::BrokeOff, lease, reply: None });
     };
     lease.answered();

@@ -5,7 +5,13 @@ use std::time::Instant;
 use axum::{body::Body, http::header, response::Response};
 use futures::StreamExt;
 
-use crate::{error::excerpt, metrics::Metrics, routes::ModelId, server::surround::RequestId};
+use crate::{
+    error::excerpt,
+    metrics::Metrics,
+    routes::ModelId,
+    server::listen::{Activity, Answering},
+    server::surround::RequestId,
+};
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(super) struct Record {
     status: Option<u16>,
     first_byte_milliseconds: Option<u64>,
     end: End,
+    /// Keeps the connection from counting as silent.
+    answering: Option<Answering>,
 }
 
 impl Record {
@@ -48,7 +56,13 @@ impl Record {
             status: None,
             first_byte_milliseconds: None,
             end: End::ClientLeft,
+            answering: None,
         }
+    }
+
+    /// Counts the answer as open on its connection until the end of the record.
+    pub(super) fn on(&mut self, connection: Option<&Activity>) {
+        self.answering = connection.map(Activity::answer);
     }
 
     /// The model is known.

@@ -1,7 +1,9 @@
-//! The models by their names. `NAMESPACE/NAME` always names one; the bare name is that of the oldest model that has
-//! it. Pure.
+//! The models by their names. `NAMESPACE/NAME` always names one; a bare name or an alias is that of the oldest model that
+//! has it. Pure.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
+
+use vlm_crds::names::{Bearer, owners};
 
 use super::{ModelId, Route};
 
@@ -16,10 +18,9 @@ impl Catalogue {
     /// Of all routes.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
         let all: BTreeMap<_, _> = routes.into_iter().map(|route| (route.id.clone(), Arc::new(route))).collect();
-        // The oldest is written last, and stays.
-        let mut by_age: Vec<_> = all.values().collect();
-        by_age.sort_by_key(|route| Reverse((route.created, &route.id)));
-        let bare = by_age.into_iter().map(|route| (route.id.name.clone(), route.id.clone())).collect();
+        let bearers: Vec<_> = all.values().map(|route| bearer(route)).collect();
+        let id = |of: &Bearer| ModelId { namespace: of.namespace.clone(), name: of.name.clone() };
+        let bare = owners(&bearers).into_iter().map(|(name, owner)| (name.to_owned(), id(owner))).collect();
         Self { all, bare }
     }
 
@@ -44,9 +45,13 @@ impl Catalogue {
         self.all.values().next().filter(|_| self.all.len() == 1)
     }
 
-    /// Every model with the shortest name that finds it.
+    /// Every model with the shortest name that finds it, and then with each alias that does.
     pub fn list(&self) -> impl Iterator<Item = (String, &Arc<Route>)> {
-        self.all.values().map(|route| (self.shortest(&route.id), route))
+        self.all.values().flat_map(move |route| {
+            let finds = move |alias: &&String| **alias != route.id.name && self.bare.get(*alias) == Some(&route.id);
+            let aliases = route.aliases.iter().filter(finds).cloned();
+            std::iter::once(self.shortest(&route.id)).chain(aliases).map(move |name| (name, route))
+        })
     }
 
     fn shortest(&self, id: &ModelId) -> String {
@@ -56,6 +61,15 @@ impl Catalogue {
     /// Every model.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.all.values()
+    }
+}
+
+fn bearer(route: &Route) -> Bearer {
+    Bearer {
+        created: route.created,
+        namespace: route.id.namespace.clone(),
+        name: route.id.name.clone(),
+        aliases: route.aliases.clone(),
     }
 }
 
@@ -70,6 +84,7 @@ mod tests {
         Route {
             id: ModelId { namespace: namespace.to_owned(), name: name.to_owned() },
             created,
+            aliases: Vec::new(),
             standing: Standing::Awake,
             window: 1,
             bounds: Bounds { count: 1, bytes: 1, wait: Duration::ZERO },
@@ -95,6 +110,26 @@ mod tests {
         for name in &names {
             assert!(catalogue.find(name).is_some());
         }
+    }
+
+    #[test]
+    fn an_alias_finds_the_oldest_that_has_it_and_is_listed_with_that_one() {
+        let with = |route: Route, aliases: &[&str]| Route {
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            ..route
+        };
+        let all = [
+            with(route("a", "tiny", 5), &["gpt-4o", "tiny", "small"]),
+            with(route("b", "other", 7), &["gpt-4o", "tiny", "mine"]),
+            route("c", "small", 1),
+        ];
+        let catalogue = Catalogue::new(all);
+        for (name, id) in [("gpt-4o", "a/tiny"), ("tiny", "a/tiny"), ("small", "c/small"), ("mine", "b/other")] {
+            assert_eq!(found(&catalogue, name).as_deref(), Some(id), "{name}");
+        }
+        assert_eq!(found(&catalogue, "a/gpt-4o"), None, "an alias has no namespace");
+        let names: Vec<_> = catalogue.list().map(|(name, route)| format!("{name} {}", route.id)).collect();
+        assert_eq!(names, ["tiny a/tiny", "gpt-4o a/tiny", "other b/other", "mine b/other", "small c/small"]);
     }
 
     #[test]

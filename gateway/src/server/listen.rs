@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,6 +40,38 @@ pub struct Bounds {
     pub connections: usize,
     /// Time for a request's headers to arrive, and for a connection to ask nothing.
     pub silence: Duration,
+}
+
+/// What goes on on one connection.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Requests that came and answers that ended.
+    changes: AtomicU64,
+    /// Answers that have not ended.
+    open: AtomicUsize,
+}
+
+impl Activity {
+    /// Counts an answer as open until the result is dropped.
+    pub fn answer(&self) -> Answering {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        Answering(self.clone())
+    }
+}
+
+/// An answer that has not ended.
+#[derive(Debug)]
+pub struct Answering(Activity);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let Activity(counts) = &self.0;
+        counts.changes.fetch_add(1, Ordering::Relaxed);
+        counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Bounds {
@@ -100,18 +132,19 @@ async fn connection(
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(PING.min(silence))
         .keep_alive_timeout(PING.min(silence));
-    let asked = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&asked);
+    let activity = Activity::default();
+    let counts = activity.clone();
     let counted = router.map_request(move |mut request: Request<_>| {
-        count.fetch_add(1, Ordering::Relaxed);
+        counts.0.changes.fetch_add(1, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(counts.clone());
         request
     });
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(counted));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = async { tokio::select! { () = life.closed().cancelled() => {}, () = silent(&asked, silence) => {} } } => {
+        () = async { tokio::select! { () = life.closed().cancelled() => {}, () = silent(&activity.0, silence) => {} } } => {
             // What has been asked is answered, however long that takes.
             serving.as_mut().graceful_shutdown();
             tokio::select! {
@@ -128,13 +161,14 @@ async fn connection(
     }
 }
 
-/// Ends when nothing was asked for so long. The HTTP layers know only part of it: a connection on which no byte has
-/// come is of no version yet, and one of HTTP/2 may send frames for ever.
-async fn silent(asked: &AtomicU64, silence: Duration) {
+/// Ends when nothing was asked or answered for so long: a connection that were closed at the end of a long answer would
+/// take the request with it that its client sends at once. The HTTP layers know only part of it: a connection on which no
+/// byte has come is of no version yet, and one of HTTP/2 may send frames for ever.
+async fn silent(counts: &Counts, silence: Duration) {
     let mut before = None;
     loop {
-        let now = asked.load(Ordering::Relaxed);
-        if before == Some(now) {
+        let now = counts.changes.load(Ordering::Relaxed);
+        if before == Some(now) && counts.open.load(Ordering::Relaxed) == 0 {
             return;
         }
         before = Some(now);

@@ -23,6 +23,24 @@ async fn a_stream_that_breaks_off_ends_with_an_event_that_says_so() {
 }
 
 #[tokio::test]
+async fn a_stream_that_breaks_off_before_its_first_event_is_had_elsewhere() {
+    let half =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n8\r\ndata: {}\r\n";
+    let none = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n";
+    for broken in [half, none] {
+        let (gateway, whole) = (Gateway::start().await, Replica::start(Mood::Stream).await);
+        gateway.replicas(&[raw(broken).await, whole.address]);
+        for _ in 0..4 {
+            let text = gateway.ask(&streamed()).send().await.unwrap().text().await.unwrap();
+            assert_eq!(text, "data: 0\n\ndata: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\n");
+        }
+        let page = gateway.page();
+        assert!(page.contains("vlm_gateway_attempts_failed_total{reason=\"broke_off\"} 1"), "{page}");
+        assert!(page.contains("vlm_gateway_answers_broken_total 0"), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn any_other_answer_that_breaks_off_is_not_taken_for_whole() {
     let gateway = Gateway::start().await;
     // Too long to be read whole before the client gets its first byte.

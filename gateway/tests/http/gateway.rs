@@ -49,6 +49,7 @@ pub fn route(standing: Standing) -> Route {
     Route {
         id: id(),
         created: 100,
+        aliases: Vec::new(),
         standing,
         window: 2,
         bounds: Bounds { count: 4, bytes: 1 << 20, wait: Duration::from_secs(20) },

@@ -12,5 +12,6 @@ mod migration;
 mod passing;
 mod replica;
 mod retries;
+mod routable;
 mod rubbish;
 mod slow;

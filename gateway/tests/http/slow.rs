@@ -131,3 +131,26 @@ async fn who_waits_for_an_answer_is_not_silent() {
     assert_eq!(whole.await.unwrap().unwrap().status(), 200);
     gateway.await_counts(0, 1).await;
 }
+
+#[tokio::test]
+async fn a_connection_whose_answer_took_long_takes_the_next_request() {
+    let (gateway, replica) = (impatient(10).await, Replica::start(Mood::Gated).await);
+    gateway.replicas(&[replica.address]);
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let body = question().to_string();
+    let request = format!("{HEAD}content-length: {}\r\n\r\n{body}", body.len());
+    for round in 0..2 {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // Longer than a connection may ask nothing.
+        tokio::time::sleep(Duration::from_millis(1700)).await;
+        replica.state.gate.add_permits(1);
+        let mut answer = vec![0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+        assert!(answer.starts_with("http/1.1 200") && !answer.contains("connection: close"), "{round}: {answer}");
+    }
+    // And then it is closed like any other.
+    let begun = Instant::now();
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-        ResourceRequirements, SeccompProfile, SecurityContext,
+        Capabilities, Container, ContainerPort, HTTPGetAction, PodReadinessGate, PodSecurityContext, PodSpec,
+        PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use vlm_catalog::quantization::Quantization;
-use vlm_contract::{flags, ports};
+use vlm_contract::{flags, ports, routable};
 use vlm_crds::pod::Resources;
 
 use super::{gpu, labels, weights};
@@ -45,6 +45,7 @@ fn spec(plan: &Plan) -> PodSpec {
         init_containers: weights::init_containers(plan),
         volumes: Some(vec![weights::volume(&plan.source)]),
         security_context: Some(security()),
+        readiness_gates: plan.gated.then(|| vec![PodReadinessGate { condition_type: routable::CONDITION.to_owned() }]),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(
@@ -122,6 +123,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
     flag(flags::SERVED_MODEL_NAME, plan.name.clone());
     // The name by which the gateway finds it whatever other namespaces have.
     flag(flags::SERVED_MODEL_NAME, format!("{}/{}", plan.namespace, plan.name));
+    for alias in &plan.aliases {
+        flag(flags::SERVED_MODEL_NAME, alias.clone());
+    }
     if let Some(tokens) = plan.max_tokens {
         flag(flags::MAX_TOKENS, tokens.to_string());
     }

@@ -17,6 +17,7 @@ fn plan() -> Plan {
     Plan {
         name: "tiny".to_owned(),
         namespace: "shop".to_owned(),
+        aliases: Vec::new(),
         source: source("pvc://weights/llava/tiny"),
         image: "registry/vlm-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
@@ -30,6 +31,7 @@ fn plan() -> Plan {
         progress_deadline_seconds: 1800,
         drain_timeout_seconds: 120,
         gateway_public_key: None,
+        gated: false,
         pod: PodSettings::default(),
     }
 }
@@ -112,11 +114,28 @@ fn the_server_gets_its_model_read_only_and_its_arguments() {
 }
 
 #[test]
+fn servers_answer_to_aliases_too() {
+    let plan = Plan { aliases: vec!["small".to_owned(), "s".to_owned()], ..plan() };
+    let args = deployment(&plan)["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    let names = r#""--served-model-name","shop/tiny","--served-model-name","small","--served-model-name","s""#;
+    assert!(args.contains(names), "{args}");
+}
+
+#[test]
 fn servers_know_the_gateways_key_where_there_is_one() {
     let args = |plan: &Plan| deployment(plan)["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
     assert!(!args(&plan()).contains("--continuation-public-key"));
     let with = Plan { gateway_public_key: Some("AAAA".to_owned()), ..plan() };
     assert!(args(&with).contains(r#""--continuation-public-key","AAAA""#));
+}
+
+#[test]
+fn where_a_gateway_is_a_replica_is_ready_only_once_one_has_reached_it() {
+    let gates = |plan: &Plan| deployment(plan)["spec"]["template"]["spec"]["readinessGates"].clone();
+    assert_eq!(gates(&plan()), Value::Null);
+    let with = Plan { gated: true, ..plan() };
+    assert_eq!(gates(&with), json!([{"conditionType": "vlm-operator.dev/routable"}]));
+    assert!(looking(&with)["spec"].get("readinessGates").is_none(), "nobody asks the one that looks");
 }
 
 #[test]

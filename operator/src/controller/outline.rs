@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::Resource as _;
 use vlm_catalog::{gpu::GpuTypes, inspection::Inspection};
 use vlm_crds::{
@@ -12,7 +15,7 @@ use vlm_crds::{
 };
 
 use crate::{
-    build::{Children, build, inspection::inspection},
+    build::{Children, build, inspection::inspection, labels},
     inspect::{self, Look},
     observe::Observed,
     plan::{
@@ -114,7 +117,7 @@ impl Outline {
             }
             plan.take_over(fitted.numbers());
         }
-        Ok(Some(Next::Children(Box::new(build(&plan, &owner)))))
+        Ok(Some(Next::Children(Box::new(children(plan, &owner, observed)))))
     }
 
     /// Notes in a status what was told of the checkpoint.
@@ -126,6 +129,26 @@ impl Outline {
             resolved.revision = Some(commit.to_owned());
         }
     }
+}
+
+/// The children of a plan. Pods that a version without the readiness gate made, or one without a gateway, stay as they are
+/// until something else changes them: the gate alone restarts nothing.
+fn children(mut plan: Plan, owner: &OwnerReference, observed: &Observed) -> Children {
+    let children = build(&plan, owner);
+    let Some(there) = observed.deployment.as_ref().and_then(|deployment| template_of(deployment)) else {
+        return children;
+    };
+    if !plan.gated || *there == children.template {
+        return children;
+    }
+    plan.gated = false;
+    let ungated = build(&plan, owner);
+    if *there == ungated.template { ungated } else { children }
+}
+
+/// The fingerprint of the pod template that a Deployment has.
+fn template_of(deployment: &Deployment) -> Option<&String> {
+    deployment.spec.as_ref()?.template.metadata.as_ref()?.annotations.as_ref()?.get(labels::TEMPLATE)
 }
 
 #[cfg(test)]

@@ -304,8 +304,9 @@ impl PodTrack {
         add(&mut sample.refused, gains(reading.refused, last.refused).map(|gain| share * gain));
         let Some(gain) = gains(reading.finished, last.finished) else { return };
         let seconds = now.saturating_sub(*then).as_secs_f64();
-        // A new replica completes nothing for a while, which says nothing of how long it takes.
-        if self.completed > 0.0 {
+        // A new replica completes nothing for a while, which says nothing of how long it takes; and the first that it
+        // completes is the picture by which a gateway has reached it.
+        if self.completed > 1.0 {
             sample.completed += gain;
             sample.computed_seconds += seconds * f64::midpoint(reading.running, last.running);
         }

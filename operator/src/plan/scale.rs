@@ -17,6 +17,10 @@ mod traces;
 
 pub use memory::Memory;
 
+/// How old what a Prometheus server says may be: it is scraped, and may get its series from elsewhere. Replicas stay for
+/// as long at least, or the quiet before a load, seen late, would take those away that carry it.
+const LATE: Duration = Duration::from_secs(60);
+
 /// Bounds, target and windows: `spec.scaling` with its defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -36,6 +40,8 @@ pub struct Policy {
     pub panic: Duration,
     /// How long the load must have been lower before replicas go; `None`: by the time that a replica takes to start.
     pub down: Option<Duration>,
+    /// They stay for as long at least: what is seen of the load may be as old, and is averaged over the calm window.
+    pub late: Duration,
     /// How long nobody may have asked before the last replica goes.
     pub idle: Duration,
 }
@@ -45,15 +51,17 @@ impl Policy {
     /// keeps one replica.
     pub fn new(scaling: &Scaling, assumed_capacity: i32, gateway: bool) -> Self {
         let seconds = |s: u32| Duration::from_secs(u64::from(s));
+        let stable = seconds(scaling.stable_seconds());
         Self {
             min: least(scaling, gateway),
             max: scaling.max(),
             queue_depth: f64::from(scaling.queue_depth()),
             concurrency: scaling.concurrency().map(f64::from),
             assumed_capacity: f64::from(assumed_capacity),
-            stable: seconds(scaling.stable_seconds()),
+            stable,
             panic: seconds(scaling.panic_seconds().min(scaling.stable_seconds())),
             down: scaling.down_stabilization_seconds().map(seconds),
+            late: if scaling.prometheus.is_some() { LATE + stable } else { Duration::ZERO },
             idle: seconds(scaling.zero().idle_seconds()),
         }
     }

@@ -18,7 +18,11 @@ use vlm_crds::{
 };
 
 use super::{Counts, Facts, conditions::shorten, placement};
-use crate::{build::labels, observe::Observed};
+use crate::{
+    build::labels,
+    observe::Observed,
+    routable::{self, Hindrance},
+};
 
 /// Longest text of a problem; the definition admits twice as much.
 const MESSAGE_MAX: usize = 1000;
@@ -190,6 +194,9 @@ fn of_pod(pod: &Pod) -> Option<Problem> {
     if let Some(problem) = first.chain(main).min_by_key(|p| p.trouble) {
         return Some(problem);
     }
+    if let Some(problem) = not_routable(pod) {
+        return Some(problem);
+    }
     let unscheduled =
         status.conditions.iter().flatten().find(|c| {
             c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
@@ -238,6 +245,16 @@ fn silent_since_ready(pod: &Pod, status: &PodStatus, container: &ContainerStatus
         let message = "the server runs but no longer passes its readiness probe; see the container's log";
         Problem::of_container(Trouble::ProbeFailed, pod, container, message)
     })
+}
+
+/// A server that is ready but for the gateway, which it does not answer or which nobody can ask.
+fn not_routable(pod: &Pod) -> Option<Problem> {
+    let (told, message) = routable::hindrance(pod)?;
+    let trouble = match told {
+        Hindrance::NoAnswer => Trouble::NotRoutable,
+        Hindrance::NoGateway => Trouble::GatewayUnreachable,
+    };
+    Some(Problem::of_pod(trouble, pod, shorten(message, MESSAGE_MAX)))
 }
 
 fn unpullable(image: &str, detail: &str) -> String {

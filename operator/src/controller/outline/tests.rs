@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use vlm_catalog::{inspection::Found, quantization::Quantization};
 
 use super::*;
-use crate::build::labels;
 
 struct Scene {
     model: VisionModel,
@@ -12,6 +11,8 @@ struct Scene {
     observed: Observed,
     revision: Revision,
     wanted: Wanted,
+    /// There is a gateway.
+    gated: bool,
 }
 
 fn inspection() -> Inspection {
@@ -35,6 +36,7 @@ impl Scene {
             observed: Observed { claim_exists: true, ..Observed::default() },
             revision: Revision::Unasked,
             wanted: Wanted::Cpu,
+            gated: false,
         }
     }
 
@@ -60,6 +62,7 @@ impl Scene {
                 image_pull_policy: "Always".to_owned(),
                 hub_endpoint: None,
                 gateway_public_key: None,
+                gated: self.gated,
             },
             types: &GpuTypes::default(),
             revision: &self.revision,
@@ -162,4 +165,32 @@ fn a_failed_answer_of_the_hub_is_told_and_no_pod_is_made() {
         Scene::new(&json!({"model": {"uri": "hf://org/tiny"}, "pod": {"resources": {"limits": {"memory": "1Gi"}}}}));
     scene.revision = Revision::Failed(Problem::new(Trouble::ModelNotFound, "no"));
     assert!(matches!(scene.outline().next, Next::Nothing(p) if p.trouble == Trouble::ModelNotFound));
+}
+
+fn children(scene: &Scene) -> Children {
+    let Next::Children(children) = scene.outline().next else { panic!() };
+    *children
+}
+
+fn is_gated(children: &Children) -> bool {
+    let pod = children.deployment.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+    pod.readiness_gates.is_some()
+}
+
+#[test]
+fn pods_made_without_the_gate_stay_until_something_else_changes_them() {
+    let mut scene = Scene::new(&json!({"model": {"uri": "pvc://weights/tiny"}}));
+    let before = children(&scene);
+    assert!(!is_gated(&before));
+    scene.gated = true;
+    assert!(is_gated(&children(&scene)), "a new model has the gate");
+    scene.observed.deployment = Some(Arc::new(before.deployment.clone()));
+    assert_eq!(children(&scene).template, before.template, "the gate alone restarts nothing");
+    scene.model.spec.drain = Some(vlm_crds::vision_model::Drain { timeout_seconds: Some(7), migrate: None });
+    let changed = children(&scene);
+    assert!(is_gated(&changed) && changed.template != before.template);
+    scene.observed.deployment = Some(Arc::new(changed.deployment.clone()));
+    assert_eq!(children(&scene), changed);
+    scene.gated = false;
+    assert!(!is_gated(&children(&scene)), "without a gateway nobody would open it");
 }

@@ -73,8 +73,10 @@ fn computing_time_counts_once_a_replica_has_completed_something() {
     };
     assert_eq!(add(7.0, 0), (0.0, 0.0), "where the counter starts");
     assert_eq!(add(7.0, 2), (0.0, 0.0));
-    assert_eq!(add(8.0, 4), (0.0, 0.0));
-    assert_eq!(add(11.0, 6), (3.0, 4.0));
+    assert_eq!(add(8.0, 4), (0.0, 0.0), "a gateway's picture");
+    assert_eq!(add(8.0, 6), (0.0, 0.0), "which says nothing of users' requests");
+    assert_eq!(add(10.0, 8), (0.0, 0.0));
+    assert_eq!(add(13.0, 10), (3.0, 4.0));
 }
 
 #[test]

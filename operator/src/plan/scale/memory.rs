@@ -127,7 +127,8 @@ impl Memory {
     /// How long the load must have been lower before replicas go.
     fn down(&self, policy: &Policy) -> Duration {
         let learned = self.start_seconds.map(Duration::from_secs_f64);
-        policy.down.unwrap_or_else(|| learned.map_or(DOWN_UNKNOWN, |down| down.clamp(DOWN_LEAST, DOWN_MOST)))
+        let learned = || learned.map_or(DOWN_UNKNOWN, |down| down.clamp(DOWN_LEAST, DOWN_MOST));
+        policy.down.unwrap_or_else(learned).max(policy.late)
     }
 
     /// Arrivals of a window: the calm one's, unless a shorter one's are more than chance explains. `None` until half a

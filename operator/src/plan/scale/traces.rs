@@ -18,6 +18,7 @@ fn policy(max: i32) -> Policy {
         stable: Duration::from_secs(60),
         panic: Duration::from_secs(6),
         down: Some(Duration::from_secs(300)),
+        late: Duration::ZERO,
         idle: Duration::from_secs(600),
     }
 }
@@ -253,6 +254,21 @@ fn the_last_replica_goes_only_when_nobody_has_asked_for_the_idle_time() {
     assert_eq!(world.ordered, 1, "one asked in between");
     world.run(&to_zero(5), 0.0, 150.0);
     assert_eq!((world.ordered, world.decisions.last().unwrap().1.reason), (0, decision::IDLE));
+}
+
+#[test]
+fn a_load_that_is_seen_a_minute_late_keeps_its_replicas() {
+    let spec = serde_json::json!({"maxReplicas": 3, "stableSeconds": 6, "panicSeconds": 2,
+                                  "downStabilizationSeconds": 2, "prometheus": {"query": "x"}});
+    let (policy, mut memory) =
+        (Policy::new(&serde_json::from_value(spec).unwrap(), 2, true), Memory::new(Duration::ZERO));
+    // At its peak it is first seen at once, then late: the quiet before it, and then itself again.
+    for n in 1..100 {
+        let load = if (15..45).contains(&n) { 0.0 } else { 20.0 };
+        let sample = Sample { elapsed: TICK, ready: 3, load: Some(load), ..Sample::default() };
+        let decision = step(&policy, &mut memory, 3, sample, TICK * n);
+        assert_eq!(decision.to, 3, "after {n} looks");
+    }
 }
 
 #[test]

@@ -73,3 +73,26 @@ fn the_record_of_an_evicted_pod_is_no_failure_once_another_answers() {
     assert_eq!(scene.ready(), ("True", reasons::SERVING));
     assert!(scene.status.failures.is_empty());
 }
+
+/// A pod whose server is ready, and of which a gateway has told so much.
+fn gated(told: &str, message: &str) -> Value {
+    let mut pod = pod("p1", &json!({"running": {}}), &json!({}), 0);
+    pod["spec"] = json!({"containers": [], "readinessGates": [{"conditionType": "vlm-operator.dev/routable"}]});
+    pod["status"]["containerStatuses"][0]["ready"] = json!(true);
+    pod["status"]["conditions"] = json!([
+        {"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"},
+        {"type": "vlm-operator.dev/routable", "status": told, "message": message}]);
+    pod
+}
+
+#[test]
+fn a_server_that_no_gateway_reaches_is_told_with_the_gateways_words() {
+    let scene = failing(&[gated("False", "the server answered a picture with 500: own words")]);
+    assert_eq!(scene.ready(), ("False", "NotRoutable"));
+    assert!(scene.condition(READY).message.contains("with 500: own words (pod p1)"), "{:?}", scene.condition(READY));
+    let scene = failing(&[gated("Unknown", "no gateway takes requests")]);
+    assert_eq!(scene.ready(), ("False", "GatewayUnreachable"));
+    assert_eq!((scene.says(STALLED), scene.says(RECONCILING).0), (("False", reasons::SETTLED), "True"));
+    let scene = failing(&[gated("True", "it answered")]);
+    assert_eq!(scene.ready(), ("False", reasons::DEPLOYING), "it is about to be ready");
+}

@@ -202,3 +202,24 @@ fn a_decision_has_an_event_also_when_another_follows() {
     assert_eq!(notes, ["from 1 to 2 replicas", "from 2 to 3 replicas"]);
     assert!(events::transitions(&scene.status, &scene.status.clone()).is_empty());
 }
+
+#[test]
+fn a_model_whose_name_is_an_older_ones_says_by_which_it_is_found() {
+    let mut scene = Scene::serving(1);
+    scene.lost_names = Some(vec!["tiny".to_owned(), "small".to_owned()]);
+    scene.report();
+    assert_eq!((scene.ready(), scene.says(AVAILABLE)), (("True", reasons::SERVING), ("True", "AliasConflict")));
+    let message = "older models have the name tiny, small; the gateway finds this one as shop/tiny";
+    assert_eq!(scene.condition(AVAILABLE).message, message);
+    assert_eq!(scene.says(STALLED).0, "False");
+    // After a restart of the operator nobody has looked yet.
+    scene.lost_names = None;
+    assert!(!scene.report().0, "what was said stands");
+    scene.lost_names = Some(Vec::new());
+    scene.report();
+    assert_eq!(scene.says(AVAILABLE), ("True", reasons::SERVING));
+    scene.lost_names = Some(vec!["small".to_owned()]);
+    scene.deployed(1, 1, 0);
+    scene.report();
+    assert_eq!(scene.says(AVAILABLE), ("False", reasons::NO_REPLICA_READY), "that weighs more");
+}
