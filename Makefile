@@ -143,7 +143,7 @@ test-images:
 cluster-test: clients test-images ## the tests on a fresh cluster (after kube and images; ARGS=... goes to the test program)
 	$(CARGO) test $(WITH_CLUSTER) --test e2e --test alone --no-run
 	export CLUSTER_DIR=$(CACHE)/test-cluster IMAGES='$(IMAGES) $(TEST_IMAGES)' KWOK=$(KWOK)
-	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
+	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- --test-threads=3 $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
 		$(CARGO) test $(WITH_CLUSTER) --offline
 
 campaign: ## a long test: NAME=geometries|scheduler|schemathesis, or NAME=idle|many|latency|edits|wake|streams|burst on a fresh cluster (after kube and images); SEED=...
