@@ -30,6 +30,10 @@ pub const ENCODER_CACHE_MISSES: &str = "vlm_encoder_cache_misses_total";
 pub const VISION_TILES: &str = "vlm_vision_tiles_total";
 /// Counter: steps in which tiles did; with [`VISION_TILES`], the tiles a step.
 pub const VISION_STEPS: &str = "vlm_vision_steps_total";
+/// Counter: decode steps that were replayed from a recorded graph; 0 without a GPU.
+pub const GRAPH_HITS: &str = "vlm_graph_hits_total";
+/// Counter: decode steps on a GPU whose number of rows or length had no graph yet.
+pub const GRAPH_MISSES: &str = "vlm_graph_misses_total";
 /// Counter: times that a running request gave its KV blocks up for an older one.
 pub const PREEMPTIONS: &str = "vlm_preemptions_total";
 /// Gauge from 0 to 1: share of the KV cache in use. What is only kept to be found again is not in use.

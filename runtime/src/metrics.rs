@@ -3,8 +3,8 @@
 
 mod alias;
 mod connections;
+mod engine;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -15,9 +15,9 @@ use vlm_contract::metrics as names;
 
 use alias::Aliases;
 pub use connections::Connections;
+use engine::EngineCounters;
 
 use crate::engine::Snapshot;
-use crate::engine::scheduler::Counts;
 
 const FIRST_TOKEN_SECONDS: &[f64] =
     &[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0];
@@ -168,7 +168,7 @@ impl Metrics {
     }
 
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let engine = self.engine.counters.iter().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>);
+        let engine = self.engine.all().iter().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>);
         let own: Vec<Box<dyn Collector>> = vec![
             Box::new(self.running.clone()),
             Box::new(self.waiting.clone()),
@@ -282,36 +282,6 @@ impl Metrics {
     }
 }
 
-/// What the engine counts by itself.
-struct EngineCounters {
-    counters: [IntCounter; 6],
-    /// Two scrapes at once must not both add what is new.
-    adding: Mutex<()>,
-}
-
-impl EngineCounters {
-    fn new() -> Result<Self, prometheus::Error> {
-        let counters = [
-            IntCounter::new(names::PREFIX_CACHE_HIT_TOKENS, "Tokens of prompts that were cached already")?,
-            IntCounter::new(names::ENCODER_CACHE_HITS, "Pictures whose rows were there or under way")?,
-            IntCounter::new(names::ENCODER_CACHE_MISSES, "Pictures that the vision tower had to see")?,
-            IntCounter::new(names::VISION_TILES, "Tiles that went through the vision tower")?,
-            IntCounter::new(names::VISION_STEPS, "Steps in which tiles went through the vision tower")?,
-            IntCounter::new(names::PREEMPTIONS, "Times that a request gave its KV blocks up for an older one")?,
-        ];
-        Ok(Self { counters, adding: Mutex::new(()) })
-    }
-
-    /// Brings every counter to the engine's sum.
-    fn advance(&self, now: &Counts) {
-        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        let sums = [now.found_tokens, now.encoder_hits, now.encoder_misses, now.tiles, now.tile_steps, now.preemptions];
-        for (counter, sum) in self.counters.iter().zip(sums) {
-            counter.inc_by(sum.saturating_sub(counter.get()));
-        }
-    }
-}
-
 /// A request in the media stage.
 pub struct MediaStage(IntGauge);
 
@@ -340,6 +310,7 @@ fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prome
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::scheduler::Counts;
 
     #[test]
     fn every_series_exists_before_the_first_request() {
@@ -373,6 +344,8 @@ mod tests {
             "vlm_vision_tiles_total 0",
             "vlm_vision_steps_total 0",
             "vlm_preemptions_total 0",
+            "vlm_graph_hits_total 0",
+            "vlm_graph_misses_total 0",
         ] {
             assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
         }
@@ -382,10 +355,12 @@ mod tests {
     fn the_engines_sums_are_exported_as_they_are() {
         let metrics = Metrics::new(None).unwrap();
         for tiles in [3, 5] {
-            let counts = Counts { tiles, tile_steps: 2, ..Counts::default() };
+            let counts = Counts { tiles, tile_steps: 2, graph_hits: 7, graph_misses: 1, ..Counts::default() };
             let text = metrics.render(Some(&Snapshot { counts, ..Snapshot::default() })).unwrap();
             assert!(text.contains(&format!("\nvlm_vision_tiles_total {tiles}\n")), "{text}");
             assert!(text.contains("\nvlm_vision_steps_total 2\n"), "{text}");
+            assert!(text.contains("\nvlm_graph_hits_total 7\n"), "{text}");
+            assert!(text.contains("\nvlm_graph_misses_total 1\n"), "{text}");
         }
     }
 

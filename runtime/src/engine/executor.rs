@@ -99,6 +99,10 @@ pub trait Executor: Send {
     fn mixes(&self) -> bool {
         false
     }
+    /// Decode steps so far that were replayed from a recorded graph, and those on a GPU that no graph was for.
+    fn graphs(&self) -> (u64, u64) {
+        (0, 0)
+    }
     /// Whether the device is gone for good, so that no later step can succeed. Asked after a step that failed.
     fn lost(&self) -> bool {
         false
@@ -263,6 +267,10 @@ impl Executor for ModelExecutor {
     fn mixes(&self) -> bool {
         // A processor has other products for few rows, and for quantised weights more exact ones for many.
         !self.steps.model().device().is_cpu()
+    }
+
+    fn graphs(&self) -> (u64, u64) {
+        self.steps.graphs()
     }
 
     fn lost(&self) -> bool {

@@ -60,6 +60,8 @@ pub struct Graphs {
     logits: Option<Tensor>,
     /// Whether the buffers that steps share are as large as they will be.
     settled: bool,
+    /// Steps that were replayed, and steps for which nothing was recorded.
+    counts: (u64, u64),
 }
 
 /// One graph and what it reads and writes.
@@ -107,8 +109,12 @@ impl Graphs {
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
         self.settle(language, cache)?;
         match self.recorded.entry(size) {
-            Entry::Occupied(recorded) => recorded.into_mut().replay(language, cache, segments, ids),
+            Entry::Occupied(recorded) => {
+                self.counts.0 += 1;
+                recorded.into_mut().replay(language, cache, segments, ids)
+            }
             Entry::Vacant(vacant) => {
+                self.counts.1 += 1;
                 let batch = Batch::new(segments);
                 let hidden = language.forward(&language.embed_at(ids)?, &batch, cache)?;
                 let logits = language.logits(&hidden, batch.last_rows())?;
@@ -116,6 +122,11 @@ impl Graphs {
                 Ok(logits)
             }
         }
+    }
+
+    /// Steps so far that were replayed, and those that were not.
+    pub fn counts(&self) -> (u64, u64) {
+        self.counts
     }
 
     /// Computes, once, as many rows as candle's two kinds of kernels for quantised weights ever get: each has one buffer,

@@ -92,6 +92,14 @@ impl Steps {
         self.model.device().synchronize()
     }
 
+    /// Decode steps so far that were replayed from a recorded graph, and those on a GPU that no graph was for.
+    pub fn graphs(&self) -> (u64, u64) {
+        #[cfg(feature = "cuda")]
+        return self.graphs.borrow().counts();
+        #[cfg(not(feature = "cuda"))]
+        (0, 0)
+    }
+
     /// The model.
     pub fn model(&self) -> &VisionLanguage {
         &self.model

@@ -15,7 +15,7 @@ use super::fair::FairQueue;
 use super::logprobs::Logprobs;
 use super::prefix::Content;
 use super::request::{EventSink, Origin};
-use super::scheduler::{Chunk, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
+use super::scheduler::{Chunk, Counts, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
 use super::steering::Steered;
 use super::{Event, Failure, FinishReason, Request};
@@ -328,7 +328,9 @@ impl<E: Executor> Worker<E> {
     fn publish(&self) {
         let pool = self.scheduler.pool();
         let used = pool.used() as f64 / pool.total().max(1) as f64;
-        self.shared.publish(self.scheduler.running(), used, self.scheduler.counts());
+        let (graph_hits, graph_misses) = self.executor.graphs();
+        let counts = Counts { graph_hits, graph_misses, ..self.scheduler.counts() };
+        self.shared.publish(self.scheduler.running(), used, counts);
     }
 }
 

@@ -7,14 +7,13 @@ use std::time::Instant;
 
 use uuid::Uuid;
 use vlm_contract::continuation::{Ended, StreamState};
-use vlm_contract::openai::chat::TokenLogprob;
 use vlm_contract::openai::usage::{PromptTokensDetails, Usage};
 
 use super::admission::Place;
 use super::app::App;
 use super::calls::{CallParser, Said};
 use super::error::ApiError;
-use super::said_tokens::{SaidTokens, told};
+use super::said_tokens::{SaidToken, SaidTokens, told};
 use super::stop::{Step, StopStrings};
 use crate::engine::{Event, Failure, FinishReason, TokenStream};
 use crate::metrics::Outcome;
@@ -28,7 +27,7 @@ pub enum Piece {
         /// The text; empty only where there are tokens.
         text: String,
         /// The tokens whose text begins in it, where asked for.
-        tokens: Vec<TokenLogprob>,
+        tokens: Vec<SaidToken>,
     },
     /// A call of a function.
     Call {
@@ -102,6 +101,8 @@ pub struct Answer {
     said: SaidTokens,
     /// Bytes of text from the detokenizer, and of text sent.
     made: usize,
+    /// Characters from the detokenizer.
+    made_characters: usize,
     sent: usize,
     ready: VecDeque<Piece>,
     progress: Progress,
@@ -132,6 +133,7 @@ impl Answer {
             calls: begin.calls.then(CallParser::default),
             said: SaidTokens::default(),
             made: 0,
+            made_characters: 0,
             sent: 0,
             ready: VecDeque::new(),
             progress: Progress::Running,
@@ -210,7 +212,8 @@ impl Answer {
                 Some(Event::Token { id, logprobs }) => {
                     self.count_token(id);
                     if let Some(logprobs) = logprobs {
-                        self.said.push(self.made, told(&self.processor, id, &logprobs));
+                        let token = told(&self.processor, id, &logprobs);
+                        self.said.push(self.made, SaidToken { at: self.made_characters, token });
                     }
                     let text = self.detokenizer.push(id);
                     self.add(&text);
@@ -228,6 +231,7 @@ impl Answer {
     /// Takes text in; what may be sent of it is ready then.
     fn add(&mut self, text: &str) {
         self.made += text.len();
+        self.made_characters += text.chars().count();
         let step =
             if self.completion_tokens <= self.min_tokens { Step::More(text.to_owned()) } else { self.stop.push(text) };
         match step {

@@ -8,11 +8,11 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use serde::Serialize;
 use vlm_contract::continuation::{STATE_PREFIX, StreamState};
-use vlm_contract::openai::chat::TokenLogprob;
 use vlm_contract::openai::usage::Usage;
 
 use super::answer::{Answer, Piece};
 use super::error::ApiError;
+use super::said_tokens::SaidToken;
 
 /// What comes next of one answer, which answer that is, and what continues it elsewhere.
 type Numbered = (usize, Result<Piece, ApiError>, StreamState);
@@ -37,7 +37,7 @@ pub struct Whole {
     /// Its text, without calls.
     pub text: String,
     /// Its tokens, where asked for.
-    pub tokens: Vec<TokenLogprob>,
+    pub tokens: Vec<SaidToken>,
     /// Its calls: id, function, arguments.
     pub calls: Vec<(String, String, String)>,
     /// Why it ended.

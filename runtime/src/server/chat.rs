@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 use vlm_contract::headers;
 use vlm_contract::openai::chat::{
-    AnswerMessage, ChatChunk, ChatRequest, ChatResponse, Choice, ChoiceLogprobs, ChunkChoice, Delta, Role, TokenLogprob,
+    AnswerMessage, ChatChunk, ChatRequest, ChatResponse, Choice, ChoiceLogprobs, ChunkChoice, Delta, Role,
 };
 use vlm_contract::openai::tools::{FunctionCall, FunctionDelta, ToolCall, ToolCallDelta, ToolType};
 use vlm_contract::openai::usage::Usage;
@@ -24,6 +24,7 @@ use super::continuation::Continued;
 use super::error::ApiError;
 use super::generate::{self, Entered, Start};
 use super::request_id::RequestId;
+use super::said_tokens::SaidToken;
 use super::{form, media, stream};
 
 /// The handler.
@@ -119,8 +120,8 @@ impl ChatVoice {
         event(&self.chunk)
     }
 
-    fn delta(&mut self, index: usize, delta: Delta, tokens: Vec<TokenLogprob>, reason: Option<&str>) -> Event {
-        let logprobs = (self.logprobs && !tokens.is_empty()).then_some(ChoiceLogprobs { content: tokens });
+    fn delta(&mut self, index: usize, delta: Delta, tokens: Vec<SaidToken>, reason: Option<&str>) -> Event {
+        let logprobs = (self.logprobs && !tokens.is_empty()).then(|| logprobs(tokens));
         let finish_reason = reason.map(Into::into);
         self.chunk([ChunkChoice { index: index as u32, delta, logprobs, finish_reason }], None)
     }
@@ -141,6 +142,10 @@ impl ChatVoice {
     }
 }
 
+fn logprobs(tokens: Vec<SaidToken>) -> ChoiceLogprobs {
+    ChoiceLogprobs { content: tokens.into_iter().map(|said| said.token).collect() }
+}
+
 impl Voice for ChatVoice {
     fn whole(self, answers: Vec<Whole>, usage: Usage) -> Response {
         let choice = |(index, whole): (usize, Whole)| {
@@ -158,7 +163,7 @@ impl Voice for ChatVoice {
                     content,
                     tool_calls: (!calls.is_empty()).then_some(calls),
                 },
-                logprobs: self.logprobs.then_some(ChoiceLogprobs { content: whole.tokens }),
+                logprobs: self.logprobs.then(|| logprobs(whole.tokens)),
                 finish_reason: Some(whole.reason.to_owned()),
             }
         };

@@ -7,7 +7,6 @@ use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
-use vlm_contract::openai::chat::TokenLogprob;
 use vlm_contract::openai::completions::{CompletionRequest, CompletionResponse, TextChoice, TextLogprobs, TextPrompt};
 use vlm_contract::openai::usage::Usage;
 
@@ -19,6 +18,7 @@ use super::call::{Form, Offer, Parameters};
 use super::error::ApiError;
 use super::generate::{self, Entered, Start};
 use super::request_id::RequestId;
+use super::said_tokens::SaidToken;
 use super::stream;
 use crate::processor::{Processor, PromptError};
 use crate::prompt::Prompt;
@@ -67,7 +67,6 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
         include_usage: asked.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
         logprobs: generation.logprobs.is_some(),
         echoes: (0..answers.count()).map(|index| echoed(index).unwrap_or_default()).collect(),
-        said: vec![0; answers.count()],
     };
     if asked.stream.unwrap_or(false) {
         return Ok(stream::respond(answers, voice, app.limits.keep_alive));
@@ -122,8 +121,6 @@ struct TextVoice {
     logprobs: bool,
     /// What stands before each answer.
     echoes: Vec<String>,
-    /// Characters of each answer so far.
-    said: Vec<usize>,
 }
 
 impl TextVoice {
@@ -138,19 +135,22 @@ impl TextVoice {
         }
     }
 
+    fn echo(&self, index: usize) -> &str {
+        self.echoes.get(index).map_or("", String::as_str)
+    }
+
     fn chunk(&self, index: usize, text: String, logprobs: Option<TextLogprobs>, reason: Option<&str>) -> Event {
         let choice = TextChoice { index: index as u32, text, logprobs, finish_reason: reason.map(Into::into) };
         event(&self.body(vec![choice], None))
     }
 }
 
-/// The lists of this endpoint; `from` is the number of characters before.
-fn lists(tokens: Vec<TokenLogprob>, from: usize) -> TextLogprobs {
+/// The lists of this endpoint; the answer stands behind `echo`.
+fn lists(tokens: Vec<SaidToken>, echo: &str) -> TextLogprobs {
     let mut lists = TextLogprobs::default();
-    let mut at = from;
-    for token in tokens {
-        lists.text_offset.push(at);
-        at += token.token.chars().count();
+    let before = echo.chars().count();
+    for SaidToken { at, token } in tokens {
+        lists.text_offset.push(before + at);
         lists.token_logprobs.push(token.logprob);
         lists.top_logprobs.push(token.top_logprobs.into_iter().map(|top| (top.token, top.logprob)).collect());
         lists.tokens.push(token.token);
@@ -162,8 +162,8 @@ impl Voice for TextVoice {
     fn whole(self, answers: Vec<Whole>, usage: Usage) -> Response {
         let choice = |(index, whole): (usize, Whole)| TextChoice {
             index: index as u32,
-            text: self.echoes.get(index).cloned().unwrap_or_default() + &whole.text,
-            logprobs: self.logprobs.then(|| lists(whole.tokens, 0)),
+            text: self.echo(index).to_owned() + &whole.text,
+            logprobs: self.logprobs.then(|| lists(whole.tokens, self.echo(index))),
             finish_reason: Some(whole.reason.to_owned()),
         };
         let choices = answers.into_iter().enumerate().map(choice).collect();
@@ -178,9 +178,7 @@ impl Voice for TextVoice {
     fn piece(&mut self, index: usize, piece: Piece) -> Vec<Event> {
         match piece {
             Piece::Text { text, tokens } => {
-                let from = self.said.get(index).copied().unwrap_or(0);
-                self.said.get_mut(index).into_iter().for_each(|said| *said += text.chars().count());
-                let logprobs = (self.logprobs && !tokens.is_empty()).then(|| lists(tokens, from));
+                let logprobs = (self.logprobs && !tokens.is_empty()).then(|| lists(tokens, self.echo(index)));
                 vec![self.chunk(index, text, logprobs, None)]
             }
             Piece::Call { .. } => Vec::new(),

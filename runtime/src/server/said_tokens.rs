@@ -8,27 +8,36 @@ use vlm_contract::openai::chat::{TokenLogprob, TopLogprob};
 use crate::engine::Logprobs;
 use crate::processor::{Processor, Shown};
 
+/// A token of an answer, and where its text begins there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaidToken {
+    /// In characters.
+    pub at: usize,
+    /// The token.
+    pub token: TokenLogprob,
+}
+
 /// Tokens whose text has not been sent.
 #[derive(Debug, Default)]
 pub struct SaidTokens {
     /// Each with the place in the text, in bytes, at which its own begins.
-    held: VecDeque<(usize, TokenLogprob)>,
+    held: VecDeque<(usize, SaidToken)>,
 }
 
 impl SaidTokens {
-    /// A token whose text begins at `at`.
-    pub fn push(&mut self, at: usize, token: TokenLogprob) {
-        self.held.push_back((at, token));
+    /// A token whose text begins after so many bytes.
+    pub fn push(&mut self, bytes: usize, token: SaidToken) {
+        self.held.push_back((bytes, token));
     }
 
     /// Those whose text begins before `sent`.
-    pub fn take(&mut self, sent: usize) -> Vec<TokenLogprob> {
+    pub fn take(&mut self, sent: usize) -> Vec<SaidToken> {
         let count = self.held.iter().take_while(|(at, _)| *at < sent).count();
         self.held.drain(..count).map(|(_, token)| token).collect()
     }
 
     /// All: nothing more comes.
-    pub fn finish(&mut self) -> Vec<TokenLogprob> {
+    pub fn finish(&mut self) -> Vec<SaidToken> {
         self.held.drain(..).map(|(_, token)| token).collect()
     }
 
@@ -60,8 +69,9 @@ fn shown(processor: &Processor, id: u32) -> (String, Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn token(name: &str) -> TokenLogprob {
-        TokenLogprob { token: name.into(), logprob: 0.0, bytes: Vec::new(), top_logprobs: Vec::new() }
+    fn token(name: &str) -> SaidToken {
+        let token = TokenLogprob { token: name.into(), logprob: 0.0, bytes: Vec::new(), top_logprobs: Vec::new() };
+        SaidToken { at: 0, token }
     }
 
     #[test]

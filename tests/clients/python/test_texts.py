@@ -49,8 +49,20 @@ class Completions(unittest.TestCase):
                          {len(told.logprobs.top_logprobs)})
         self.assertEqual([len(top) for top in told.logprobs.top_logprobs], [3] * len(told.logprobs.tokens))
         self.assertEqual("".join(told.logprobs.tokens).lstrip(), told.text.lstrip())
-        before = ["".join(told.logprobs.tokens[:at]) for at in range(len(told.logprobs.tokens))]
-        self.assertEqual(told.logprobs.text_offset, [len(text) for text in before])
+        self.check_offsets(told.text, told.logprobs)
+        # Streamed they are the same, and behind an echo each begins so much later.
+        streamed = [choice for chunk in self.complete(logprobs=3, max_tokens=5, stream=True, extra_body={"ignore_eos": True})
+                    for choice in chunk.choices if choice.logprobs]
+        self.assertEqual([at for choice in streamed for at in choice.logprobs.text_offset], told.logprobs.text_offset)
+        echoed = self.complete(logprobs=3, max_tokens=5, echo=True, extra_body={"ignore_eos": True}).choices[0]
+        self.assertEqual(echoed.logprobs.text_offset, [len(PROMPT) + at for at in told.logprobs.text_offset])
+        self.check_offsets(echoed.text, echoed.logprobs)
+
+    def check_offsets(self, text, logprobs):
+        self.assertGreater(len(logprobs.tokens), 3)
+        for token, at in zip(logprobs.tokens, logprobs.text_offset):
+            # The blank before the first word is no text.
+            self.assertTrue(text[at:].startswith(token) or text[at:].startswith(token.lstrip()), (text, token, at))
 
     def test_a_prompt_of_the_chat_template_is_the_chat(self):
         chat = client().chat.completions.create(model=LLAVA, temperature=0, max_tokens=16,

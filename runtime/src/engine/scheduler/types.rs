@@ -167,6 +167,10 @@ pub struct Counts {
     pub tiles: u64,
     /// Steps in which some did.
     pub tile_steps: u64,
+    /// Decode steps replayed from a recorded graph.
+    pub graph_hits: u64,
+    /// Decode steps on a GPU that no recorded graph was for.
+    pub graph_misses: u64,
 }
 
 #[cfg(test)]

@@ -71,6 +71,17 @@ async fn end(mut stream: TokenStream) -> (usize, Event) {
 }
 
 #[tokio::test]
+async fn replayed_steps_are_counted_by_who_replays_them() {
+    let (engine, log) = engine(1, 1);
+    assert_eq!(end(ask(&engine, WELL, 4, 20)).await, (20, Event::Finished(FinishReason::Length)));
+    engine.idle().await;
+    let decoded = log.lock().unwrap().iter().filter(|line| *line == "decode").count() as u64;
+    let counts = engine.snapshot().counts;
+    // The last step may be published after the answer's end was sent.
+    assert!(decoded > 10 && decoded - counts.graph_hits <= 1 && counts.graph_misses == 2, "{decoded} {counts:?}");
+}
+
+#[tokio::test]
 async fn a_failing_sequence_fails_alone() {
     for (mixes, ahead) in [(false, false), (true, false), (false, true), (true, true)] {
         fails_alone(Scripted { mixes, ahead, ..Scripted::default() }).await;

@@ -111,6 +111,10 @@ impl Executor for Scripted {
         Ok(self.begun.pop_front().expect("nothing was begun").into_iter().map(|(_, next)| next).collect())
     }
 
+    fn graphs(&self) -> (u64, u64) {
+        (self.log.lock().unwrap().iter().filter(|line| *line == "decode").count() as u64, 2)
+    }
+
     fn mixes(&self) -> bool {
         self.mixes
     }
