@@ -125,7 +125,7 @@ async fn answers_have_until_the_deadline_and_no_longer() {
     let mut streams = Vec::new();
     // Together they take many times as long.
     for _ in 0..32 {
-        streams.push(server.post().json(&long(&json!({}))).send().await.unwrap());
+        streams.push(server.post().json(&long(&json!({"max_tokens": 3000}))).send().await.unwrap());
     }
     let begun = Instant::now();
     server.terminate();
