@@ -135,22 +135,17 @@ impl TextVoice {
         }
     }
 
-    fn echo(&self, index: usize) -> &str {
-        self.echoes.get(index).map_or("", String::as_str)
-    }
-
     fn chunk(&self, index: usize, text: String, logprobs: Option<TextLogprobs>, reason: Option<&str>) -> Event {
         let choice = TextChoice { index: index as u32, text, logprobs, finish_reason: reason.map(Into::into) };
         event(&self.body(vec![choice], None))
     }
 }
 
-/// The lists of this endpoint; the answer stands behind `echo`.
-fn lists(tokens: Vec<SaidToken>, echo: &str) -> TextLogprobs {
+/// The lists of this endpoint. Answers behind an echo have none.
+fn lists(tokens: Vec<SaidToken>) -> TextLogprobs {
     let mut lists = TextLogprobs::default();
-    let before = echo.chars().count();
     for SaidToken { at, token } in tokens {
-        lists.text_offset.push(before + at);
+        lists.text_offset.push(at);
         lists.token_logprobs.push(token.logprob);
         lists.top_logprobs.push(token.top_logprobs.into_iter().map(|top| (top.token, top.logprob)).collect());
         lists.tokens.push(token.token);
@@ -162,8 +157,8 @@ impl Voice for TextVoice {
     fn whole(self, answers: Vec<Whole>, usage: Usage) -> Response {
         let choice = |(index, whole): (usize, Whole)| TextChoice {
             index: index as u32,
-            text: self.echo(index).to_owned() + &whole.text,
-            logprobs: self.logprobs.then(|| lists(whole.tokens, self.echo(index))),
+            text: self.echoes.get(index).cloned().unwrap_or_default() + &whole.text,
+            logprobs: self.logprobs.then(|| lists(whole.tokens)),
             finish_reason: Some(whole.reason.to_owned()),
         };
         let choices = answers.into_iter().enumerate().map(choice).collect();
@@ -178,7 +173,7 @@ impl Voice for TextVoice {
     fn piece(&mut self, index: usize, piece: Piece) -> Vec<Event> {
         match piece {
             Piece::Text { text, tokens } => {
-                let logprobs = (self.logprobs && !tokens.is_empty()).then(|| lists(tokens, self.echo(index)));
+                let logprobs = (self.logprobs && !tokens.is_empty()).then(|| lists(tokens));
                 vec![self.chunk(index, text, logprobs, None)]
             }
             Piece::Call { .. } => Vec::new(),
