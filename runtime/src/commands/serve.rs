@@ -35,11 +35,13 @@ const EXIT_TIME: Duration = Duration::from_millis(200);
 /// # Errors
 /// Why the server could not start or go on.
 pub fn run(args: ServeArgs) -> Result<(), StartError> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(listen::threads())
-        .enable_all()
-        .build()
-        .map_err(|source| StartError::System { what: "the async runtime", source })?;
+    let mut builder = Builder::new_multi_thread();
+    // Whoever says it in the way of the library knows better.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        builder.worker_threads(listen::threads());
+    }
+    let runtime =
+        builder.enable_all().build().map_err(|source| StartError::System { what: "the async runtime", source })?;
     let result = runtime.block_on(serve(args));
     runtime.shutdown_timeout(EXIT_TIME);
     result
