@@ -100,14 +100,21 @@ async fn most_held(namespace: String, mut stopped: watch::Receiver<()>) -> (f64,
     }
 }
 
-/// Requests that a replica had no room for: what is released is what it takes.
+/// Requests that a replica had no room for: what is released is what it takes. A replica that is not ready, one that the
+/// autoscaler has just ordered, was given none. Nothing when one that is ready cannot be asked.
 async fn refused_by_replicas(space: &Space) -> Option<f64> {
-    let mut all = 0.0;
-    for pod in space.pods() {
+    let mut all = None;
+    for pod in space.pods().iter().filter(|pod| is_ready(pod)) {
         let address = pod["status"]["podIP"].as_str()?;
-        all += sum(&format!("http://{address}:8000/metrics"), "vlm_requests_refused_total{").await?;
+        let one = sum(&format!("http://{address}:8000/metrics"), "vlm_requests_refused_total{").await?;
+        all = Some(all.unwrap_or(0.0) + one);
     }
-    Some(all)
+    all
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
 }
 
 /// The sum of the series that begin so on a page of metrics.
