@@ -5,7 +5,7 @@
 //!   [`listen`]: connections; [`lifecycle`]: loading, ready, draining.
 //! - [`chat`], [`completions`], [`responses`]: requests for answers, which go the way of [`generate`]: [`admission`] →
 //!   [`body`] ([`form`]) → [`parse`] → [`call`] → [`media`] ([`sources`], [`pictures`]) → engine → [`answers`], each an
-//!   [`answer`] ([`stop`], [`calls`], [`said_tokens`]) → [`stream`] or one body.
+//!   [`answer`] ([`stop`], [`calls`], [`said_tokens`]) → [`stream`] of [`events`] or one body.
 //! - [`continuation`]: the same for a stream that another server began.
 //! - [`error`]: the only map from error to HTTP status and body.
 //! - [`models`], [`health`], [`tokenize`], [`openapi`]: the small endpoints.
@@ -25,6 +25,7 @@ pub mod cors;
 pub mod data_url;
 pub mod defaults;
 pub mod error;
+pub mod events;
 pub mod form;
 pub mod generate;
 pub mod head;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -164,6 +165,11 @@ impl TokenStream {
     /// The next event; `None` after the last.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// As [`Self::next`], for whoever waits for several things.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.events.poll_recv(context)
     }
 
     /// Tokens of the prompt that were cached already; known with the first event.

@@ -2,9 +2,13 @@
 //! Dropping it, as happens when the client goes away, cancels the sequence.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use uuid::Uuid;
 use vlm_contract::continuation::{Ended, StreamState};
 use vlm_contract::openai::usage::{PromptTokensDetails, Usage};
@@ -92,6 +96,8 @@ pub struct Begin {
 /// An answer in the making.
 pub struct Answer {
     app: Arc<App>,
+    /// Ready when running answers must end.
+    aborted: Pin<Box<WaitForCancellationFutureOwned>>,
     processor: Arc<Processor>,
     tokens: Option<TokenStream>,
     detokenizer: Detokenizer,
@@ -124,6 +130,7 @@ impl Answer {
     /// Begins an answer that the engine has accepted.
     pub fn new(app: Arc<App>, begin: Begin) -> Self {
         let mut answer = Self {
+            aborted: Box::pin(app.lifecycle.aborted().clone().cancelled_owned()),
             app,
             tokens: Some(begin.tokens),
             detokenizer: begin.processor.detokenizer(),
@@ -192,21 +199,18 @@ impl Answer {
     }
 
     /// The next piece. After [`Piece::End`] or an error there is none.
-    pub async fn next(&mut self) -> Option<Result<Piece, ApiError>> {
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Piece, ApiError>>> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
-                return Some(Ok(piece));
+                return Poll::Ready(Some(Ok(piece)));
             }
             let Some(tokens) = &mut self.tokens else {
-                return self.end();
+                return Poll::Ready(self.end());
             };
-            let event = tokio::select! {
-                biased;
-                () = self.app.lifecycle.aborted().cancelled() => {
-                    return Some(Err(self.fail(ApiError::Aborted)));
-                }
-                event = tokens.next() => event,
-            };
+            if self.aborted.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Some(Err(self.fail(ApiError::Aborted))));
+            }
+            let event = ready!(tokens.poll_next(context));
             self.cached_tokens = tokens.cached_tokens();
             match event {
                 Some(Event::Token { id, logprobs }) => {
@@ -219,10 +223,10 @@ impl Answer {
                     self.add(&text);
                 }
                 Some(Event::Finished(reason)) => self.finish(reason),
-                Some(Event::Failed(why)) => return Some(Err(self.fail(ApiError::Engine(why)))),
+                Some(Event::Failed(why)) => return Poll::Ready(Some(Err(self.fail(ApiError::Engine(why))))),
                 None => {
                     let why = Failure::Step("it ended unexpectedly".into());
-                    return Some(Err(self.fail(ApiError::Engine(why))));
+                    return Poll::Ready(Some(Err(self.fail(ApiError::Engine(why)))));
                 }
             }
         }

@@ -1,34 +1,30 @@
 //! All answers to one request, side by side, and how an endpoint writes them: in events or as one body.
 
-use std::convert::Infallible;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 
 use axum::response::Response;
-use axum::response::sse;
-use futures::StreamExt;
-use futures::stream::{BoxStream, SelectAll};
-use serde::Serialize;
-use vlm_contract::continuation::{STATE_PREFIX, StreamState};
+use vlm_contract::continuation::StreamState;
 use vlm_contract::openai::usage::Usage;
 
 use super::answer::{Answer, Piece};
 use super::error::ApiError;
+use super::events::{Event, event};
 use super::said_tokens::SaidToken;
-
-/// What comes next of one answer, which answer that is, and what continues it elsewhere.
-type Numbered = (usize, Result<Piece, ApiError>, StreamState);
 
 /// Answers in the making. Dropping them cancels all.
 pub struct Answers {
-    streams: SelectAll<BoxStream<'static, Numbered>>,
-    count: usize,
+    /// Nothing where one is over.
+    running: Vec<Option<Answer>>,
+    /// Whose turn it is to be looked at first.
+    turn: usize,
     /// Answers to each prompt.
     each: usize,
     /// Calls of functions in each answer that were sent elsewhere.
     called: Vec<usize>,
     usage: Usage,
     /// What continues the one answer elsewhere, since it was last told.
-    state: StreamState,
-    with_state: bool,
+    state: Option<StreamState>,
 }
 
 /// An answer that is complete.
@@ -45,7 +41,7 @@ pub struct Whole {
 }
 
 /// How an endpoint writes answers.
-pub trait Voice: Send + 'static {
+pub trait Voice: Send + Unpin + 'static {
     /// All of them in one body.
     fn whole(self, answers: Vec<Whole>, usage: Usage) -> Response;
     /// What a stream begins with.
@@ -63,32 +59,23 @@ pub trait Voice: Send + 'static {
 impl Answers {
     /// Those to one prompt after another, `each` to a prompt.
     pub fn new(answers: Vec<Answer>, each: usize) -> Self {
-        let count = answers.len();
-        let seed = answers.first().map_or(0, Answer::seed);
         let called = answers.iter().map(Answer::called).collect();
-        let pieces = |(index, answer)| {
-            futures::stream::unfold(answer, move |mut answer: Answer| async move {
-                let piece = answer.next().await?;
-                let state = answer.take_state();
-                Some(((index, piece, state), answer))
-            })
-            .boxed()
-        };
-        let streams = answers.into_iter().enumerate().map(pieces).collect();
-        let state = StreamState { seed, ..StreamState::default() };
-        Self { streams, count, each: each.max(1), called, usage: Usage::default(), state, with_state: false }
+        let running = answers.into_iter().map(Some).collect();
+        Self { running, turn: 0, each: each.max(1), called, usage: Usage::default(), state: None }
     }
 
     /// With each event, where there is one answer, goes what continues it elsewhere.
     #[must_use]
     pub fn with_state(mut self) -> Self {
-        self.with_state = self.count == 1;
+        if let [Some(answer)] = &self.running[..] {
+            self.state = Some(StreamState { seed: answer.seed(), ..StreamState::default() });
+        }
         self
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.count
+        self.running.len()
     }
 
     /// Calls of functions in each that were sent elsewhere.
@@ -96,34 +83,44 @@ impl Answers {
         &self.called
     }
 
-    /// The next piece of any. An error is the last.
-    pub async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
-        let (index, piece, state) = self.streams.next().await?;
-        self.state.tokens.extend(state.tokens);
-        self.state.ended = state.ended.or(self.state.ended);
-        if let Ok(Piece::End { usage, .. }) = &piece {
-            self.used(index, usage);
+    /// The next piece of any, in turns. An error is the last.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(usize, Piece), ApiError>>> {
+        let (count, mut waiting) = (self.running.len(), false);
+        for index in (self.turn..count).chain(0..self.turn) {
+            let Some(Some(answer)) = self.running.get_mut(index) else { continue };
+            match answer.poll_next(context) {
+                Poll::Pending => waiting = true,
+                Poll::Ready(None) => self.running[index] = None,
+                Poll::Ready(Some(piece)) => {
+                    self.turn = (index + 1) % count;
+                    return Poll::Ready(Some(self.took(index, piece)));
+                }
+            }
         }
-        if piece.is_err() {
-            self.streams.clear();
-        }
-        Some(piece.map(|piece| (index, piece)))
+        if waiting { Poll::Pending } else { Poll::Ready(None) }
     }
 
-    /// The events as they are sent. The last carries what continues the stream once it was sent.
-    fn told(&mut self, events: Vec<Event>) -> Vec<sse::Event> {
-        let last = events.len();
-        (1..)
-            .zip(events)
-            .map(|(number, event)| {
-                if !self.with_state || number < last {
-                    return event.sse();
-                }
-                let state = serde_json::to_string(&self.state).unwrap_or_default();
-                self.state.tokens.clear();
-                sse::Event::default().comment(format!("{STATE_PREFIX}{state}")).data(event.data)
-            })
-            .collect()
+    /// Keeps account of a piece.
+    fn took(&mut self, index: usize, piece: Result<Piece, ApiError>) -> Result<(usize, Piece), ApiError> {
+        if let (Some(all), Some(Some(answer))) = (&mut self.state, self.running.get_mut(index)) {
+            let new = answer.take_state();
+            all.tokens.extend(new.tokens);
+            all.ended = new.ended.or(all.ended);
+        }
+        match &piece {
+            Ok(Piece::End { usage, .. }) => self.used(index, usage),
+            Ok(_) => {}
+            Err(_) => self.running.clear(),
+        }
+        piece.map(|piece| (index, piece))
+    }
+
+    /// What continues the stream once all until now was sent, together with what this gave before; where it is told.
+    pub fn take_state(&mut self) -> Option<String> {
+        let state = self.state.as_mut()?;
+        let told = serde_json::to_string(state).unwrap_or_default();
+        state.tokens.clear();
+        Some(told)
     }
 
     /// A prompt counts once, however many answers it gets.
@@ -143,8 +140,8 @@ impl Answers {
 
     /// Collects all and writes them.
     pub async fn whole(mut self, voice: impl Voice) -> Result<Response, ApiError> {
-        let mut wholes = vec![Whole::default(); self.count];
-        while let Some(next) = self.next().await {
+        let mut wholes = vec![Whole::default(); self.count()];
+        while let Some(next) = poll_fn(|context| self.poll_next(context)).await {
             let (index, piece) = next?;
             let Some(whole) = wholes.get_mut(index) else { continue };
             match piece {
@@ -158,82 +155,4 @@ impl Answers {
         }
         Ok(voice.whole(wholes, self.usage))
     }
-
-    /// All events that `voice` makes of them.
-    pub fn events(self, voice: impl Voice) -> impl futures::Stream<Item = Result<sse::Event, Infallible>> {
-        let begin = Events { answers: Some(self), voice, begun: false };
-        futures::stream::unfold(begin, |mut events| async move {
-            let some = events.some().await?;
-            Some((futures::stream::iter(some.into_iter().map(Ok)), events))
-        })
-        .flatten()
-    }
-}
-
-struct Events<V> {
-    answers: Option<Answers>,
-    voice: V,
-    begun: bool,
-}
-
-impl<V: Voice> Events<V> {
-    async fn some(&mut self) -> Option<Vec<sse::Event>> {
-        let answers = self.answers.as_mut()?;
-        if !self.begun {
-            self.begun = true;
-            let events = self.voice.begin();
-            return Some(answers.told(events));
-        }
-        match answers.next().await {
-            Some(Ok((index, piece))) => {
-                let events = self.voice.piece(index, piece);
-                Some(answers.told(events))
-            }
-            Some(Err(error)) => {
-                self.answers = None;
-                Some(self.voice.fail(&error).into_iter().map(Event::sse).collect())
-            }
-            None => {
-                let usage = answers.usage();
-                self.answers = None;
-                Some(self.voice.end(usage).into_iter().map(Event::sse).collect())
-            }
-        }
-    }
-}
-
-/// An event to be sent.
-#[derive(Clone, Debug)]
-pub struct Event {
-    name: Option<&'static str>,
-    data: String,
-}
-
-impl Event {
-    /// Under a name.
-    #[must_use]
-    pub fn named(self, name: &'static str) -> Self {
-        Self { name: Some(name), ..self }
-    }
-
-    fn sse(self) -> sse::Event {
-        let event = self.name.into_iter().fold(sse::Event::default(), sse::Event::event);
-        event.data(self.data)
-    }
-}
-
-/// Bytes that most events fit.
-const EVENT_BYTES: usize = 512;
-
-/// An event with a JSON body.
-pub fn event(body: &impl Serialize) -> Event {
-    let mut data = Vec::with_capacity(EVENT_BYTES);
-    // These types always serialise; an empty object is what a client would see otherwise.
-    let written = serde_json::to_writer(&mut data, body).ok().and_then(|()| String::from_utf8(data).ok());
-    Event { name: None, data: written.unwrap_or_else(|| "{}".into()) }
-}
-
-/// The event that ends a stream.
-pub fn done() -> Event {
-    Event { name: None, data: "[DONE]".into() }
 }

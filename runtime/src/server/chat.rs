@@ -16,12 +16,13 @@ use vlm_contract::openai::usage::Usage;
 
 use super::admission::BodyRoom;
 use super::answer::Piece;
-use super::answers::{Event, Voice, Whole, done, event};
+use super::answers::{Voice, Whole};
 use super::app::{App, Loaded, unix_seconds};
 use super::body::{self, Kind};
 use super::call::Call;
 use super::continuation::Continued;
 use super::error::ApiError;
+use super::events::{Event, done, event};
 use super::generate::{self, Entered, Start};
 use super::request_id::RequestId;
 use super::said_tokens::SaidToken;

@@ -11,11 +11,12 @@ use vlm_contract::openai::completions::{CompletionRequest, CompletionResponse, T
 use vlm_contract::openai::usage::Usage;
 
 use super::answer::Piece;
-use super::answers::{Event, Voice, Whole, done, event};
+use super::answers::{Voice, Whole};
 use super::app::{App, Loaded, unix_seconds};
 use super::body::Kind;
 use super::call::{Form, Offer, Parameters};
 use super::error::ApiError;
+use super::events::{Event, done, event};
 use super::generate::{self, Entered, Start};
 use super::request_id::RequestId;
 use super::said_tokens::SaidToken;

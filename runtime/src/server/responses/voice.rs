@@ -13,10 +13,11 @@ use vlm_contract::openai::tools::{ToolChoice, ToolMode};
 use vlm_contract::openai::usage::Usage;
 
 use super::super::answer::Piece;
-use super::super::answers::{Event as SentEvent, Voice, Whole};
+use super::super::answers::{Voice, Whole};
 use super::super::app::unix_seconds;
 use super::super::call::Call;
 use super::super::error::ApiError;
+use super::super::events::{self, Event as SentEvent};
 
 /// Why an answer is not complete.
 const CUT: &str = "length";
@@ -69,7 +70,7 @@ impl ResponseVoice {
         let name = event.name();
         let numbered = NumberedEvent { event, sequence_number: self.sent };
         self.sent += 1;
-        super::super::answers::event(&numbered).named(name)
+        events::event(&numbered).named(name)
     }
 
     /// The response as it is now.
@@ -217,6 +218,6 @@ impl Voice for ResponseVoice {
         self.body.error = Some(error.body().error);
         let response = self.now();
         // The clients turn an error body into an error of theirs; those who read events see the other.
-        vec![self.event(Event::Failed { response }), super::super::answers::event(&error.body()).named("error")]
+        vec![self.event(Event::Failed { response }), events::event(&error.body()).named("error")]
     }
 }
