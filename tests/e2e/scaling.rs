@@ -1,7 +1,7 @@
 //! Replicas follow the queue, by both metric paths, and yield to `kubectl scale`.
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{await_that, condition, kubectl};
+use vlm_tests::cluster::{apply, await_that, condition, kubectl};
 use vlm_tests::space::Space;
 
 use crate::load::{Load, long_question};
@@ -75,14 +75,27 @@ async fn the_replica_that_still_answers_is_the_last_to_go() {
     space.close();
 }
 
+/// Kubernetes' own autoscaler: it finds the model and writes its scale; for the least that it allows it needs no metrics.
+fn horizontal(space: &Space, least: u32) -> Value {
+    let target = json!({"apiVersion": "vlm-operator.dev/v1alpha1", "kind": "VisionModel", "name": "tiny-llava"});
+    let resource = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
+    json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+           "metadata": {"name": "tiny-llava", "namespace": space.name},
+           "spec": {"scaleTargetRef": target, "minReplicas": least, "maxReplicas": least,
+                    "metrics": [{"type": "Resource", "resource": resource}]}})
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kubectl_scale_wins_over_the_autoscaler_until_the_field_is_removed() {
+async fn kubectl_scale_and_an_hpa_win_over_the_autoscaler_until_the_field_is_removed() {
     let space = Space::with_model("t-scale-by-hand").await;
     space.apply(&windows(&json!({}))).unwrap();
     space.await_ready().await;
     kubectl(&["scale", "visionmodel/tiny-llava", "-n", &space.name, "--replicas=2"]).unwrap();
     space.await_replicas("as scaled by hand", 30, |n| n == 2).await;
     space.await_ready().await;
+    apply(&horizontal(&space, 3).to_string()).unwrap();
+    space.await_replicas("as the HorizontalPodAutoscaler wants", 90, |n| n == 3).await;
+    kubectl(&["delete", "hpa", "tiny-llava", "-n", &space.name]).unwrap();
     kubectl(&["scale", "visionmodel/tiny-llava", "-n", &space.name, "--replicas=0"]).unwrap();
     space.await_replicas("switched off", 30, |n| n == 0).await;
     space.await_condition("Available", "False", "", 30).await;
