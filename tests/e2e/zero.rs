@@ -42,7 +42,8 @@ async fn answer(url: &str, body: &Value) -> Result<String, String> {
     if status == 200 { Ok(text) } else { Err(format!("{status}: {text}")) }
 }
 
-async fn up_down_to_zero_and_back(name: &str, more: &Value) {
+/// Within so many seconds the replicas that nobody needs go, and then the last.
+async fn up_down_to_zero_and_back(name: &str, more: &Value, (fewer, none): (u64, u64)) {
     let _undisturbed = OPERATOR.read().await;
     let space = Space::with_model(name).await;
     space.apply(&quick(more)).unwrap();
@@ -56,11 +57,10 @@ async fn up_down_to_zero_and_back(name: &str, more: &Value) {
     let (answered, failures) = load.stop().await;
     assert!(failures.is_empty() && answered > 0, "{answered} answered, failed: {failures:?}");
     let few = Load::start(&gateway(), 1, &named(&space, long_question(10)));
-    // What Prometheus says counts for a minute at least.
-    written.until("one replica for few requests", 150, |n| n == 1).await;
+    written.until("one replica for few requests", fewer, |n| n == 1).await;
     let (answered, failures) = few.stop().await;
     assert!(failures.is_empty() && answered > 0, "{answered} answered, failed: {failures:?}");
-    written.until("none for no requests", 120, |n| n == 0).await;
+    written.until("none for no requests", none, |n| n == 0).await;
     space.await_condition("Ready", "True", "ScaledToZero", 30).await;
     space.await_condition("MetricsAvailable", "True", "", 20).await;
     let woken = Instant::now();
@@ -81,12 +81,13 @@ async fn up_down_to_zero_and_back(name: &str, more: &Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_the_pods_metrics_replicas_go_up_down_to_zero_and_back() {
-    up_down_to_zero_and_back("t-zero-pods", &json!({})).await;
+    up_down_to_zero_and_back("t-zero-pods", &json!({}), (90, 60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_prometheus_replicas_go_up_down_to_zero_and_back() {
-    up_down_to_zero_and_back("t-zero-prometheus", &json!({"prometheus": {"query": QUERY}})).await;
+    // What Prometheus says counts for a minute at least.
+    up_down_to_zero_and_back("t-zero-prometheus", &json!({"prometheus": {"query": QUERY}}), (150, 120)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
