@@ -146,7 +146,7 @@ cluster-test: clients test-images ## the tests on a fresh cluster (after kube an
 	$(CLUSTER_SH) run bash -euc '"$$@" --test e2e -- --test-threads=3 $(ARGS); "$$@" --test alone -- --test-threads=1 $(ARGS)' - \
 		$(CARGO) test $(WITH_CLUSTER) --offline
 
-campaign: ## a long test: NAME=geometries|scheduler|schemathesis, or NAME=idle|many|latency|edits|wake|streams|burst on a fresh cluster (after kube and images); SEED=...
+campaign: ## a long test: NAME=geometries|scheduler|schemathesis, or NAME=idle|many|latency|edits|wake|streams|burst|outage on a fresh cluster (after kube and images); SEED=...
 	case '$(NAME)' in
 	geometries | scheduler) exec $(CARGO) test $(ALL) --test $(NAME) -- --all --seed $(or $(SEED),1) ;;
 	schemathesis)

@@ -71,6 +71,8 @@ enum Campaign {
         #[arg(long, default_value_t = 300)]
         count: usize,
     },
+    /// At the peak Prometheus or a gateway goes, or all that is told of the load is a minute old.
+    Outage,
     /// From the first request for a model without replicas to the written scale-up and the first token.
     Wake {
         /// Models that are woken in turn.
@@ -92,6 +94,7 @@ async fn main() {
         Campaign::Streams { open, replicas } => ("streams", streams(open, replicas).await),
         Campaign::Burst { requests, max_held, leaving } => ("burst", burst((requests, max_held, leaving)).await),
         Campaign::Edits { count } => ("edits", edits(count, args.seed).await),
+        Campaign::Outage => ("outage", outage().await),
         Campaign::Wake { models, samples } => ("wake", wake(models, samples).await),
     };
     let git = |arguments: &[&str]| run(std::process::Command::new("git").args(arguments).current_dir(root())).unwrap();
@@ -169,6 +172,16 @@ async fn streams(open: usize, replicas: i64) -> serde_json::Value {
 async fn burst(numbers: (usize, usize, usize)) -> serde_json::Value {
     let space = Space::with_model("campaign-burst").await;
     vlm_tests::burst::run(&space, numbers).await
+}
+
+/// Each panics where a replica was taken away.
+async fn outage() -> serde_json::Value {
+    let cut = vlm_tests::outage::prometheus_cut("campaign-no-prometheus", 75, true).await;
+    println!("{cut}");
+    let late = vlm_tests::outage::late_metrics("campaign-late-metrics").await;
+    println!("{late}");
+    let gateway = vlm_tests::outage::gateway_cut("campaign-one-gateway").await;
+    json!({"prometheus_cut": cut, "metrics_late": late, "gateway_cut": gateway, "passed": true})
 }
 
 async fn edits(count: usize, seed: u64) -> serde_json::Value {

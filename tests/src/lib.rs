@@ -23,6 +23,8 @@ pub mod load;
 #[cfg(feature = "cluster")]
 pub mod made_up;
 #[cfg(feature = "cluster")]
+pub mod outage;
+#[cfg(feature = "cluster")]
 pub mod provoked;
 #[cfg(feature = "cluster")]
 pub mod space;
