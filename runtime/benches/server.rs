@@ -2,8 +2,9 @@
 //! tokenise, detokenise, events; the decoding of a large JPEG apart), and how much later than from the engine itself
 //! the first token comes over HTTP.
 //!
-//! `RAYON_NUM_THREADS=1 cargo bench -p vlm-runtime --bench server` prints the table that `results/server.md` keeps: the
-//! engine keeps to one core, as it would with a GPU, so that the server has another.
+//! `RAYON_NUM_THREADS=1 taskset -c 0 cargo bench --workspace --bench server` prints the table that `results/server.md`
+//! keeps. All is on one core: where two virtual cores are one physical core's, what a thread needs depends on what the
+//! engine computes beside it, by half as much again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
