@@ -1,5 +1,6 @@
 //! The same question asked of real model servers: three of them on this machine's processors, past the gateways by
-//! round robin and by a hash of the text, and through two gateways.
+//! round robin and by a hash of the text, and through two gateways; and the same while one of them goes and another,
+//! which has seen nothing, comes.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -11,8 +12,8 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vlm_contract::metrics::{ENCODER_CACHE_HITS, ENCODER_CACHE_MISSES};
-use vlm_gateway::{request::affinity::hash, server};
+use vlm_contract::metrics::{ENCODER_CACHE_HITS, ENCODER_CACHE_MISSES, REQUESTS_ARRIVED};
+use vlm_gateway::{app::App, request::affinity::hash, server};
 
 use crate::{
     measured::TOKENS,
@@ -113,22 +114,24 @@ pub async fn run(runtime: &str, model: &str) {
     let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build().unwrap();
     constants(runtime, model, &client).await;
     let pictures: Arc<Vec<String>> = Arc::new((0..PICTURES).map(picture).collect());
-    println!("\n| requests/s | way | encoder cache hits | TTFT p50 ms | p90 ms |\n|---|---|---|---|---|");
-    for rate in RATES {
+    println!("\n| requests/s | servers | way | encoder cache hits | TTFT p50 ms | p90 ms | most ÷ mean requests |");
+    println!("|---|---|---|---|---|---|---|");
+    for (rate, changing) in RATES.into_iter().flat_map(|rate| [(rate, false), (rate, true)]) {
         for way in [Way::RoundRobin, Way::Text, Way::Gateways] {
             let mut servers = Vec::new();
-            for _ in 0..SERVERS {
+            for _ in 0..SERVERS + usize::from(changing) {
                 servers.push(Server::start(runtime, model, &client).await);
             }
-            let first = load(way, rate, &servers, &pictures, &client).await;
+            let Asked { first, busiest } = load(way, rate, &servers, &pictures, &client).await;
             let (mut hits, mut misses) = (0.0, 0.0);
             for server in &servers {
                 hits += server.counted(&client, ENCODER_CACHE_HITS).await;
                 misses += server.counted(&client, ENCODER_CACHE_MISSES).await;
             }
             let (p50, p90) = (quantile(first.clone(), 0.5), quantile(first, 0.9));
+            let servers = if changing { "one goes, one comes" } else { "three" };
             println!(
-                "| {rate} | {} | {:.0} % | {p50:.0} | {p90:.0} |",
+                "| {rate} | {servers} | {} | {:.0} % | {p50:.0} | {p90:.0} | {busiest:.2} |",
                 way.name(),
                 100.0 * hits / (hits + misses).max(1.0)
             );
@@ -177,22 +180,44 @@ impl Way {
     }
 }
 
-async fn load(
-    way: Way,
-    rate: f64,
-    servers: &[Server],
-    pictures: &Arc<Vec<String>>,
-    client: &reqwest::Client,
-) -> Vec<f64> {
-    let direct: Vec<_> = servers.iter().map(|server| server.address).collect();
+/// Which servers are there in each third of the time: of four, the third goes after the first and the fourth comes after
+/// the second.
+fn present(servers: &[Server], third: usize) -> Vec<SocketAddr> {
+    let all: Vec<_> = servers.iter().map(|server| server.address).collect();
+    match (&all[..], third) {
+        ([a, b, _, _], 1) => vec![*a, *b],
+        ([a, b, _, d], 2) => vec![*a, *b, *d],
+        _ => all[..SERVERS].to_vec(),
+    }
+}
+
+/// What became of a load.
+struct Asked {
+    /// Milliseconds until the first token of each answer.
+    first: Vec<f64>,
+    /// Requests of the busiest server over the mean of those that are there, the greatest of all thirds.
+    busiest: f64,
+}
+
+async fn load(way: Way, rate: f64, servers: &[Server], pictures: &Arc<Vec<String>>, client: &reqwest::Client) -> Asked {
     let stop = CancellationToken::new();
+    let mut direct = present(servers, 0);
     let gateways = [gateway(&direct, &stop).await, gateway(&direct, &stop).await];
     let mut random = Random(7);
     let weights: Vec<f64> = (1..=PICTURES).map(|n| f64::from(n).powf(-0.7)).collect();
     let all: f64 = weights.iter().sum();
     let begin = Instant::now();
-    let (mut at, mut asked, mut number) = (0.0, Vec::new(), 0);
+    let (mut at, mut asked, mut number, mut third) = (0.0, Vec::new(), 0, 0);
+    let (mut busiest, mut before) = (0.0, arrived(servers, client).await);
     while at < SECONDS {
+        if (at / SECONDS * 3.0) as usize > third {
+            busiest = f64::max(busiest, most_over_mean(&mut before, servers, direct.len(), client).await);
+            third += 1;
+            direct = present(servers, third);
+            for (app, _) in &gateways {
+                served::tell(app, &direct);
+            }
+        }
         at -= random.share().ln() / rate;
         let mut left = random.share() * all;
         let which = weights.iter().position(|weight| {
@@ -201,9 +226,9 @@ async fn load(
         });
         let text = (random.share() * f64::from(TEXTS)) as u32;
         let address = match way {
-            Way::RoundRobin => direct[number % SERVERS],
-            Way::Text => direct[hash(&text.to_le_bytes()) as usize % SERVERS],
-            Way::Gateways => gateways[(random.share() * 2.0) as usize % 2],
+            Way::RoundRobin => direct[number % direct.len()],
+            Way::Text => direct[hash(&text.to_le_bytes()) as usize % direct.len()],
+            Way::Gateways => gateways[(random.share() * 2.0) as usize % 2].1,
         };
         let body = question(&pictures[which.unwrap_or(0)], text);
         let due = begin + Duration::from_secs_f64(at);
@@ -215,11 +240,33 @@ async fn load(
     for answer in asked {
         first.push(answer.await.unwrap().0);
     }
+    busiest = f64::max(busiest, most_over_mean(&mut before, servers, direct.len(), client).await);
     stop.cancel();
-    first
+    Asked { first, busiest }
 }
 
-async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> SocketAddr {
+/// Requests that each server got until now.
+async fn arrived(servers: &[Server], client: &reqwest::Client) -> Vec<f64> {
+    let of = |server: &'_ Server| {
+        let address = server.address;
+        async move {
+            let page = client.get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
+            let counts = page.lines().filter(|line| line.starts_with(REQUESTS_ARRIVED));
+            counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        }
+    };
+    futures::future::join_all(servers.iter().map(of)).await
+}
+
+/// The most that one server got since `before` over the mean of the `present`; `before` is now.
+async fn most_over_mean(before: &mut Vec<f64>, servers: &[Server], present: usize, client: &reqwest::Client) -> f64 {
+    let now = arrived(servers, client).await;
+    let got: Vec<f64> = now.iter().zip(&*before).map(|(now, before)| now - before).collect();
+    *before = now;
+    got.iter().copied().fold(0.0, f64::max) * present as f64 / got.iter().sum::<f64>().max(1.0)
+}
+
+async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> (Arc<App>, SocketAddr) {
     let app = served::gateway(replicas, 10);
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -230,5 +277,5 @@ async fn gateway(replicas: &[SocketAddr], stop: &CancellationToken) -> SocketAdd
         app.life.clone(),
         server::listen::Bounds::default(),
     )));
-    address
+    (app, address)
 }

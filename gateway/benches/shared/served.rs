@@ -15,10 +15,9 @@ use vlm_gateway::{
 /// A gateway for `replicas`, each of which is given `window` requests at a time.
 pub fn gateway(replicas: &[SocketAddr], window: u32) -> Arc<App> {
     let app = Arc::new(run::app(&Cli::parse_from(["vlm-gateway"])).unwrap());
-    let id = ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() };
     let bounds = Bounds { count: 10_000, bytes: 1 << 30, wait: Duration::from_secs(300) };
     app.routes.replace(Catalogue::new([Route {
-        id: id.clone(),
+        id: model(),
         created: 0,
         aliases: Vec::new(),
         standing: Standing::Awake,
@@ -29,7 +28,16 @@ pub fn gateway(replicas: &[SocketAddr], window: u32) -> Arc<App> {
         drain: Duration::ZERO,
     }]));
     app.desk.update_routes(&app.routes.catalogue());
-    let pod = |(n, address): (usize, &SocketAddr)| Endpoint { pod: format!("pod-{n}"), address: *address, ready: true };
-    app.desk.update_endpoints(&[(id, replicas.iter().enumerate().map(pod).collect())].into());
+    tell(&app, replicas);
     app
+}
+
+fn model() -> ModelId {
+    ModelId { namespace: "bench".to_owned(), name: "tiny".to_owned() }
+}
+
+/// From now on these are the replicas.
+pub fn tell(app: &App, replicas: &[SocketAddr]) {
+    let pod = |address: &SocketAddr| Endpoint { pod: address.to_string(), address: *address, ready: true };
+    app.desk.update_endpoints(&[(model(), replicas.iter().map(pod).collect())].into());
 }
