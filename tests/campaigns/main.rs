@@ -176,7 +176,7 @@ async fn burst(numbers: (usize, usize, usize)) -> serde_json::Value {
 
 /// Each panics where a replica was taken away.
 async fn outage() -> serde_json::Value {
-    let cut = vlm_tests::outage::prometheus_cut("campaign-no-prometheus", 75, true).await;
+    let cut = vlm_tests::outage::prometheus_cut("campaign-no-prometheus", 120, true).await;
     println!("{cut}");
     let late = vlm_tests::outage::late_metrics("campaign-late-metrics").await;
     println!("{late}");

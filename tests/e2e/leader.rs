@@ -6,6 +6,7 @@ use serde_json::json;
 use vlm_tests::cluster::{OPERATOR, SYSTEM, await_that, kubectl};
 use vlm_tests::idle::Window;
 use vlm_tests::space::Space;
+use vlm_tests::watch::{Seen, Watch};
 use vlm_tests::written::{Written, writers};
 
 use crate::load::{Load, long_question, question};
@@ -36,7 +37,7 @@ fn one_after_the_other(window: &Window, space: &Space) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_killed_while_a_model_wakes_loses_no_request() {
+async fn a_leader_killed_while_a_model_wakes_loses_no_request_and_no_replica() {
     let _alone = OPERATOR.write().await;
     let space = Space::with_model("t-leader-wake").await;
     let sleepy =
@@ -47,8 +48,8 @@ async fn a_leader_killed_while_a_model_wakes_loses_no_request() {
     written.until("asleep", 60, |n| n == 0).await;
     space.await_condition("Ready", "True", "ScaledToZero", 30).await;
     let (window, first) = (Window::now(), leader().unwrap());
-    // The leader is gone before it can have seen the request, which is held until another reads it.
-    kill(&first);
+    let watch = Watch::start(&space.name, "tiny-llava").await;
+    let sent = Instant::now();
     let body = named(&space, question("demo.png", "What is drawn here?", 4));
     let asking = tokio::spawn(async move {
         let begun = Instant::now();
@@ -56,7 +57,12 @@ async fn a_leader_killed_while_a_model_wakes_loses_no_request() {
         let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap(), begun.elapsed())
     });
+    let asked = |seen: &Seen| seen.object["status"]["wake"]["requestedAt"].is_string();
+    watch.until("a gateway asks for a replica", 0, 30, asked).await;
+    // In the middle of it: a replica is ordered or about to be, and another leader must find it reached before it serves.
+    kill(&first);
     let (status, text, took) = asking.await.unwrap();
+    assert_eq!(written.fall_after(sent), None, "{:?}", written.all());
     assert_eq!(status, 200, "{text}");
     println!("answered after {took:?}");
     one_after_the_other(&window, &space);

@@ -1,4 +1,5 @@
-//! Streams that are kept open through the gateway while pods go, each held against an undisturbed one.
+//! Streams that are kept open through the gateway while pods go, each held against an undisturbed one; whole answers
+//! beside them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,11 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::cluster::{SYSTEM, await_that, get, kubectl, list};
+use crate::load::{Load, long_question};
 use crate::space::Space;
 use crate::tools::run;
 
 /// Questions whose answers differ.
 const QUESTIONS: [&str; 4] = ["What is drawn here?", "Count to ten.", "Name a colour.", "Describe the sea."];
+/// Whole answers that are under way at the same time, beside the streams.
+const WHOLE: usize = 4;
+/// Tokens of each: few enough that one ends within a drain.
+const WHOLE_TOKENS: u32 = 40;
 
 fn body(model: &str, question: usize, tokens: u32) -> Value {
     json!({"model": model, "temperature": 0, "max_tokens": tokens, "ignore_eos": true, "stream": true,
@@ -107,26 +113,33 @@ fn whole(raw: &str, tokens: u32) -> Option<String> {
     (sound && *used == tokens && !raw.contains("vlm-state")).then_some(text)
 }
 
-/// Ends a process of the server of this model without a word, and says in which pod.
-pub fn kill_server(space: &Space) -> Option<String> {
+/// Sends a signal, such as `KILL`, to a process of the server of this model, and says in which pod.
+pub fn signal_server(space: &Space, signal: &str) -> Option<String> {
     let whole_name = format!("{}/tiny-llava", space.name);
-    kill(|command, _| command.contains("vlm-runtime") && command.contains("serve") && command.contains(&whole_name))
+    let is_it = |command: &str, _: &str| {
+        command.contains("vlm-runtime") && command.contains("serve") && command.contains(&whole_name)
+    };
+    send(signal, is_it)
 }
 
-/// Ends the gateway of this pod without a word.
-pub fn kill_gateway(pod: &str) -> Option<String> {
+/// Sends a signal to the gateway of this pod.
+pub fn signal_gateway(pod: &str, signal: &str) -> Option<String> {
     let host = format!("HOSTNAME={pod}");
-    kill(|command, environment| command.contains("vlm-gateway") && environment.split('\0').any(|line| line == host))
+    let is_it = |command: &str, environment: &str| {
+        command.contains("vlm-gateway") && environment.split('\0').any(|line| line == host)
+    };
+    send(signal, is_it)
 }
 
-/// Kills the first process of which this holds, by its command line and environment; gives its host's name.
-fn kill(is_it: impl Fn(&str, &str) -> bool) -> Option<String> {
+/// Sends a signal to the first process of which this holds, by its command line and environment; gives its host's name.
+fn send(signal: &str, is_it: impl Fn(&str, &str) -> bool) -> Option<String> {
     for entry in std::fs::read_dir("/proc").expect("/proc").map_while(Result::ok) {
         let folder: PathBuf = entry.path();
         let read = |name: &str| std::fs::read(folder.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned());
         let (Ok(command), Ok(environment)) = (read("cmdline"), read("environ")) else { continue };
         if is_it(&command, &environment) {
-            run(Command::new("kill").args(["-KILL", entry.file_name().to_str()?])).expect("killed");
+            let signal = format!("-{signal}");
+            run(Command::new("kill").args([signal.as_str(), entry.file_name().to_str()?])).expect("sent");
             let host = environment.split('\0').find_map(|line| line.strip_prefix("HOSTNAME="));
             return Some(host.unwrap_or_default().to_owned());
         }
@@ -158,6 +171,19 @@ pub fn gateways() -> Vec<(String, String)> {
     staying.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"]))).collect()
 }
 
+/// Both gateways, once each takes requests.
+pub async fn both_gateways() -> Vec<(String, String)> {
+    await_that("two gateways that take requests", 60, || async {
+        let all = gateways();
+        for (_, address) in &all {
+            let ready = reqwest::get(format!("http://{address}:8080/readyz")).await.map_err(|e| e.to_string())?;
+            ready.error_for_status().map_err(|e| e.to_string())?;
+        }
+        if all.len() == 2 { Ok(all) } else { Err(format!("{all:?}")) }
+    })
+    .await
+}
+
 /// Streams that went on elsewhere, by reason and result, at all gateways.
 pub async fn migrations() -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
@@ -176,21 +202,26 @@ pub async fn migrations() -> BTreeMap<String, u64> {
     all
 }
 
-/// Every way in which pods go, one after another, below `count` open streams on `replicas` replicas; gives what became
-/// of the streams and how many went on elsewhere.
+/// The model whose pods go: each gives its answers little time to end.
+fn spec(replicas: i64, annotation: &str) -> Value {
+    json!({"replicas": replicas, "drain": {"timeoutSeconds": 6}, "context": {"maxConcurrency": 64},
+           "scaling": {"target": {"queueDepth": 64}, "zero": {"maxHeld": 1000}},
+           "pod": {"annotations": {"example.com/round": annotation},
+                   "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}}})
+}
+
+/// Every way in which pods go, one after another, below `count` open streams on `replicas` replicas and whole answers
+/// beside them; gives what became of all and how many streams went on elsewhere.
 pub async fn disturb(space: &Space, base: &str, count: usize, tokens: u32, replicas: i64) -> Value {
-    let spec = |replicas: i64, annotation: &str| {
-        json!({"replicas": replicas, "drain": {"timeoutSeconds": 6}, "context": {"maxConcurrency": 64},
-               "scaling": {"target": {"queueDepth": 64}, "zero": {"maxHeld": 1000}},
-               "pod": {"annotations": {"example.com/round": annotation},
-                       "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}}})
-    };
     space.apply(&spec(replicas, "a")).expect("applied");
     space.await_ready().await;
     await_settled(space, replicas).await;
     let model = format!("{}/tiny-llava", space.name);
     let before = migrations().await;
     let streams = Streams::open(base, &model, count, tokens).await;
+    let mut question = long_question(WHOLE_TOKENS);
+    question["model"] = json!(model);
+    let answers = Load::start(base, WHOLE, &question);
     space.apply(&spec(1, "a")).expect("applied");
     await_settled(space, 1).await;
     space.apply(&spec(replicas, "a")).expect("applied");
@@ -198,13 +229,33 @@ pub async fn disturb(space: &Space, base: &str, count: usize, tokens: u32, repli
     space.apply(&spec(replicas, "b")).expect("applied");
     space.await_ready().await;
     await_settled(space, replicas).await;
+    end_each(space, replicas).await;
+    let (outcome, (answered, lost)) = tokio::join!(streams.stop(), answers.stop());
+    let moved: BTreeMap<_, _> = migrations()
+        .await
+        .into_iter()
+        .map(|(labels, n)| {
+            let less = before.get(&labels).copied().unwrap_or(0);
+            (labels, n.saturating_sub(less))
+        })
+        .collect();
+    let streamed = outcome.wrong.is_empty() && outcome.streams >= count;
+    json!({"open": count, "tokens_each": tokens, "replicas": replicas, "streams": outcome.streams,
+           "not_as_undisturbed": outcome.wrong.len(), "which": outcome.wrong.iter().take(5).collect::<Vec<_>>(),
+           "gone_on_elsewhere": moved, "whole_answers_under_way": WHOLE, "whole_answers": answered,
+           "whole_answers_lost": lost.len(), "which_lost": lost.iter().take(5).collect::<Vec<_>>(),
+           "passed": streamed && lost.is_empty() && answered >= WHOLE})
+}
+
+/// Ends one pod after another by TERM, and then as many servers by KILL.
+async fn end_each(space: &Space, replicas: i64) {
     for pod in space.pods() {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         kubectl(&["delete", "pod", name, "-n", &space.name, "--wait=false"]).expect("deleted");
         await_settled(space, replicas).await;
     }
     for _ in 0..replicas {
-        let pod = kill_server(space).expect("a server runs");
+        let pod = signal_server(space, "KILL").expect("a server runs");
         println!("killed the server of {pod}");
         await_that("it is known", 30, || async {
             let pods = space.pods();
@@ -214,16 +265,4 @@ pub async fn disturb(space: &Space, base: &str, count: usize, tokens: u32, repli
         .await;
         await_settled(space, replicas).await;
     }
-    let outcome = streams.stop().await;
-    let moved: BTreeMap<_, _> = migrations()
-        .await
-        .into_iter()
-        .map(|(labels, n)| {
-            let less = before.get(&labels).copied().unwrap_or(0);
-            (labels, n.saturating_sub(less))
-        })
-        .collect();
-    json!({"open": count, "tokens_each": tokens, "replicas": replicas, "streams": outcome.streams,
-           "not_as_undisturbed": outcome.wrong.len(), "which": outcome.wrong.iter().take(5).collect::<Vec<_>>(),
-           "gone_on_elsewhere": moved, "passed": outcome.wrong.is_empty() && outcome.streams >= count})
 }
