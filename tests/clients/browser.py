@@ -25,7 +25,7 @@ BROWSERS = ["chromium-headless-shell", "chromium", "chromium-browser", "google-c
 KINDS = {".html": "text/html", ".mjs": "text/javascript", ".js": "text/javascript",
          ".png": "image/png", ".json": "application/json"}
 EXAMPLE = serve.ROOT / "examples" / MODEL / "references"
-CASE = json.loads((EXAMPLE / "references.json").read_text())["cases"][0]
+CASE, OTHER_CASE = json.loads((EXAMPLE / "references.json").read_text())["cases"][:2]
 
 
 class Origin:
@@ -34,7 +34,8 @@ class Origin:
     def __init__(self, packages):
         self.reports = queue.Queue()
         self.done = threading.Event()
-        self.files = {"/": pathlib.Path(__file__).with_name("browser") / "page.html", "/picture.png": EXAMPLE / CASE["picture"]}
+        self.files = {"/": pathlib.Path(__file__).with_name("browser") / "page.html",
+                      "/picture.png": EXAMPLE / CASE["picture"], "/other.png": EXAMPLE / OTHER_CASE["picture"]}
         self.client = (packages / "node_modules/openai").resolve()
         self.case = {}
         origin = self
@@ -97,6 +98,10 @@ class Pages(unittest.TestCase):
         self.assertEqual(value["stream"]["type"], "text/event-stream")
         self.assertGreater(value["stream"]["reads"], 4, "the page sees the answer grow")
         self.assertEqual(value["form"], CASE["answer"])
+        several = value["pictures"]
+        self.assertTrue(several["json"])
+        self.assertEqual([several["stream"], several["form"]], [several["json"]] * 2)
+        self.assertGreaterEqual(several["tokens"], CASE["prompt_tokens"] + 196)
         self.assertEqual(value["error"], {"status": 400, "param": "temperature"})
         self.assertEqual((value["unkeyed"], value["simple"]), (401, 200))
         self.assertEqual(value["client"], CASE["answer"])
@@ -104,7 +109,7 @@ class Pages(unittest.TestCase):
     def test_a_page_of_another_origin_gets_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             found = visit(BROWSER, OTHER, pathlib.Path(folder) / "x.png")
-        self.assertEqual(set(found), {"models", "json", "stream", "form", "error", "unkeyed", "simple", "client"})
+        self.assertEqual(set(found), {"models", "json", "stream", "form", "pictures", "error", "unkeyed", "simple", "client"})
         for name, result in found.items():
             # The client wraps what the browser says.
             expected = "Error" if name == "client" else "TypeError"

@@ -15,9 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60
 
 
-def command(binary, model, *more):
+def command(binary, model, *more, places=8):
     return [binary, "serve", "--model", str(ROOT / "examples" / model / "model"), "--served-model-name", model,
-            "--max-concurrency", "8", "--host", "127.0.0.1", "--port", "0", *more]
+            "--max-concurrency", str(places), "--host", "127.0.0.1", "--port", "0", *more]
 
 
 def start(words, variables=None):

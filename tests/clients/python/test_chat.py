@@ -4,18 +4,26 @@ import unittest
 
 import openai
 
-from setting import LLAVA, MODELS, asking, client, data_url, demo, picture, references, streamed
+from setting import LLAVA, MODELS, asking, both, client, data_url, demo, picture, references, streamed
 
 QUESTION = "What is shown in the picture?"
 
 
+def request(**more):
+    return {"model": LLAVA, "temperature": 0, "max_tokens": 64, "messages": asking(QUESTION, demo()), **more}
+
+
 def ask(**more):
-    return client().chat.completions.create(
-        **{"model": LLAVA, "temperature": 0, "max_tokens": 64, "messages": asking(QUESTION, demo()), **more})
+    return client().chat.completions.create(**request(**more))
+
+
+def twice(**more):
+    """Streamed and not."""
+    return both(client().chat.completions.create, **request(**more))
 
 
 def text(**more):
-    return ask(**more).choices[0].message.content
+    return twice(**more).choices[0].message.content
 
 
 class References(unittest.TestCase):
@@ -61,7 +69,7 @@ class Answers(unittest.TestCase):
 
     def test_developer_and_system_are_the_same(self):
         def counted(role):
-            done = ask(messages=[{"role": role, "content": "Answer in one word."}, *asking(QUESTION)], max_tokens=8)
+            done = twice(messages=[{"role": role, "content": "Answer in one word."}, *asking(QUESTION)], max_tokens=8)
             return done.usage.prompt_tokens, done.choices[0].message.content
         self.assertEqual(counted("system"), counted("developer"))
         self.assertGreater(counted("system")[0], ask(messages=asking(QUESTION), max_tokens=8).usage.prompt_tokens)
@@ -102,7 +110,7 @@ class Answers(unittest.TestCase):
         places = set()
         for seed in range(4):
             more = {"temperature": 2, "seed": seed, "logprobs": True, "top_logprobs": 20}
-            done = ask(**more, extra_body={"ignore_eos": True, "top_k": 3})
+            done = twice(**more, extra_body={"ignore_eos": True, "top_k": 3})
             for token in done.choices[0].logprobs.content:
                 places.add([other.logprob for other in token.top_logprobs].index(token.logprob))
         self.assertEqual(places, {0, 1, 2})
@@ -119,14 +127,14 @@ class Answers(unittest.TestCase):
             self.assertNotEqual(text(extra_body={"ignore_eos": True, penalty: 2}), repeating)
 
     def test_limits_of_length(self):
-        done = ask(max_tokens=3)
+        done = twice(max_tokens=3)
         self.assertEqual((done.usage.completion_tokens, done.choices[0].finish_reason), (3, "length"))
-        done = ask(max_tokens=60, max_completion_tokens=2)
+        done = twice(max_tokens=60, max_completion_tokens=2)
         self.assertEqual((done.usage.completion_tokens, done.choices[0].finish_reason), (2, "length"))
         natural = ask().usage.completion_tokens
-        least = ask(extra_body={"min_tokens": natural + 5}).usage.completion_tokens
+        least = twice(extra_body={"min_tokens": natural + 5}).usage.completion_tokens
         self.assertGreaterEqual(least, natural + 5)
-        self.assertEqual(ask(extra_body={"ignore_eos": True}).usage.completion_tokens, 64)
+        self.assertEqual(twice(extra_body={"ignore_eos": True}).usage.completion_tokens, 64)
 
     def test_stop_strings_are_never_sent_wherever_chunks_end(self):
         whole = text()
@@ -140,7 +148,7 @@ class Answers(unittest.TestCase):
     def test_stop_tokens_end_the_answer_before_them(self):
         tokens = ask(logprobs=True).choices[0].logprobs.content
         ids = tokenize("".join(token.token for token in tokens))
-        done = ask(extra_body={"stop_token_ids": [ids[-1]]})
+        done = twice(extra_body={"stop_token_ids": [ids[-1]]})
         self.assertEqual(done.choices[0].finish_reason, "stop")
         self.assertLess(len(done.choices[0].message.content), len(text()))
 
@@ -192,10 +200,33 @@ class Answers(unittest.TestCase):
         self.assertEqual(refused.exception.param, "messages[0].content[0].image_url")
 
     def test_many_pictures(self):
+        first, second = demo(), data_url(picture(references()[1]))
+
+        def told(*urls):
+            done = twice(messages=asking(QUESTION, *urls), logprobs=True)
+            return done.usage.prompt_tokens, tuple(token.logprob for token in done.choices[0].logprobs.content)
+        one, several = told(first)[0], [told(first, second), told(second, first), told(first, first)]
+        self.assertEqual({tokens for tokens, _ in several}, {tokenized(asking(QUESTION, first, second))})
+        self.assertGreaterEqual(several[0][0], one + 196)
+        self.assertEqual(len(set(several)), 3, "each is seen, and in its place")
         messages = [{"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": demo()}}, {"type": "text", "text": "and"},
-            {"type": "image_url", "image_url": {"url": demo()}}, {"type": "text", "text": QUESTION}]}]
-        self.assertGreater(ask(messages=messages, max_tokens=4).usage.prompt_tokens, 2 * 196)
+            {"type": "image_url", "image_url": {"url": first}}, {"type": "text", "text": "and"},
+            {"type": "image_url", "image_url": {"url": second}}, {"type": "text", "text": QUESTION}]}]
+        self.assertGreater(twice(messages=messages, max_tokens=4).usage.prompt_tokens, several[0][0])
+
+    def test_little_detail_takes_fewer_tokens(self):
+        model, case = "tiny-internvl", references("tiny-internvl")[0]
+
+        def counted(detail):
+            messages = asking(QUESTION, data_url(picture(case, model)))
+            messages[0]["content"][0]["image_url"]["detail"] = detail
+            return both(client(model).chat.completions.create, **request(model=model, messages=messages)).usage.prompt_tokens
+        self.assertLess(counted("low"), counted("high"))
+        self.assertEqual(counted("auto"), counted("high"))
+
+
+def tokenized(messages):
+    return client().post("../tokenize", body={"messages": messages}, cast_to=object)["count"]
 
 
 def tokenize(letters):

@@ -1,4 +1,5 @@
 """The examples of docs/api.md and of the README, run as they are written but for the server's address."""
+import json
 import os
 import pathlib
 import re
@@ -26,6 +27,7 @@ class Examples(unittest.TestCase):
     def test_those_of_the_page_about_the_api(self):
         blocks = BLOCK.findall((ROOT / "docs/api.md").read_text())
         self.assertEqual([kind for kind, _ in blocks].count("python"), 3)
+        self.assertEqual(sum("stream=true" in text for _, text in blocks), 1)
         for kind, text in blocks:
             with self.subTest(example=text.splitlines()[0]):
                 getattr(self, kind)(text)
@@ -33,7 +35,18 @@ class Examples(unittest.TestCase):
     def sh(self, text):
         if "vlm-runtime serve" in text:
             return self.served(text)
-        self.assertTrue(run(["bash", "-euo", "pipefail", "-c", addressed(text)]).strip())
+        said = run(["bash", "-euo", "pipefail", "-c", addressed(text)]).strip()
+        self.assertTrue(said)
+        if "stream=true" in text:
+            self.streamed(said)
+
+    def streamed(self, said):
+        """What curl wrote of a stream."""
+        *chunks, end = [line.removeprefix("data: ") for line in said.splitlines() if line.startswith("data: ")]
+        self.assertEqual(end, "[DONE]")
+        choices = [choice for chunk in chunks for choice in json.loads(chunk)["choices"]]
+        self.assertTrue("".join(choice["delta"].get("content") or "" for choice in choices))
+        self.assertEqual(choices[-1]["finish_reason"], "stop")
 
     def python(self, text):
         self.assertTrue(run([sys.executable, "-c", addressed(text)]).strip())

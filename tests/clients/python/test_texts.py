@@ -3,7 +3,7 @@ import unittest
 
 import openai
 
-from setting import LLAVA, asking, client, data_url, demo, picture, references
+from setting import LLAVA, asking, both, client, data_url, demo, picture, references
 
 PROMPT = "USER: What is a triangle? ASSISTANT:"
 
@@ -15,6 +15,10 @@ def post(path, **body):
 class Completions(unittest.TestCase):
     def complete(self, **more):
         return client().completions.create(**{"model": LLAVA, "prompt": PROMPT, "temperature": 0, **more})
+
+    def twice(self, **more):
+        """Streamed and not."""
+        return both(client().completions.create, **{"model": LLAVA, "prompt": PROMPT, "temperature": 0, **more})
 
     def test_a_text_is_continued_streamed_and_not(self):
         whole = self.complete(max_tokens=12)
@@ -34,15 +38,15 @@ class Completions(unittest.TestCase):
     def test_ids_and_several_prompts(self):
         ids = post("tokenize", prompt=PROMPT)["tokens"]
         self.assertEqual(self.complete(prompt=ids).choices[0].text, self.complete().choices[0].text)
-        several = self.complete(prompt=[PROMPT, "USER: 你好 ASSISTANT:"], n=2, max_tokens=6, seed=1, temperature=1)
+        several = self.twice(prompt=[PROMPT, "USER: 你好 ASSISTANT:"], n=2, max_tokens=6, seed=1, temperature=1)
         self.assertEqual([choice.index for choice in several.choices], [0, 1, 2, 3])
         singles = [self.complete(prompt=p, max_tokens=6).usage.prompt_tokens for p in (PROMPT, "USER: 你好 ASSISTANT:")]
         self.assertEqual(several.usage.prompt_tokens, sum(singles))
-        self.assertEqual(self.complete(prompt=[ids, ids], max_tokens=4).choices[1].text,
+        self.assertEqual(self.twice(prompt=[ids, ids], max_tokens=4).choices[1].text,
                          self.complete(max_tokens=4).choices[0].text)
 
     def test_echo_and_logprobs(self):
-        self.assertTrue(self.complete(echo=True).choices[0].text.startswith(PROMPT))
+        self.assertTrue(self.twice(echo=True).choices[0].text.startswith(PROMPT))
         told = self.complete(logprobs=3, max_tokens=5, extra_body={"ignore_eos": True}).choices[0]
         self.assertEqual(len(told.logprobs.tokens), 5)
         self.assertEqual({len(told.logprobs.tokens), len(told.logprobs.token_logprobs), len(told.logprobs.text_offset)},
