@@ -81,7 +81,7 @@ test("a stream that is cut is an error of the client", async (t) => {
       for (let next = await events.next(); !next.done; next = await events.next()) last = next.value;
     };
     await assert.rejects(rest, (error) => error instanceof OpenAI.APIError && !(error instanceof OpenAI.APIConnectionError) &&
-      error.code === "server_draining" && error.type === "server_error", name);
+      error.code === "server_draining" && error.type === "service_unavailable_error", name);
     // Those who read events alone see it too.
     if (name === "responses") assert.deepEqual([last.type, last.response.status], ["response.failed", "failed"]);
   }

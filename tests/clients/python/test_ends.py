@@ -134,7 +134,7 @@ class Drained(unittest.TestCase):
                     for event in stream:
                         last[name] = event
                 self.assertNotIsInstance(cut.exception, openai.APIConnectionError)
-                self.assertEqual((cut.exception.code, cut.exception.type), ("server_draining", "server_error"))
+                self.assertEqual((cut.exception.code, cut.exception.type), ("server_draining", "service_unavailable_error"))
         # Those who read events alone see it too.
         failed = last["responses"]
         self.assertEqual((failed.type, failed.response.status), ("response.failed", "failed"))

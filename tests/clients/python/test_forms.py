@@ -50,9 +50,13 @@ class Schemas(unittest.TestCase):
         jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
 
     def test_an_object_is_one(self):
+        # Of itself this model seldom ends a string or an object.
+        ids = [client().post("../tokenize", body={"prompt": mark, "add_special_tokens": False}, cast_to=object)["tokens"][-1]
+               for mark in '"}']
+        more = {"response_format": {"type": "json_object"}, "logit_bias": {str(id): 8 for id in ids}}
         ended = 0
         for seed in range(4):
-            done = twice(response_format={"type": "json_object"}, temperature=1, seed=seed, max_tokens=400).choices[0]
+            done = twice(**more, temperature=1, seed=seed, max_tokens=400).choices[0]
             self.assertTrue(done.message.content.startswith("{"))
             if done.finish_reason == "stop":
                 self.assertIsInstance(json.loads(done.message.content), dict)
