@@ -241,3 +241,24 @@ async fn ask(context: &Context, question: Question) -> (Key, Told) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_the_status_has_resolved_wins_over_the_spec_and_that_over_the_default() {
+        let capacity = |context: Value, resolved: Value| {
+            let model = json!({"apiVersion": "vlm-operator.dev/v1alpha1", "kind": "VisionModel",
+                               "metadata": {"name": "tiny"}, "status": {"resolved": resolved},
+                               "spec": {"model": {"uri": "pvc://weights/tiny"}, "context": context}});
+            capacity(&serde_json::from_value(model).unwrap())
+        };
+        assert_eq!(capacity(json!({"maxConcurrency": 16}), json!({"image": "i", "maxConcurrency": 4})), 4);
+        assert_eq!(capacity(json!({"maxConcurrency": 16}), json!({"image": "i"})), 16);
+        assert_eq!(capacity(json!({"maxConcurrency": 16}), Value::Null), 16);
+        assert_eq!(capacity(json!({}), Value::Null), 8);
+    }
+}

@@ -211,7 +211,8 @@ fn candidate(mut config: Config, client: &Client, args: &Run, identity: String) 
     Ok(Candidate { client: client.clone(), hasty_client: connect(config)?, namespace, identity })
 }
 
-fn http_client() -> Result<reqwest::Client, RunError> {
+/// For whatever tells the load.
+pub(crate) fn http_client() -> Result<reqwest::Client, RunError> {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

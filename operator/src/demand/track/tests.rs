@@ -94,6 +94,16 @@ fn a_silent_pod_keeps_its_last_load_forbids_shrinking_and_is_given_up_after_a_mi
 }
 
 #[test]
+fn what_a_replica_can_compute_is_the_mean_of_what_those_say_that_count() {
+    let holds = |capacity| reading(1.0, 0.0, 0.0).map(|reading| Reading { capacity, ..reading });
+    let mut tracker = Tracker::default();
+    assert_eq!(tracker.fold(&round(&[None, None]), at(0)).0.capacity, None);
+    assert_eq!(tracker.fold(&round(&[holds(4.0), holds(8.0)]), at(2)).0.capacity, Some(6.0));
+    assert_eq!(tracker.fold(&round(&[holds(4.0), None]), at(4)).0.capacity, Some(6.0), "one lost answer is no news");
+    assert_eq!(tracker.fold(&round(&[holds(4.0), None]), at(64)).0.capacity, Some(4.0), "the other counts as failed");
+}
+
+#[test]
 fn when_all_are_silent_the_load_is_unknown_for_as_long_as_it_lasts() {
     let mut tracker = Tracker::default();
     tracker.fold(&round(&[reading(1.0, 1.0, 0.0)]), at(0));

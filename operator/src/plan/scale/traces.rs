@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod arrivals;
+mod late;
 
 const TICK: Duration = Duration::from_secs(2);
 
@@ -244,6 +245,19 @@ fn a_target_concurrency_below_the_capacity_asks_for_more_replicas() {
 }
 
 #[test]
+fn a_replica_holds_what_replicas_say_and_while_none_has_said_it_what_is_assumed() {
+    let mut memory = Memory::new(Duration::ZERO);
+    let mut to = |capacity, tick| {
+        let sample = Sample { elapsed: TICK, ready: 1, load: Some(24.0), capacity, ..Sample::default() };
+        let decision = step(&policy(10), &mut memory, 1, sample, TICK * tick);
+        (decision.to, decision.inputs.per_replica)
+    };
+    assert_eq!(to(None, 1), (3, 10.0), "8 are assumed, and 2 may wait");
+    assert_eq!(to(Some(4.0), 2), (4, 6.0));
+    assert_eq!(to(None, 3), (4, 6.0), "nobody has said anything else");
+}
+
+#[test]
 fn the_last_replica_goes_only_when_nobody_has_asked_for_the_idle_time() {
     let mut world = World::new(1.0, 10.0);
     world.run(&to_zero(5), 0.5, 120.0);
@@ -254,21 +268,6 @@ fn the_last_replica_goes_only_when_nobody_has_asked_for_the_idle_time() {
     assert_eq!(world.ordered, 1, "one asked in between");
     world.run(&to_zero(5), 0.0, 150.0);
     assert_eq!((world.ordered, world.decisions.last().unwrap().1.reason), (0, decision::IDLE));
-}
-
-#[test]
-fn a_load_that_is_seen_a_minute_late_keeps_its_replicas() {
-    let spec = serde_json::json!({"maxReplicas": 3, "stableSeconds": 6, "panicSeconds": 2,
-                                  "downStabilizationSeconds": 2, "prometheus": {"query": "x"}});
-    let (policy, mut memory) =
-        (Policy::new(&serde_json::from_value(spec).unwrap(), 2, true), Memory::new(Duration::ZERO));
-    // At its peak it is first seen at once, then late: the quiet before it, and then itself again.
-    for n in 1..100 {
-        let load = if (15..45).contains(&n) { 0.0 } else { 20.0 };
-        let sample = Sample { elapsed: TICK, ready: 3, load: Some(load), ..Sample::default() };
-        let decision = step(&policy, &mut memory, 3, sample, TICK * n);
-        assert_eq!(decision.to, 3, "after {n} looks");
-    }
 }
 
 #[test]
@@ -347,15 +346,15 @@ proptest! {
         let policy = policy(50);
         let mut world = World::new(rate, start_seconds);
         world.run(&policy, rate * 1.3, 400.0);
-        let need = rate * factor / rate;
         let until = world.seconds + 600.0;
-        let known = world.memory.completion_rate();
         while world.seconds < until {
-            let ready = world.ready();
             let before = world.ordered;
             let decided = world.tick(&policy, rate * factor, false);
-            if known.is_some() && decided.to > before {
-                let most = (ready.max(world.ready()) + 1).max((1.5 * need * 1.05).ceil() as i32);
+            // As the decision knew it.
+            let Some(known) = world.memory.completion_rate() else { continue };
+            if decided.to > before {
+                let need = rate * factor / known;
+                let most = (decided.inputs.ready + 1).max(round_up(1.5 * need));
                 prop_assert!(decided.to <= most, "{} > {most} (need {need})", decided.to);
             }
         }
