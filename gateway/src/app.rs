@@ -34,6 +34,8 @@ pub struct App {
     pub life: Life,
     /// Time between two signs of life to a streaming client that waits.
     pub heartbeat: Duration,
+    /// A replica whose stream says nothing for longer than this is gone, though its connection is not.
+    pub silence: Duration,
     /// Signs what lets a stream go on at another replica.
     pub signer: Signer,
 }

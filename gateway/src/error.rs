@@ -13,6 +13,9 @@ use vlm_contract::{
 
 use crate::{desk::Refusal, metrics::Refused};
 
+#[cfg(test)]
+mod tests;
+
 /// Why a request got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
@@ -44,7 +47,7 @@ pub enum GatewayError {
     #[error("the body's transfer coding is not read; send it chunked, once, or with its length")]
     Coding,
     /// The body broke off.
-    #[error("the body broke off before its end")]
+    #[error("the body broke off before its end; send it again")]
     BodyBroken,
     /// The bodies of other requests take all the room.
     #[error("the gateway holds as many bytes of requests as it may; retry in 1 s")]
@@ -88,7 +91,7 @@ pub enum GatewayError {
     #[error("this gateway is shutting down; retry at once to reach another one")]
     Draining,
     /// A bug.
-    #[error("internal error; the gateway's log says more under this request id")]
+    #[error("internal error; retry once, and if it stays, the gateway's log says more under this request id")]
     Internal,
 }
 
@@ -118,7 +121,7 @@ fn refusal(refusal: &Refusal) -> String {
         Refusal::CannotStart { reason, message } => {
             format!("the model cannot start ({reason}): {message}; retrying does not help until that is mended")
         }
-        Refusal::Gone => "the model was deleted".to_owned(),
+        Refusal::Gone => "the model was deleted; see /v1/models for those that there are".to_owned(),
     }
 }
 
@@ -262,42 +265,4 @@ pub fn excerpt(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header_of(error: GatewayError, name: &str) -> Option<String> {
-        error.into_response().headers().get(name).map(|value| value.to_str().unwrap().to_owned())
-    }
-
-    #[test]
-    fn a_full_model_is_429_and_one_that_cannot_answer_503() {
-        let full = Refusal::QueueFull { held: 3, waking: true, retry_after_seconds: 7 };
-        let cannot = Refusal::CannotStart { reason: "WeightsCorrupt".to_owned(), message: "fetch again".to_owned() };
-        let waited = Refusal::Waited { seconds: 300, retry_after_seconds: 9 };
-        for (refusal, status, retry, reason) in [
-            (full, 429, "7", "queue_full"),
-            (cannot, 503, "60", "WeightsCorrupt"),
-            (waited, 503, "9", "waited_too_long"),
-            (Refusal::SwitchedOff, 503, "60", "switched_off"),
-        ] {
-            let error = GatewayError::from(refusal);
-            assert_eq!(error.status().as_u16(), status, "{error}");
-            assert_eq!(header_of(error.clone(), "retry-after").as_deref(), Some(retry), "{error}");
-            assert_eq!(header_of(error, REASON).as_deref(), Some(reason));
-        }
-    }
-
-    #[test]
-    fn the_body_is_as_openai_has_it() {
-        let detail = GatewayError::ModelNotFound { asked: "x".to_owned() }.body().error;
-        assert_eq!((detail.param.as_deref(), detail.code.as_deref()), (Some("model"), Some("model_not_found")));
-        assert_eq!(detail.kind, "invalid_request_error");
-        assert_eq!(GatewayError::Draining.body().error.kind, "service_unavailable_error");
-        assert_eq!(header_of(GatewayError::Draining, "retry-after").as_deref(), Some("0"));
-        let unprintable = Refusal::CannotStart { reason: "a\nb".to_owned(), message: String::new() };
-        assert_eq!(header_of(unprintable.into(), REASON), None);
-    }
 }

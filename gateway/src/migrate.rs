@@ -36,8 +36,8 @@ const MOST_MOVES: u32 = 32;
 const MOST_BARREN: u32 = 3;
 /// Fewer tokens than these are no progress.
 const PROGRESS_TOKENS: usize = 8;
-/// A replica sends something every 15 s; one that is silent for longer than this is gone, though its connection is not.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A replica that streams sends something every 15 s; one that is silent for longer than this is gone.
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 /// After so much of the time that a replica has for its end, its streams are moved, where another one has room. Most
 /// have ended by themselves then, and the others have time enough to try again.
 const MOVED_AFTER: f64 = 2.0 / 3.0;

@@ -15,7 +15,10 @@ use crate::{
     desk::Desk,
     drain::{ENDPOINT_LAG, Life},
     metrics::Metrics,
-    migrate::key::{KeyError, SigningKey},
+    migrate::{
+        SILENCE,
+        key::{KeyError, SigningKey},
+    },
     proxy::upstream::Upstream,
     routable::Probes,
     routes::{
@@ -139,6 +142,7 @@ pub fn app(args: &Cli) -> Result<App, RunError> {
         probes: Probes::default(),
         life: Life::default(),
         heartbeat: Duration::from_secs(args.heartbeat_seconds),
+        silence: SILENCE,
         signer,
     })
 }

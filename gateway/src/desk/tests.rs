@@ -257,3 +257,56 @@ async fn whatever_happens_at_once_nothing_is_lost_or_counted_twice() {
     stop.cancel();
     work.await.unwrap();
 }
+
+fn waiter(at: Duration, number: u64) -> ((Place, bool), Waiter<()>) {
+    (((at, number), false), Waiter { bytes: 10, affinity: None, tried: Vec::new(), tell: () })
+}
+
+/// Lets a request enter; a refused one returns what it is told of when to come again.
+fn enter(line: &mut Line<()>, seconds: u64, number: u64) -> Result<Entry, u64> {
+    let now = Duration::from_secs(seconds);
+    let (bounds, (place, waiter)) = (line.route().bounds, waiter(now, number));
+    line.enter(place, &bounds, waiter, now).map_err(|refusal| match refusal {
+        Refusal::QueueFull { retry_after_seconds, .. } => retry_after_seconds,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn who_is_refused_while_a_model_wakes_is_told_what_is_left_of_the_time_that_it_took_before() {
+    for (took, left) in [(12, 9), (33, 30), (200, 60)] {
+        let mut line: Line<()> = Line::new(Arc::new(route(Standing::Asleep, 1)), &[]);
+        assert_eq!(enter(&mut line, 100, 0), Ok(Entry::Waits));
+        assert_eq!(enter(&mut line, 103, 1), Err(10), "nothing is known yet");
+        let woken = Duration::from_secs(100 + took);
+        line.update_endpoints(&replicas(1)[&id()], woken);
+        assert_eq!(line.release(woken).len(), 1);
+        line.give_back("pod-0", true);
+        line.update_endpoints(&[], Duration::from_secs(1000));
+        assert_eq!(enter(&mut line, 1000, 2), Ok(Entry::Waits));
+        assert_eq!(enter(&mut line, 1003, 3), Err(left), "it took {took} s");
+        assert_eq!(enter(&mut line, 1000 + took, 4), Err(1), "any moment now");
+    }
+}
+
+#[test]
+fn who_is_refused_by_busy_replicas_is_told_by_the_pace_of_their_answers() {
+    for (every_seconds, told) in [(2, 7..=9), (5, 18..=22), (10, 36..=44)] {
+        let mut line: Line<()> = Line::new(Arc::new(route(Standing::Awake, 3)), &replicas(1)[&id()]);
+        assert!(matches!(enter(&mut line, 0, 0), Ok(Entry::Seated(_))));
+        assert!(matches!(enter(&mut line, 0, 1), Ok(Entry::Seated(_))), "two at a time");
+        let mut number = 2;
+        for n in 1..=60 {
+            line.give_back("pod-0", true);
+            assert!(matches!(enter(&mut line, n * every_seconds, number), Ok(Entry::Seated(_))));
+            number += 1;
+        }
+        let now = 60 * every_seconds + every_seconds / 2;
+        for _ in 0..3 {
+            assert_eq!(enter(&mut line, now, number), Ok(Entry::Waits));
+            number += 1;
+        }
+        let seconds = enter(&mut line, now, number).unwrap_err();
+        assert!(told.contains(&seconds), "3 wait, and one goes every {every_seconds} s: {seconds}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The body of an answer that can go on at another replica, from its first event to its last. Whoever leaves first ends
 //! it for both.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::{
-    MOST_BARREN, MOST_MOVES, MOVE_AGAIN, MOVED_AFTER, PROGRESS_TOKENS, SILENCE,
+    MOST_BARREN, MOST_MOVES, MOVE_AGAIN, MOVED_AFTER, PROGRESS_TOKENS,
     ask::{Asked, ask},
     reader::{GivenUp, Reader},
 };
@@ -110,6 +110,8 @@ pub(super) struct Replica {
 struct Answer {
     begun: Begun,
     splitter: Splitter,
+    /// Time for its next piece.
+    silence: Duration,
 }
 
 enum Got {
@@ -127,7 +129,7 @@ impl Replica {
             let since = leaves.await;
             sleep((since + patience).saturating_sub(desk.now())).await;
         };
-        let answer = Answer { begun, splitter: Splitter::default() };
+        let answer = Answer { begun, splitter: Splitter::default(), silence: source.app.silence };
         Self { lease, answer, due: Box::pin(due) }
     }
 }
@@ -136,7 +138,7 @@ impl Answer {
     /// The next whole events. Nothing is lost when this is dropped before its end.
     async fn read(&mut self) -> Got {
         loop {
-            let Ok(piece) = timeout(SILENCE, self.begun.next()).await else { return Got::Broke(Moved::Silent) };
+            let Ok(piece) = timeout(self.silence, self.begun.next()).await else { return Got::Broke(Moved::Silent) };
             match piece {
                 Some(Ok(bytes)) => {
                     if let Some(events) = self.splitter.push(bytes) {

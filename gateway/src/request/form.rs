@@ -19,15 +19,20 @@ const MOST_FIELDS: usize = 256;
 
 pub(super) async fn peek(kind: &str, body: Bytes) -> Result<Peek, GatewayError> {
     let request = Request::post("/").header(header::CONTENT_TYPE, kind).body(Body::from(body));
-    let request = request.map_err(|_| GatewayError::Malformed("the content type cannot be read".to_owned()))?;
+    let request = request.map_err(|_| {
+        GatewayError::Malformed(
+            "the content type cannot be read; send `multipart/form-data` with its boundary".to_owned(),
+        )
+    })?;
     let form = Multipart::from_request(request, &()).await;
-    let mut form = form.map_err(|error| GatewayError::Malformed(format!("the form cannot be read: {error}")))?;
+    let mut form =
+        form.map_err(|error| GatewayError::Malformed(format!("the form cannot be read: {error}; mend it")))?;
     let (mut peek, mut collector) = (Peek::default(), Collector::default());
     let mut count = 0;
     while let Some(field) = form.next_field().await.map_err(|error| broken(&error))? {
         count += 1;
         if count > MOST_FIELDS {
-            return Err(GatewayError::Malformed(format!("the form has over {MOST_FIELDS} fields")));
+            return Err(GatewayError::Malformed(format!("the form has over {MOST_FIELDS} fields; send fewer")));
         }
         let name = field.name().unwrap_or_default().to_owned();
         let bytes = field.bytes().await.map_err(|error| broken(&error))?;
@@ -47,7 +52,7 @@ pub(super) async fn peek(kind: &str, body: Bytes) -> Result<Peek, GatewayError> 
 }
 
 fn broken(error: &MultipartError) -> GatewayError {
-    GatewayError::Malformed(format!("the form cannot be read: {}", excerpt(&error.body_text())))
+    GatewayError::Malformed(format!("the form cannot be read: {}; mend it", excerpt(&error.body_text())))
 }
 
 #[cfg(test)]

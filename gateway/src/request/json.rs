@@ -16,7 +16,7 @@ use crate::error::{GatewayError, excerpt};
 
 pub(super) fn peek(body: &[u8]) -> Result<Peek, GatewayError> {
     let top: Top = serde_json::from_slice(body).map_err(|error| {
-        GatewayError::Malformed(format!("the body is not valid JSON: {}", excerpt(&error.to_string())))
+        GatewayError::Malformed(format!("the body is not valid JSON: {}; mend it", excerpt(&error.to_string())))
     })?;
     let mut collector = Collector::default();
     if let Some(text) = top.instructions.hash {

@@ -1,10 +1,16 @@
 //! What goes through, and what does not.
 
+use std::time::Duration;
+
 use axum::{body::Body, http::Request};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
+use vlm_gateway::{
+    bodies::Bodies,
+    routes::{Route, Standing},
+};
 
-use crate::gateway::{Gateway, code, question, streamed};
+use crate::gateway::{Gateway, await_that, code, question, route, streamed};
 use crate::replica::{Mood, Replica};
 
 #[tokio::test]
@@ -111,4 +117,68 @@ async fn http_2_without_tls_is_spoken_as_well() {
     assert_eq!(response.version(), axum::http::Version::HTTP_2);
     let got = axum::body::to_bytes(Body::new(response.into_body()), 1 << 20).await.unwrap();
     assert_eq!(got, body);
+}
+
+#[tokio::test]
+async fn completions_and_whole_forms_reach_the_replica_byte_by_byte_on_their_own_paths() {
+    let (gateway, replica) = (Gateway::start().await, Replica::start(Mood::Echo).await);
+    gateway.replicas(&[replica.address]);
+    // Every byte there is, line ends and half a boundary among them.
+    let picture: Vec<u8> = (0..=255).cycle().take(100_000).chain(*b"\r\n--bound\r\n\n\r").collect();
+    let mut form = b"preamble\r\n--boundary\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nshop/tiny\r\n\
+        --boundary\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\nwhat is it?\r\n\
+        --boundary\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a \xc3\xa9.png\"\r\n\
+        Content-Type: image/png\r\n\r\n"
+        .to_vec();
+    form.extend(picture);
+    form.extend(b"\r\n--boundary--\r\nepilogue");
+    let json = br#"{ "prompt":["a", "b"],  "model":"tiny", "n": 1.0, "unknown" : null }"#.to_vec();
+    let all = [
+        ("/v1/completions", "application/json; charset=utf-8", json),
+        ("/v1/chat/completions", "multipart/form-data; boundary=\"boundary\"", form),
+    ];
+    for (path, kind, sent) in &all {
+        let request = gateway.client.post(gateway.url(path)).header("content-type", *kind).body(sent.clone());
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        assert!(response.bytes().await.unwrap() == *sent, "{path}: the answer");
+        let (headers, body) = replica.state.seen.lock().unwrap().last().unwrap().clone();
+        assert!(body == *sent, "{path}: {} bytes of {}", body.len(), sent.len());
+        assert_eq!(
+            (&headers["content-type"], &headers["content-length"]),
+            (&kind.parse().unwrap(), &sent.len().into())
+        );
+    }
+    assert_eq!(*replica.state.paths.lock().unwrap(), all.map(|(path, ..)| path));
+}
+
+#[tokio::test]
+async fn while_bodies_take_all_the_room_the_next_is_refused_and_told_when_to_come_again() {
+    let gateway = Gateway::that(|app| app.bodies = Bodies::new(4 << 20, 1 << 20, Duration::from_secs(60))).await;
+    gateway.stands(Route { window: 8, ..route(Standing::Awake) });
+    let replica = Replica::start(Mood::Gated).await;
+    gateway.replicas(&[replica.address]);
+    let mut large = question().to_string();
+    large += &" ".repeat((1 << 20) - large.len());
+    let ask = |body: String| {
+        let request = gateway.client.post(gateway.url("/v1/chat/completions"));
+        request.header("content-type", "application/json").body(body).send()
+    };
+    let all: Vec<_> = (0..4).map(|_| tokio::spawn(ask(large.clone()))).collect();
+    gateway.await_counts(0, 4).await;
+    assert_eq!(gateway.app.bodies.held(), 4 << 20);
+    let response = ask(question().to_string()).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(response.headers()["x-vlm-reason"], "bodies_full");
+    let body: Value = response.json().await.unwrap();
+    let error = &body["error"];
+    assert_eq!((&error["type"], &error["code"]), (&"service_unavailable_error".into(), &"bodies_full".into()));
+    assert!(error["message"].as_str().unwrap().ends_with("retry in 1 s"), "{error}");
+    assert!(gateway.page().contains("vlm_gateway_requests_invalid_total{reason=\"bodies_full\"} 1"));
+    replica.state.gate.add_permits(5);
+    for asked in all {
+        assert_eq!(asked.await.unwrap().unwrap().status(), 200);
+    }
+    await_that(|| gateway.app.bodies.held() == 0, "there is room again").await;
+    assert_eq!(ask(question().to_string()).await.unwrap().status(), 200);
 }

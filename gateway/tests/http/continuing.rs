@@ -75,6 +75,8 @@ impl Continuing {
         });
         let router = Router::new()
             .route("/v1/chat/completions", post(begin))
+            .route("/v1/completions", post(begin))
+            .route("/v1/responses", post(begin))
             .route(PATH, post(go_on))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&state));
@@ -121,9 +123,13 @@ fn events(id: &str, from: Option<usize>) -> Vec<(Option<Value>, String)> {
 }
 
 async fn begin(State(state): State<Arc<Shared>>, request: Request) -> Response {
-    let headers = request.headers().clone();
-    let with_state = headers.get("x-vlm-stream-state").is_some_and(|value| value == "true");
-    state.asked.lock().unwrap().push(headers);
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 24).await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    // Of several answers at once no state is told.
+    let asked = parts.headers.get("x-vlm-stream-state").is_some_and(|value| value == "true");
+    let with_state = asked && body["n"].as_u64().is_none_or(|n| n == 1);
+    state.asked.lock().unwrap().push(parts.headers);
     answer(&state, "chatcmpl-1", None, with_state)
 }
 

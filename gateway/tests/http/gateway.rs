@@ -32,6 +32,9 @@ impl Drop for Gateway {
     }
 }
 
+/// Room for every test's connections.
+const WIDE: listen::Bounds = listen::Bounds { connections: 1000, silence: Duration::from_secs(60) };
+
 /// The gateway's private key in every test: the first of RFC 8032, section 7.1.
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpgukSqZcRJuoRxLsSS7EnEaffDGq5/rn9g\n-----END PRIVATE KEY-----\n";
 
@@ -66,15 +69,25 @@ impl Gateway {
     }
 
     pub async fn with(route: Route) -> Self {
-        Self::within(route, listen::Bounds { connections: 1000, silence: Duration::from_secs(60) }).await
+        Self::made(route, WIDE, |_| {}).await
+    }
+
+    /// With a model that is awake, and a state that differs from what tests have.
+    pub async fn that(differs: impl FnOnce(&mut App)) -> Self {
+        Self::made(route(Standing::Awake), WIDE, differs).await
     }
 
     /// With bounds of its own for connections.
     pub async fn within(route: Route, bounds: listen::Bounds) -> Self {
+        Self::made(route, bounds, |_| {}).await
+    }
+
+    async fn made(route: Route, bounds: listen::Bounds, differs: impl FnOnce(&mut App)) -> Self {
         let mut app = run::app(&Cli::parse_from(["vlm-gateway"])).unwrap();
         app.bodies = Bodies::new(4 << 20, 1 << 20, Duration::from_secs(1));
         app.heartbeat = Duration::from_millis(50);
         app.signer = Some(Arc::new(SigningKey::parse(KEY).unwrap()));
+        differs(&mut app);
         let app = Arc::new(app);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -18,6 +18,9 @@ async fn a_thousand_requests_at_a_sleeping_model_are_held_or_refused_and_none_is
     let all: Vec<_> = (0..1000).map(|_| tokio::spawn(gateway.ask(&question()).send())).collect();
     crate::gateway::await_that(|| gateway.page().contains("reason=\"queue_full\"} 950"), "all others refused").await;
     assert_eq!(gateway.counts(), (50, 0));
+    // Those that were refused are demand as well.
+    let arrived = "vlm_gateway_requests_arrived_total{model=\"tiny\",namespace=\"shop\"} 1000\n";
+    assert!(gateway.page().contains(arrived), "{}", gateway.page());
     let replica = Replica::start(Mood::Gated).await;
     gateway.replicas(&[replica.address]);
     gateway.await_counts(48, 2).await;

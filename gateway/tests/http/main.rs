@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod answers;
 mod broken;
 mod continuing;
 mod gateway;
+mod h2c;
 mod holding;
 mod hostile;
 mod migration;

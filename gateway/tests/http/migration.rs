@@ -187,7 +187,7 @@ async fn a_stream_is_moved_off_a_replica_that_ends_once_another_has_room() {
     gateway.await_counts(0, 1).await;
     gateway.app.desk.update_leaving([(id(), ["pod-0".to_owned()].into())].into());
     // Nothing else has room: it stays.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((gateway.counts(), asking.is_finished()), ((0, 1), false));
     let new = Continuing::start(&public_key(), Cut::Never).await;
     gateway.replicas(&[old.address, new.address]);
@@ -218,4 +218,59 @@ async fn a_whole_answer_is_asked_for_without_its_state() {
     let whole = gateway.ask(&json!({"model": "tiny", "messages": []})).send().await.unwrap();
     assert_eq!(whole.status(), 200);
     assert!(!replica.state.asked.lock().unwrap()[0].contains_key("x-vlm-stream-state"));
+}
+
+#[tokio::test]
+async fn a_replica_that_falls_silent_is_gone_though_its_connection_is_not() {
+    let gateway = Gateway::that(|app| app.silence = Duration::from_secs(1)).await;
+    let first = Continuing::start(&public_key(), Cut::Silent(6)).await;
+    let second = Continuing::start(&public_key(), Cut::Never).await;
+    gateway.replicas(&[first.address]);
+    let asking = tokio::spawn({
+        let ask = gateway.ask(&streamed());
+        async move { ask.send().await.unwrap().text().await.unwrap() }
+    });
+    await_that(|| first.state.asked.lock().unwrap().len() == 1, "it was asked").await;
+    gateway.replicas(&[first.address, second.address]);
+    assert_eq!(data(&asking.await.unwrap()), undisturbed("chatcmpl-1"));
+    assert_eq!((first.continued(), second.continued()), (0, 1));
+    assert_eq!((counted(&gateway, "silent", "ok"), counted(&gateway, "broke_off", "ok")), (1, 0));
+    gateway.await_counts(0, 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_move_ends_when_its_replica_falls_silent() {
+    let gateway = Gateway::that(|app| app.silence = Duration::from_secs(1)).await;
+    let replica = Continuing::start(&public_key(), Cut::Silent(4)).await;
+    gateway.replicas(&[replica.address]);
+    let ask = gateway.client.post(gateway.url("/v1/completions")).json(&json!({"model": "tiny", "stream": true}));
+    let got = ask.send().await.unwrap().text().await.unwrap();
+    assert_eq!((data(&got).len(), error(&got).0.as_str()), (5, "answer_broken"));
+    gateway.await_counts(0, 0).await;
+}
+
+#[tokio::test]
+async fn streams_of_other_routes_and_of_several_answers_end_with_their_replica() {
+    let other = json!({"model": "tiny", "prompt": "hi", "input": "hi", "stream": true});
+    let mut several = streamed();
+    several["n"] = json!(2);
+    for (path, body) in [("/v1/completions", &other), ("/v1/responses", &other), ("/v1/chat/completions", &several)] {
+        let gateway = Gateway::start().await;
+        let first = Continuing::start(&public_key(), Cut::Breaks(4)).await;
+        let second = Continuing::start(&public_key(), Cut::Breaks(4)).await;
+        gateway.replicas(&[first.address, second.address]);
+        let got = gateway.client.post(gateway.url(path)).json(body).send().await.unwrap().text().await.unwrap();
+        assert_eq!(data(&got)[..4], undisturbed("chatcmpl-1")[..4], "{path}");
+        let (code, message) = error(&got);
+        assert_eq!((data(&got).len(), code.as_str()), (5, "answer_broken"), "{path}: {got}");
+        assert!(message.ends_with("; retry"), "{message}");
+        let asked: Vec<_> = [&first, &second].iter().flat_map(|r| r.state.asked.lock().unwrap().clone()).collect();
+        assert_eq!((asked.len(), first.continued() + second.continued()), (1, 0), "{path} is not tried elsewhere");
+        // Where only the body could say that nothing can go on, the replica is asked in vain.
+        let chat = path == "/v1/chat/completions";
+        assert_eq!(asked[0].contains_key("x-vlm-stream-state"), chat, "{path}");
+        assert!(gateway.page().contains("vlm_gateway_answers_broken_total 1"), "{path}");
+        assert_eq!(counted(&gateway, "broke_off", "ok"), 0);
+        gateway.await_counts(0, 0).await;
+    }
 }

@@ -81,6 +81,7 @@ impl Replica {
         });
         let router = Router::new()
             .route("/v1/chat/completions", post(answer))
+            .route("/v1/completions", post(answer))
             .route("/v1/responses", post(answer))
             .with_state(Arc::clone(&state));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
