@@ -65,8 +65,11 @@ const fn place(error: &GatewayError) -> usize {
     }
 }
 
-/// Every variant with its status, the body's `type` and `code`, `Retry-After`, and what it says to do.
-fn table() -> [(GatewayError, u16, &'static str, &'static str, Option<&'static str>, &'static str); 21] {
+/// An error, its status, the body's `type` and `code`, `Retry-After`, and what it says to do.
+type Row = (GatewayError, u16, &'static str, &'static str, Option<&'static str>, &'static str);
+
+/// Every variant.
+fn table() -> [Row; 21] {
     let word = || "x".to_owned();
     let full = Refusal::QueueFull { held: 3, waking: false, retry_after_seconds: 7 };
     let waited = Refusal::Waited { seconds: 300, retry_after_seconds: 9 };

@@ -26,7 +26,7 @@ const STATUS_200: u8 = 0x88;
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, stream];
-    [&head, payload].concat()
+    [&head[..], payload].concat()
 }
 
 /// A string without Huffman's code (RFC 7541, section 5.2).
