@@ -23,6 +23,9 @@ const END_HEADERS: u8 = 4;
 /// `:status: 200` as an index (RFC 7541, appendix A).
 const STATUS_200: u8 = 0x88;
 
+/// What it tries, fields of the request, and the pieces of its body.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, stream];
@@ -137,7 +140,7 @@ async fn what_http_2_forbids_is_refused() {
     let path = format!("/v1/chat/completions HTTP/1.1\r\nhost: evil\r\ncontent-length: 0\r\n\r\n{INNER}");
     let value = format!("a\r\nx-evil: b\r\ncontent-length: 0\r\n\r\n{INNER}");
     let name = format!("x-a: b\r\ncontent-length: 0\r\n\r\n{INNER}");
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let cases: &[Case<'_>] = &[
         ("a transfer coding", &[("transfer-encoding", "chunked")], &[&chunked]),
         ("a transfer coding and a length", &[("transfer-encoding", "chunked"), ("content-length", "16")], &[QUESTION]),
         ("a connection header", &[("connection", "content-length")], &[QUESTION]),
@@ -175,7 +178,7 @@ async fn what_http_2_forbids_is_refused() {
 async fn what_means_another_request_in_http_1_is_the_one_that_was_asked_or_none() {
     let (gateway, replica) = (Gateway::start().await, Replica::start(Mood::Echo).await);
     gateway.replicas(&[replica.address]);
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let cases: &[Case<'_>] = &[
         ("an absolute path", &[(":path", "http://evil/v1/chat/completions")], &[QUESTION]),
         ("a path to elsewhere", &[(":path", "//evil/v1/chat/completions")], &[QUESTION]),
         ("another query", &[(":path", "/v1/chat/completions?/../../metrics")], &[QUESTION]),
