@@ -282,7 +282,7 @@ mod tests {
         let model = ModelId { namespace: "shop".to_owned(), name: "tiny".to_owned() };
         metrics.introduce(&model);
         metrics.woke(&model, Duration::from_secs(2));
-        metrics.held(&model, Duration::from_secs(2));
+        metrics.held(&model, Duration::from_secs(3));
         let labels = "model=\"tiny\",namespace=\"shop\"";
         let page = metrics.page(&[(model.clone(), 3, 4)], 7).unwrap();
         for line in [
@@ -291,6 +291,7 @@ mod tests {
             format!("vlm_gateway_requests_arrived_total{{{labels}}} 0"),
             format!("vlm_gateway_requests_refused_total{{{labels},reason=\"queue_full\"}} 0"),
             format!("vlm_gateway_wake_seconds_sum{{{labels}}} 2"),
+            format!("vlm_gateway_hold_seconds_sum{{{labels}}} 3"),
             format!("vlm_gateway_hold_seconds_count{{{labels}}} 1"),
             "vlm_gateway_body_bytes 7".to_owned(),
         ] {
