@@ -183,6 +183,15 @@ impl TokenStream {
     }
 }
 
+#[cfg(test)]
+impl TokenStream {
+    /// A stream whose events are sent by a test.
+    pub(crate) fn told_by_test() -> (mpsc::UnboundedSender<Event>, Self) {
+        let (sender, events) = mpsc::unbounded_channel();
+        (sender, Self { events, start: Arc::default() })
+    }
+}
+
 impl EventSink {
     /// Sends an event; `None` when nobody listens.
     pub fn send(&self, event: Event) -> Option<()> {

@@ -117,3 +117,134 @@ impl<V: Voice> Stream for Spoken<V> {
         Poll::Ready(Some(Ok(block.into())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use futures::StreamExt;
+    use tokio::sync::mpsc::UnboundedSender;
+    use vlm_contract::openai::usage::Usage;
+
+    use super::super::answer::{Answer, Begin, Piece};
+    use super::super::answers::Whole;
+    use super::super::app::tests::app;
+    use super::super::events::{done, event};
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::engine::fair::ClientId;
+    use crate::engine::{Event as Told, FinishReason, TokenStream};
+    use crate::processor::Processor;
+
+    /// Much longer than what a test does at once, even where others keep the processor busy.
+    const SILENCE: Duration = Duration::from_millis(600);
+
+    /// Says each text, and so many bytes more.
+    struct Plain(usize);
+
+    impl Voice for Plain {
+        fn whole(self, _: Vec<Whole>, _: Usage) -> Response {
+            ().into_response()
+        }
+
+        fn begin(&mut self) -> Vec<Event> {
+            vec![event(&"begin")]
+        }
+
+        fn piece(&mut self, _: usize, piece: Piece) -> Vec<Event> {
+            let Piece::Text { text, .. } = piece else { return Vec::new() };
+            vec![event(&(text + &".".repeat(self.0)))]
+        }
+
+        fn end(&mut self, _: Usage) -> Vec<Event> {
+            vec![done()]
+        }
+    }
+
+    /// The letter x, as the engine says it.
+    struct Letter(u32);
+
+    impl Letter {
+        fn say(&self, engine: &UnboundedSender<Told>) {
+            engine.send(Told::Token { id: self.0, logprobs: None }).unwrap();
+        }
+    }
+
+    /// A stream, and what is its engine.
+    fn stream(more: usize) -> (UnboundedSender<Told>, Letter, Spoken<Plain>) {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/llava15_llama_hub");
+        let processor = Processor::open(&Checkpoint::open(&tiny).unwrap()).unwrap();
+        let letter = Letter(processor.tokenize("x", false).unwrap().pop().unwrap());
+        let (engine, tokens) = TokenStream::told_by_test();
+        let app = Arc::new(app());
+        let begin = Begin {
+            tokens,
+            processor: Arc::new(processor),
+            stop: Vec::new(),
+            min_tokens: 0,
+            calls: false,
+            prompt_tokens: 1,
+            seed: 0,
+            generated: Vec::new(),
+            ended: None,
+            arrived: std::time::Instant::now(),
+            place: Arc::new(app.admission.try_enter(ClientId::default()).unwrap()),
+            id: String::new(),
+        };
+        let answers = Answers::new(vec![Answer::new(app, begin)], 1);
+        (engine, letter, Spoken::new(answers, Plain(more), SILENCE))
+    }
+
+    async fn block(spoken: &mut Spoken<Plain>) -> Option<String> {
+        let Ok(bytes) = spoken.next().await?;
+        Some(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_at_once_goes_out_as_one_block() {
+        let (engine, letter, mut spoken) = stream(0);
+        letter.say(&engine);
+        letter.say(&engine);
+        assert_eq!(block(&mut spoken).await.unwrap(), "data: \"begin\"\n\ndata: \"x\"\n\ndata: \"x\"\n\n");
+        letter.say(&engine);
+        engine.send(Told::Finished(FinishReason::Length)).unwrap();
+        assert_eq!(block(&mut spoken).await.unwrap(), "data: \"x\"\n\ndata: [DONE]\n\n");
+        assert_eq!(block(&mut spoken).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_block_ends_with_the_event_that_fills_it() {
+        let (engine, letter, mut spoken) = stream(5000);
+        (0..8).for_each(|_| letter.say(&engine));
+        engine.send(Told::Finished(FinishReason::Length)).unwrap();
+        let mut events = Vec::new();
+        while let Some(block) = block(&mut spoken).await {
+            events.push(block.matches("data: ").count());
+        }
+        // The beginning and four, then four, and the end.
+        assert_eq!(events, [5, 4, 1]);
+    }
+
+    /// None of this depends on how long anything takes: each comment is timed from before what puts it off.
+    #[tokio::test]
+    async fn comments_come_after_silence_and_not_while_text_does() {
+        let (engine, letter, mut spoken) = stream(0);
+        assert_eq!(block(&mut spoken).await.unwrap(), "data: \"begin\"\n\n");
+        let mut given = Instant::now();
+        // All in all this takes longer than silence may.
+        for _ in 0..3 {
+            tokio::time::sleep(SILENCE / 2).await;
+            letter.say(&engine);
+            given = Instant::now();
+            assert_eq!(block(&mut spoken).await.unwrap(), "data: \"x\"\n\n");
+        }
+        for silences in 1..=2 {
+            assert_eq!(block(&mut spoken).await.unwrap().as_bytes(), KEEP_ALIVE);
+            assert!(given.elapsed() >= silences * SILENCE, "{:?} to comment {silences}", given.elapsed());
+        }
+        letter.say(&engine);
+        engine.send(Told::Finished(FinishReason::Stop)).unwrap();
+        assert_eq!(block(&mut spoken).await.unwrap(), "data: \"x\"\n\ndata: [DONE]\n\n");
+    }
+}
