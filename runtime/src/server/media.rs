@@ -249,3 +249,61 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// How long is waited for what must not happen.
+    const A_WHILE: Duration = Duration::from_millis(150);
+
+    #[tokio::test]
+    async fn works_at_once_are_no_more_than_cores_even_when_clients_leave() {
+        let pool = Arc::new(MediaPool::new());
+        let cores = pool.cores.available_permits();
+        assert_eq!(cores, available_parallelism().map_or(1, usize::from));
+        let (begun, mut begins) = unbounded_channel();
+        let (mut ends, mut clients) = (Vec::new(), Vec::new());
+        // One more than there are cores.
+        for work in 0..=cores {
+            let (end, ended) = channel::<()>();
+            let (pool, begun) = (Arc::clone(&pool), begun.clone());
+            let working = async move {
+                let work = move || {
+                    begun.send(work).unwrap();
+                    // Also when the test is over.
+                    let _ = ended.recv();
+                    Ok(work)
+                };
+                pool.run(work).await
+            };
+            ends.push(end);
+            clients.push(tokio::spawn(working));
+        }
+        let mut working = Vec::new();
+        for _ in 0..cores {
+            working.push(begins.recv().await.unwrap());
+        }
+        working.sort_unstable();
+        assert_eq!(working, (0..cores).collect::<Vec<_>>());
+        assert!(timeout(A_WHILE, begins.recv()).await.is_err(), "one more works than there are cores");
+        // Nobody waits for the first any more, but its thread works on.
+        let first = clients.remove(0);
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        assert!(timeout(A_WHILE, begins.recv()).await.is_err(), "a core that works is given to another");
+        ends[0].send(()).unwrap();
+        assert_eq!(begins.recv().await, Some(cores));
+        drop(ends);
+        for (client, work) in clients.into_iter().zip(1..) {
+            assert_eq!(client.await.unwrap().unwrap(), work);
+        }
+        assert_eq!(pool.cores.available_permits(), cores);
+    }
+}
