@@ -60,6 +60,8 @@ fn summed(family: &MetricFamily) -> Metric {
 
 #[cfg(test)]
 mod tests {
+    use vlm_contract::metrics as names;
+
     use crate::engine::Snapshot;
     use crate::metrics::Metrics;
 
@@ -80,6 +82,15 @@ mod tests {
             "vlm_requests_running 3",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let all = names::VLLM_ALIASES.map(|(_, alias)| alias).into_iter().chain([names::VLLM_REQUESTS_WAITING]);
+        for alias in all {
+            let kind = format!("# TYPE {alias} ");
+            assert_eq!(text.lines().filter(|line| line.starts_with(&kind)).count(), 1, "{alias} in\n{text}");
+            let mut series = text.lines().filter_map(|line| line.strip_prefix(alias)).peekable();
+            assert!(series.peek().is_some(), "{alias} in\n{text}");
+            // Of a histogram, the name of its parts follows.
+            assert!(series.all(|rest| rest.contains("{model_name=\"tiny\"")), "{alias} in\n{text}");
         }
         assert!(!Metrics::new(None).unwrap().render(Some(&snapshot)).unwrap().contains("vllm:"));
     }
