@@ -7,7 +7,7 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use vlm_contract::openai::error::ErrorBody;
 
-use super::server::{Server, question, url_of};
+use super::server::{Server, answer, question, url_of};
 
 /// Most that the whole corpus may add to the memory in use: four of the largest bodies, and the pictures that a
 /// picture's limit allows on every core.
@@ -22,7 +22,7 @@ fn json_body(name: &str, body: &Value) -> Bad {
 
 /// Each field with values that it cannot have.
 fn wrong_fields() -> Vec<Bad> {
-    let fields: [(&str, &[Value]); 24] = [
+    let fields: [(&str, &[Value]); 26] = [
         ("messages", &[json!(null), json!(1), json!("x"), json!({}), json!([]), json!([[]]), json!([null])]),
         ("model", &[json!(1), json!(["tiny"]), json!("x".repeat(100_000))]),
         ("max_tokens", &[json!(0), json!(-1), json!(1.5), json!("8"), json!(4_000_000_000_u64), json!([8])]),
@@ -43,6 +43,8 @@ fn wrong_fields() -> Vec<Bad> {
         ("n", &[json!(0), json!(-1), json!(129), json!("2"), json!(4_000_000_000_u64)]),
         ("ignore_eos", &[json!("yes"), json!(1)]),
         ("top_logprobs", &[json!(1), json!(21), json!(-1), json!("x")]),
+        ("logprobs", &[json!("yes"), json!(1), json!([])]),
+        ("parallel_tool_calls", &[json!("no"), json!(0), json!({})]),
         ("stop_token_ids", &[json!(1), json!([-1]), json!(["x"]), json!(vec![1; 129])]),
         ("response_format", &[json!("json"), json!({}), json!({"type": "xml"}), json!({"type": "json_schema"})]),
         ("tools", &[json!({}), json!([{}]), json!([{"type": "function", "function": {"name": ""}}]), json!([1])]),
@@ -73,6 +75,69 @@ fn wrong_fields() -> Vec<Bad> {
         bad.push(json_body(&format!("part {index}"), &part(wrong)));
     }
     bad
+}
+
+/// A field, and values that it cannot have.
+type Wrong = (&'static str, Vec<Value>);
+
+/// For the other routes: what is right, and fields with values that they cannot have.
+fn wrong_elsewhere() -> Vec<(&'static str, Value, Vec<Wrong>)> {
+    let model = || ("model", vec![json!(1), json!(["tiny"])]);
+    vec![
+        (
+            "/v1/completions",
+            json!({"model": "tiny", "prompt": "hi", "max_tokens": 1}),
+            vec![
+                model(),
+                ("prompt", vec![json!(null), json!({}), json!(true), json!([])]),
+                ("max_tokens", vec![json!(0), json!("8"), json!(4_000_000_000_u64)]),
+                ("temperature", vec![json!(-1), json!("hot")]),
+                ("logprobs", vec![json!(true), json!(21), json!(-1)]),
+                ("echo", vec![json!("yes"), json!(1)]),
+                ("n", vec![json!(0), json!(129), json!("2")]),
+                ("stop", vec![json!(5), json!("")]),
+                ("logit_bias", vec![json!([]), json!({"1": 101})]),
+                ("response_format", vec![json!("json"), json!({"type": "xml"})]),
+                ("stream", vec![json!("yes")]),
+            ],
+        ),
+        (
+            "/v1/responses",
+            json!({"model": "tiny", "input": "hi", "max_output_tokens": 1}),
+            vec![
+                model(),
+                ("input", vec![json!(null), json!(1), json!({}), json!([1]), json!([{"type": "audio"}])]),
+                ("instructions", vec![json!(1), json!([])]),
+                ("max_output_tokens", vec![json!(0), json!("8")]),
+                ("temperature", vec![json!(2.1), json!("hot")]),
+                ("top_p", vec![json!(0), json!(1.1)]),
+                ("text", vec![json!("json"), json!({"format": {"type": "xml"}})]),
+                ("tools", vec![json!({}), json!([1]), json!([{"type": "function", "name": ""}])]),
+                ("parallel_tool_calls", vec![json!("no")]),
+                ("previous_response_id", vec![json!("resp_1"), json!(1)]),
+                ("background", vec![json!(true), json!("no")]),
+                ("metadata", vec![json!([]), json!("x")]),
+                ("stream", vec![json!(1)]),
+            ],
+        ),
+        (
+            "/tokenize",
+            json!({"model": "tiny", "prompt": "hi"}),
+            vec![
+                model(),
+                ("prompt", vec![json!(null), json!(1), json!("a".repeat((1 << 20) + 1))]),
+                ("add_special_tokens", vec![json!("no")]),
+                ("return_token_strs", vec![json!(1)]),
+                ("messages", vec![json!("x"), json!([1])]),
+                ("tools", vec![json!({}), json!([1])]),
+            ],
+        ),
+        (
+            "/detokenize",
+            json!({"model": "tiny", "tokens": [5]}),
+            vec![model(), ("tokens", vec![json!(null), json!("x"), json!([-1]), json!([1_000_000]), json!([0.5])])],
+        ),
+    ]
 }
 
 /// Bodies that are no requests at all.
@@ -215,6 +280,35 @@ async fn every_bad_request_is_refused_in_shape_and_the_next_is_served() {
     println!("the corpus took {} MiB at most", grown >> 20);
     assert!(grown < MOST_MEMORY, "{} MiB", grown >> 20);
     assert_eq!(server.metric("vlm_requests_running").await, 0);
+}
+
+#[tokio::test]
+async fn wrong_fields_of_the_other_routes_are_named() {
+    let server = Server::start(&[]).await;
+    for (path, right, wrong) in wrong_elsewhere() {
+        let url = format!("{}{path}", server.base);
+        let post = async |body: &Value| answer(server.client.post(&url).json(body).send().await.unwrap()).await;
+        for (field, values) in wrong {
+            for value in values {
+                let mut body = right.clone();
+                body[field] = value;
+                let shown: String = body.to_string().chars().take(200).collect();
+                let (status, refused) = post(&body).await;
+                assert_eq!(status, 400, "{path}: {shown}: {refused}");
+                let error = serde_json::from_value::<ErrorBody>(refused).unwrap().error;
+                // The field itself, or what is wrong within it.
+                let param = error.param.unwrap_or_default();
+                let within =
+                    param.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+                assert!(within, "{path}: {param} is named: {shown}");
+                assert_eq!(error.kind, "invalid_request_error");
+            }
+        }
+        let mut unknown = right.clone();
+        unknown["model"] = json!("another");
+        assert_eq!(post(&unknown).await.0, 404, "{path}");
+        assert_eq!(post(&right).await.0, 200, "{path}");
+    }
 }
 
 #[tokio::test]
