@@ -2,13 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use futures::future::join_all;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use vlm_contract::openai::error::ErrorBody;
 
-use super::server::{Server, long, question};
+use super::server::{PATIENCE, Server, long, question};
+
+/// Most that clients who misbehave, all at once, may add to the memory in use.
+const MOST_MEMORY: u64 = 64 << 20;
+
+/// A question as it goes over the wire.
+fn wire(body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
 
 /// Waits for the end of a connection and gives what came before.
 async fn closed(mut stream: TcpStream) -> String {
@@ -20,7 +31,7 @@ async fn closed(mut stream: TcpStream) -> String {
 }
 
 /// Checks that an answer to raw bytes has this status and code, in `OpenAI`'s form.
-fn refused(answer: &str, status: u16, code: &str) {
+fn refused<'a>(answer: &str, status: u16, code: impl Into<Option<&'a str>>) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer}"));
     assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
     let head = head.to_ascii_lowercase();
@@ -29,7 +40,7 @@ fn refused(answer: &str, status: u16, code: &str) {
     }
     assert!(head.contains("\r\nx-request-id: "), "{head}");
     let error = serde_json::from_str::<ErrorBody>(body).unwrap().error;
-    assert_eq!((error.code.as_deref(), error.kind.as_str()), (Some(code), "invalid_request_error"));
+    assert_eq!((error.code.as_deref(), error.kind.as_str()), (code.into(), "invalid_request_error"));
 }
 
 async fn served(server: &Server) {
@@ -91,6 +102,30 @@ async fn a_slow_body_is_408() {
 }
 
 #[tokio::test]
+async fn two_hundred_slow_bodies_are_408_and_bounded_in_memory() {
+    let words = ["--body-timeout-seconds", "3", "--max-concurrency", "8", "--max-queue", "300"];
+    let server = Server::start(&words).await;
+    served(&server).await;
+    let before = server.peak_memory();
+    // Each promises more than it sends, and all together more than may be used.
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                content-length: 1000000\r\nconnection: close\r\n\r\n";
+    let beginning = [head, &" ".repeat(50_000)].concat().into_bytes();
+    let asking = (0..200).map(|_| async {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(&beginning).await.unwrap();
+        closed(stream).await
+    });
+    for answer in join_all(asking).await {
+        refused(&answer, 408, "body_timeout");
+    }
+    let grown = server.peak_memory().saturating_sub(before);
+    println!("200 slow bodies took {} MiB", grown >> 20);
+    assert!(grown < MOST_MEMORY, "{} MiB", grown >> 20);
+    served(&server).await;
+}
+
+#[tokio::test]
 async fn a_half_closed_connection_frees_its_place() {
     let server = Server::start(&["--max-concurrency", "1", "--max-queue", "1"]).await;
     for _ in 0..8 {
@@ -99,15 +134,57 @@ async fn a_half_closed_connection_frees_its_place() {
                     content-length: 1000\r\n\r\n{";
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        let answer = closed(stream).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        refused(&closed(stream).await, 400, None::<&str>);
     }
     served(&server).await;
+}
+
+/// The end of a connection is how a client that leaves is known, before it would be by a write that fails. One that
+/// only ends its own side looks the same.
+#[tokio::test]
+async fn who_ends_its_side_after_the_question_has_left() {
+    let server = Server::start(&["--max-concurrency", "1", "--max-queue", "0"]).await;
+    for stream in [false, true] {
+        let mut asks = TcpStream::connect(server.address()).await.unwrap();
+        asks.write_all(&wire(&long(&json!({"stream": stream})))).await.unwrap();
+        asks.shutdown().await.unwrap();
+        let answer = closed(asks).await;
+        assert!(answer.is_empty() || stream && !answer.contains("[DONE]"), "{answer}");
+        let next = question(&json!({"max_tokens": 1}));
+        server.until("the only place is free", async || server.ask(&next).await.0 == 200).await;
+    }
+    let tokens = server.metric("vlm_generation_tokens_total").await;
+    assert!(tokens < 1800, "{tokens} tokens were computed for nobody");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_streams_frees_its_place_and_others_are_answered() {
+    let words = ["--idle-timeout-seconds", "2", "--keep-alive-seconds", "1"];
+    let server = Server::start(&[&words[..], &["--max-concurrency", "1", "--max-queue", "1"]].concat()).await;
+    let deaf = TcpSocket::new_v4().unwrap();
+    deaf.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = deaf.connect(server.address().parse().unwrap()).await.unwrap();
+    // More than any buffer on the way holds: a megabyte each.
+    let body = long(&json!({"logprobs": true, "top_logprobs": 20}));
+    deaf.write_all(&wire(&body).repeat(12)).await.unwrap();
+    let begun = Instant::now();
+    while server.metric("vlm_requests_finished_total{reason=\"cancelled\"}").await == 0 {
+        assert!(begun.elapsed() < 2 * PATIENCE, "who does not read is waited for");
+        served(&server).await;
+    }
+    // It had one of two places, and there are two again.
+    let asking = (0..2).map(|_| server.post().json(&long(&json!({"max_tokens": 300}))).send());
+    for answer in join_all(asking).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    drop(deaf);
 }
 
 #[tokio::test]
 async fn a_flood_of_headers_is_431() {
     let server = Server::start(&[]).await;
+    served(&server).await;
+    let before = server.peak_memory();
     let request = |headers: &str| {
         format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n").into_bytes()
     };
@@ -126,6 +203,14 @@ async fn a_flood_of_headers_is_431() {
     refused(&server.raw(url.as_bytes()).await, 431, "headers_too_large");
     let path = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "x".repeat(10_000));
     assert!(server.raw(path.as_bytes()).await.starts_with("HTTP/1.1 431"));
+    // Many at once.
+    let flood = request(&format!("h: {}\r\n", "v".repeat(2_000_000)));
+    for answer in join_all((0..64).map(|_| server.raw(&flood))).await {
+        refused(&answer, 431, "headers_too_large");
+    }
+    let grown = server.peak_memory().saturating_sub(before);
+    println!("the floods took {} MiB", grown >> 20);
+    assert!(grown < MOST_MEMORY, "{} MiB", grown >> 20);
     served(&server).await;
 }
 
