@@ -38,6 +38,19 @@ async fn post(server: &Server, head: &Head, body: &[u8], pair: &Ed25519KeyPair, 
     request.timeout(PATIENCE / 3).body(bytes).send().await.unwrap()
 }
 
+/// A head after `tokens`.
+fn head(tokens: Vec<u32>) -> Head {
+    Head {
+        path: "/v1/chat/completions".into(),
+        content_type: "application/json".into(),
+        id: "chatcmpl-x".into(),
+        created: 1,
+        seed: 1,
+        tokens,
+        ended: None,
+    }
+}
+
 /// One event of a stream: what the gateway learns from it, and what the client gets.
 struct Moment {
     state: Option<StreamState>,
@@ -102,9 +115,13 @@ async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (us
         let got: Vec<Value> = rest.iter().map(|data| comparable(data)).collect();
         assert_eq!(got, expected, "cut after event {cut}");
     }
-    let chunks = undisturbed.iter().filter_map(|moment| serde_json::from_str::<Value>(&moment.data).ok());
-    let text = chunks.filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned));
-    (ends, text.collect())
+    (ends, text_of(undisturbed.iter().map(|moment| moment.data.as_str())))
+}
+
+/// The text of a stream's events.
+fn text_of<'a>(data: impl Iterator<Item = &'a str>) -> String {
+    let chunks = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
+    chunks.filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
 }
 
 #[tokio::test]
@@ -147,6 +164,59 @@ async fn stop_strings_and_forms_are_continued_too() {
     cut_everywhere(&server, "multipart/form-data; boundary=X", &form).await;
 }
 
+/// What the sampler knows of the tokens before, and of the answer's form and length, it knows in the middle too.
+#[tokio::test]
+async fn the_samplers_state_is_continued_with_every_parameter() {
+    let server = server().await;
+    let schema = json!({"type": "object", "required": ["name", "n"], "additionalProperties": false, "properties": {
+        "name": {"type": "string", "maxLength": 12}, "n": {"type": "integer", "minimum": 0, "maximum": 99}}});
+    let form = json!({"type": "json_schema", "json_schema": {"name": "animal", "schema": schema}});
+    let picture = about_picture(&json!({}))["messages"][0]["content"][0].clone();
+    let both = json!([{"role": "user", "content": [picture, {"type": "text", "text": "and"}, picture]}]);
+    for change in [
+        json!({"presence_penalty": 1.5, "frequency_penalty": 1.0, "repetition_penalty": 1.3, "ignore_eos": true}),
+        json!({"logit_bias": {"70": 4.0, "71": 4.0, "72": -100}, "ignore_eos": true}),
+        // Each ends at once, but for the least length, and would have to be as long again if that began anew.
+        json!({"logit_bias": {"2": 100}, "min_tokens": 20}),
+        json!({"logit_bias": {"80": 100, "81": 100}, "stop_token_ids": [80], "min_tokens": 20}),
+        json!({"response_format": form, "max_tokens": 120}),
+        json!({"logprobs": true, "top_logprobs": 5, "ignore_eos": true}),
+        json!({"messages": both, "ignore_eos": true}),
+    ] {
+        let mut body = question(&json!({"stream": true, "temperature": 1.2, "seed": 11, "max_tokens": 40}));
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let (cuts, text) = cut_everywhere(&server, "application/json", body.to_string().as_bytes()).await;
+        assert!(cuts > 5, "{cuts} in {text} of {change}");
+    }
+}
+
+/// Tokens that are told may end within a character, which shows only when it is whole.
+#[tokio::test]
+async fn a_character_that_was_cut_comes_whole() {
+    let server = server().await;
+    let schema = json!({"enum": ["一只猫🐱 é"]});
+    let form = json!({"type": "json_schema", "json_schema": {"name": "animal", "schema": schema}});
+    let body = question(&json!({"stream": true, "temperature": 0, "max_tokens": 60, "response_format": form}));
+    let asked = server.post().header("x-vlm-stream-state", "true").json(&body).send().await.unwrap();
+    let whole = moments(&asked.text().await.unwrap());
+    let text = text_of(whole.iter().map(|moment| moment.data.as_str()));
+    assert_eq!(text, "\"一只猫🐱 é\"");
+    let told = whole.iter().filter_map(|moment| moment.state.as_ref());
+    let tokens: Vec<u32> = told.flat_map(|state| state.tokens.clone()).collect();
+    // Each token of this checkpoint is a byte.
+    assert!(tokens.len() >= text.len(), "{tokens:?}");
+    for cut in 0..text.len() {
+        let body = body.to_string();
+        let response = post(&server, &head(tokens[..cut].to_vec()), body.as_bytes(), &gateway(), now()).await;
+        let rest = events(&response.text().await.unwrap());
+        let shown = (0..=cut).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+        assert_eq!(text_of(rest.iter().map(String::as_str)), text[shown..], "after {cut} bytes");
+        assert_eq!(rest.last().unwrap(), "[DONE]");
+    }
+}
+
 #[tokio::test]
 async fn calls_of_functions_are_counted_on() {
     let server = server().await;
@@ -179,15 +249,7 @@ async fn calls_of_functions_are_counted_on() {
 async fn nobody_but_the_gateway_continues_anything() {
     let server = server().await;
     let body = question(&json!({"stream": true})).to_string();
-    let head = Head {
-        path: "/v1/chat/completions".into(),
-        content_type: "application/json".into(),
-        id: "chatcmpl-x".into(),
-        created: 1,
-        seed: 1,
-        tokens: vec![5, 6],
-        ended: None,
-    };
+    let head = head(vec![5, 6]);
     let stranger = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
     for (pair, at) in [(&stranger, now()), (&gateway(), now() - 60), (&gateway(), now() + 60)] {
         let (status, refused) = answer(post(&server, &head, body.as_bytes(), pair, at).await).await;
@@ -196,10 +258,23 @@ async fn nobody_but_the_gateway_continues_anything() {
     let unsigned = server.client.post(format!("{}{PATH}", server.base)).body(body.clone()).send().await.unwrap();
     assert_eq!(unsigned.status(), 401);
     assert_eq!(post(&server, &head, body.as_bytes(), &gateway(), now()).await.status(), 200);
-    let elsewhere = Head { path: "/v1/models".into(), ..head.clone() };
+    // Nor anything but a stream of one answer of a chat.
+    let text = json!({"model": "tiny", "prompt": "hi", "stream": true}).to_string();
+    let response = json!({"model": "tiny", "input": "hi", "stream": true}).to_string();
     let whole = question(&json!({})).to_string();
-    for (head, body) in [(&elsewhere, body.as_str()), (&head, whole.as_str()), (&head, "{")] {
-        assert_eq!(post(&server, head, body.as_bytes(), &gateway(), now()).await.status(), 400);
+    let two = question(&json!({"stream": true, "n": 2})).to_string();
+    for (path, body, why) in [
+        ("/v1/models", body.as_str(), "an answer of /v1/models cannot be continued"),
+        ("/v1/completions", text.as_str(), "an answer of /v1/completions cannot be continued"),
+        ("/v1/responses", response.as_str(), "an answer of /v1/responses cannot be continued"),
+        ("/v1/chat/completions", whole.as_str(), "only streams of one answer"),
+        ("/v1/chat/completions", two.as_str(), "only streams of one answer"),
+        ("/v1/chat/completions", "{", "not valid JSON"),
+    ] {
+        let head = Head { path: path.into(), ..head.clone() };
+        let (status, refused) = answer(post(&server, &head, body.as_bytes(), &gateway(), now()).await).await;
+        assert_eq!(status, 400, "{path} {body}: {refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains(why), "{path} {body}: {refused}");
     }
     let without = Server::start(&[]).await;
     assert_eq!(post(&without, &head, body.as_bytes(), &gateway(), now()).await.status(), 404);
@@ -209,15 +284,7 @@ async fn nobody_but_the_gateway_continues_anything() {
 async fn an_answer_that_was_complete_but_for_its_end_is_only_ended() {
     let server = server().await;
     let body = question(&json!({"stream": true, "max_tokens": 3, "ignore_eos": true})).to_string();
-    let head = Head {
-        path: "/v1/chat/completions".into(),
-        content_type: "application/json".into(),
-        id: "chatcmpl-x".into(),
-        created: 1,
-        seed: 1,
-        tokens: vec![5, 6, 7],
-        ended: None,
-    };
+    let head = head(vec![5, 6, 7]);
     let text = post(&server, &head, body.as_bytes(), &gateway(), now()).await.text().await.unwrap();
     let events = events(&text);
     assert!(events.iter().any(|event| event.contains("\"finish_reason\":\"length\"")), "{text}");
