@@ -1,9 +1,13 @@
 //! More requests than places, and clients that leave.
 
+use std::time::Instant;
+
 use futures::StreamExt;
 use futures::future::join_all;
 use serde_json::json;
 
+use super::loading::{GEOMETRY, random};
+use super::random_llava::Geometry;
 use super::server::{Server, answer, events, long, question};
 
 #[tokio::test]
@@ -32,6 +36,34 @@ async fn one_request_too_many_is_429_with_a_time_to_wait() {
     let finished = server.metric("vlm_requests_finished_total{reason=\"length\"}").await;
     assert_eq!(finished + refused, 32);
     assert_eq!(server.ask(&question(&json!({}))).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_time_to_wait_follows_from_how_long_answers_took() {
+    let model = random(&Geometry { layers: 4, ..GEOMETRY });
+    let words = ["--max-tokens", "512", "--max-concurrency", "1", "--max-queue", "8"];
+    let server = Server::start_on(model.path(), &words).await;
+    let body = question(&json!({"max_tokens": 100, "ignore_eos": true, "stream": true}));
+    let begun = Instant::now();
+    let first = server.post().json(&body).send().await.unwrap().text().await.unwrap();
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!(first.ends_with("data: [DONE]\n\n"), "{first}");
+    // One runs and eight wait; a stream that has begun has its place.
+    let mut streams = Vec::new();
+    let refused = loop {
+        let response = server.post().json(&body).send().await.unwrap();
+        if response.status() != 200 {
+            break response;
+        }
+        streams.push(response);
+        assert!(streams.len() < 50, "there is no end of places");
+    };
+    let told: f64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(answer(refused).await.0, 429);
+    let expected = (9.0 * seconds).min(60.0);
+    println!("told {told} s; an answer took {seconds} s, and nine take {expected} s");
+    assert!(expected > 3.0, "answers of {seconds} s are too quick to tell");
+    assert!((expected / 2.0..=2.0 * expected).contains(&told), "{told} s, not about {expected} s");
 }
 
 #[tokio::test]
