@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::loading::{GEOMETRY, random};
 use super::server::{Server, answer, events, long, question};
 
 /// A request of which everything but the last byte is sent.
@@ -75,6 +76,19 @@ async fn a_draining_server_is_not_ready_but_serves_then_refuses_then_ends() {
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     assert!(response.contains("finish_reason"), "{response}");
     assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_still_loads_ends_at_once() {
+    let model = random(&GEOMETRY);
+    let words = ["--quantization", "int4", "--max-tokens", "256", "--drain-accept-seconds", "100"];
+    let mut server = Server::begin(model.path(), &words, &[]);
+    assert_eq!(answer(server.get("/ready").await).await.1["status"], "loading");
+    let begun = Instant::now();
+    server.terminate();
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(!server.log().contains("warmed up"), "{}", server.log());
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vlm_contract::diagnosis::{Cause, Diagnosis};
 
-use super::server::{PATIENCE, checkpoint, command};
+use super::loading::{GEOMETRY, random};
+use super::random_llava::Geometry;
+use super::server::{PATIENCE, Server, checkpoint, command};
 
 /// A copy of the checkpoint's files.
 fn copy() -> TempDir {
@@ -101,6 +103,25 @@ fn weights_that_compute_nonsense_are_found_before_anyone_is_told_to_come() {
         let message = fails(model.path(), &[], Cause::WeightsCorrupt);
         assert!(message.contains("finite"), "{message}");
     }
+}
+
+/// A model large enough that somebody would see it if it were told to be ready before its first step.
+#[tokio::test]
+async fn a_server_whose_first_step_is_nonsense_is_never_ready() {
+    let model = random(&Geometry { layers: 4, ..GEOMETRY });
+    let path = model.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let last = tensors.get_mut("language_model.lm_head.weight").unwrap();
+    *last = (last.ones_like().unwrap() * 3e38).unwrap();
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let mut server = Server::begin(model.path(), &["--max-tokens", "256"], &[]);
+    let mut asked = 0;
+    while let Ok(ready) = server.client.get(format!("{}/ready", server.base)).send().await {
+        assert_eq!(ready.status(), 503, "after {asked} others: {}", server.log());
+        asked += 1;
+    }
+    assert!(asked > 0, "{}", server.log());
+    assert_eq!(server.ended().await.code(), Some(i32::from(Cause::WeightsCorrupt.exit_code())), "{}", server.log());
 }
 
 #[test]
