@@ -49,7 +49,7 @@ fn fetcher(networks: &[&str], names: Names) -> Fetcher {
 }
 
 /// A server on `address` that answers every request with the same bytes; where it listens and how often it was asked.
-async fn serving(address: &str, answer: impl Fn(u16) -> Vec<u8> + Send + 'static) -> (u16, Arc<AtomicUsize>) {
+pub async fn serving(address: &str, answer: impl Fn(u16) -> Vec<u8> + Send + 'static) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((address, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let asked = Arc::<AtomicUsize>::default();
@@ -71,13 +71,13 @@ async fn serving(address: &str, answer: impl Fn(u16) -> Vec<u8> + Send + 'static
     (port, asked)
 }
 
-fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
 }
 
-fn redirect(to: &str) -> Vec<u8> {
+pub fn redirect(to: &str) -> Vec<u8> {
     response("302 Found", &format!("location: {to}\r\n"), b"")
 }
 
@@ -240,7 +240,7 @@ async fn size_time_and_kind_are_bounded() {
     assert!(begun.elapsed() < Duration::from_secs(4));
 }
 
-fn about(url: &str) -> Value {
+pub fn about(url: &str) -> Value {
     question(&json!({"messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]}]}))
 }

@@ -26,3 +26,4 @@ mod server;
 mod shape;
 mod start;
 mod tiles;
+mod tls;
