@@ -200,7 +200,7 @@ struct Asked {
     busiest: f64,
 }
 
-async fn load(way: Way, rate: f64, servers: &[Server], pictures: &Arc<Vec<String>>, client: &reqwest::Client) -> Asked {
+async fn load(way: Way, servers: &[Server], pictures: &Arc<Vec<String>>, client: &reqwest::Client) -> Asked {
     let stop = CancellationToken::new();
     let mut direct = present(servers, 0);
     let gateways = [gateway(&direct, &stop).await, gateway(&direct, &stop).await];
