@@ -82,6 +82,19 @@ fn comparable(data: &str) -> Value {
     value
 }
 
+/// Whether both are the same, but for how numbers are rounded: what is read at once is added up in another order than
+/// what came token by token.
+fn alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-3,
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| alike(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
 /// Breaks the stream off after every event and continues it; gives the number of cuts and the text.
 async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (usize, String) {
     let asked = server.post().header("content-type", content_type).header("x-vlm-stream-state", "true");
@@ -111,9 +124,9 @@ async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (us
         let response = post(server, &head, body, &gateway(), now()).await;
         assert_eq!(response.status(), 200, "{:?}", response.text().await);
         let rest = events(&response.text().await.unwrap());
-        let expected: Vec<Value> = undisturbed[cut + 1..].iter().map(|moment| comparable(&moment.data)).collect();
-        let got: Vec<Value> = rest.iter().map(|data| comparable(data)).collect();
-        assert_eq!(got, expected, "cut after event {cut}");
+        let expected: Value = undisturbed[cut + 1..].iter().map(|moment| comparable(&moment.data)).collect();
+        let got: Value = rest.iter().map(|data| comparable(data)).collect();
+        assert!(alike(&got, &expected), "cut after event {cut}: {got:?} is not {expected:?}");
     }
     (ends, text_of(undisturbed.iter().map(|moment| moment.data.as_str())))
 }
