@@ -114,8 +114,10 @@ async fn a_client_that_leaves_before_the_answer_frees_its_place() {
 
 #[tokio::test]
 async fn a_stream_that_waits_its_turn_says_that_it_lives() {
-    let server = Server::start(&["--max-concurrency", "1", "--keep-alive-seconds", "1"]).await;
-    let waiting: Vec<_> = (0..16).map(|_| tokio::spawn(server.post().json(&long(&json!({}))).send())).collect();
+    let words = ["--max-concurrency", "1", "--max-queue", "200", "--keep-alive-seconds", "1"];
+    let server = Server::start(&words).await;
+    // So many that the last waits for seconds on a machine that is quick, too.
+    let waiting: Vec<_> = (0..64).map(|_| tokio::spawn(server.post().json(&long(&json!({}))).send())).collect();
     let mut quiet = 0;
     for stream in waiting {
         let text = stream.await.unwrap().unwrap().text().await.unwrap();
