@@ -3,8 +3,7 @@
 //! the first token comes over HTTP.
 //!
 //! `RAYON_NUM_THREADS=1 taskset -c 0 cargo bench --workspace --bench server` prints the table that `results/server.md`
-//! keeps. All is on one core: where two virtual cores are one physical core's, what a thread needs depends on what the
-//! engine computes beside it, by half as much again.
+//! keeps. All is on one core: on two, what a thread needs wavers with what the engine computes beside it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
