@@ -3,12 +3,18 @@
 //!
 //! Rendezvous hashing (Thaler and Ravishankar, 1998) ranks the pods for an affinity, so every gateway ranks them alike
 //! and a pod that comes or goes moves only its own share. Bounded loads (Mirrokni et al., 2018) keep one popular picture
-//! from burying a pod: no pod takes more than 1.25 times the mean.
+//! from burying a pod: for its pictures' sake no pod has more than 1.25 times the mean in flight, nor got more than that
+//! lately, neither in requests nor in time ([`recent`]). What is in flight is bounded in whole requests, rounded up, so
+//! it says little while few are; what came lately has fractions. Bounds of several gateways add up to one of the same
+//! factor, though none knows of another.
 
 use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use recent::Recent;
+
 use crate::request::affinity::{Affinity, mix};
 
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -28,13 +34,16 @@ pub struct Endpoint {
 pub struct Pods {
     all: BTreeMap<String, Pod>,
     turn: u64,
+    /// Until when [`Recent::computing`] is told.
+    told: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pod {
     address: SocketAddr,
     ready: bool,
     in_flight: u32,
+    recent: Recent,
     /// It said that it is full, or did not answer: nothing new until then.
     blocked_until: Option<Duration>,
 }
@@ -53,14 +62,16 @@ fn rank(key: u64, name: &str) -> Reverse<u64> {
 impl Pods {
     /// Takes over what the cluster says. A pod that is gone is kept while it still answers something.
     pub fn update(&mut self, endpoints: &[Endpoint]) {
+        // A pod that comes has had as much as the others: it gets its own share at once, and not theirs.
+        let recent = self.mean();
         for pod in self.all.values_mut() {
             pod.ready = false;
         }
         for endpoint in endpoints {
-            let new = Pod { address: endpoint.address, ready: false, in_flight: 0, blocked_until: None };
-            let pod = self.all.entry(endpoint.pod.clone()).or_insert(new);
+            let new = Pod { address: endpoint.address, ready: false, in_flight: 0, recent, blocked_until: None };
+            let pod = self.all.entry(endpoint.pod.clone()).or_insert_with(|| new.clone());
             if pod.address != endpoint.address {
-                *pod = Pod { in_flight: pod.in_flight, address: endpoint.address, ready: false, blocked_until: None };
+                *pod = Pod { in_flight: pod.in_flight, ..new };
             }
             pod.ready = endpoint.ready;
         }
@@ -86,9 +97,12 @@ impl Pods {
         tried: &[String],
         now: Duration,
     ) -> Option<(String, SocketAddr)> {
+        self.tell(now);
         let name = self.choose(window, affinity, tried, now)?;
+        recent::given(self.all.values_mut().map(|pod| &mut pod.recent));
         let pod = self.all.get_mut(&name)?;
         pod.in_flight += 1;
+        pod.recent.requests += 1.0;
         Some((name, pod.address))
     }
 
@@ -103,9 +117,9 @@ impl Pods {
         if able.iter().any(|(name, _)| !tried.contains(name)) {
             able.retain(|(name, _)| !tried.contains(name));
         }
-        let bound = self.bound();
+        let (bound, mean) = (self.bound(), self.mean());
         if let Some(Affinity(key)) = affinity {
-            let below = able.iter().filter(|(_, pod)| pod.in_flight < bound);
+            let below = able.iter().filter(|(_, pod)| pod.in_flight < bound && pod.recent.may_take(mean));
             if let Some((name, _)) = below.min_by_key(|(name, _)| rank(key, name)) {
                 return Some((*name).clone());
             }
@@ -126,8 +140,23 @@ impl Pods {
     /// Whether the pod that would answer best has room; without affinity any pod would.
     pub fn suits(&self, window: u32, affinity: Option<Affinity>, now: Duration) -> bool {
         let Some(Affinity(key)) = affinity else { return true };
-        let open = self.all.iter().filter(|(_, pod)| pod.open(now));
+        let mean = self.mean();
+        let open = self.all.iter().filter(|(_, pod)| pod.open(now) && pod.recent.may_take(mean));
         open.min_by_key(|(name, _)| rank(key, name)).is_some_and(|(_, pod)| pod.in_flight < window)
+    }
+
+    /// What the pods that take new requests got lately, at the mean.
+    fn mean(&self) -> Recent {
+        Recent::mean(self.all.values().filter(|pod| pod.ready).map(|pod| pod.recent))
+    }
+
+    /// Time passes until `now` with what is in flight.
+    fn tell(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.told);
+        self.told = self.told.max(now);
+        for pod in self.all.values_mut() {
+            pod.recent.pass(passed, pod.in_flight);
+        }
     }
 
     /// A pod below this takes one more without exceeding 1.25 times the mean, rounded up.
@@ -137,8 +166,9 @@ impl Pods {
         (5 * (total + 1)).div_ceil(4 * count.max(1))
     }
 
-    /// A request on `pod` has ended. `full` is false when an answer shows that the pod has room again.
-    pub fn give_back(&mut self, pod: &str, answered: bool) {
+    /// A request on `pod` has ended. It was `answered` when that shows that the pod has room again.
+    pub fn give_back(&mut self, pod: &str, answered: bool, now: Duration) {
+        self.tell(now);
         let Some(entry) = self.all.get_mut(pod) else { return };
         entry.in_flight = entry.in_flight.saturating_sub(1);
         if answered {

@@ -159,10 +159,10 @@ impl Desk {
     /// # Errors
     /// [`Refusal`], which is final.
     pub fn ask_from(self: &Arc<Self>, asking: Asking, back: bool, from: Duration) -> Result<Turn, Refusal> {
-        let (model, place) = (asking.model, asking.place);
+        let Asking { model, place, bytes, affinity, tried } = asking;
         let (tell, told) = oneshot::channel();
-        let waiter = Waiter { bytes: asking.bytes, affinity: asking.affinity, tried: asking.tried, tell };
         let now = self.now();
+        let waiter = Waiter { bytes, affinity, tried, since: now, tell };
         let mut state = self.lock();
         let line = state.lines.get_mut(&model).ok_or(Refusal::Gone)?;
         let whole = line.route().bounds;

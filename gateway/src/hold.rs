@@ -8,9 +8,14 @@ use crate::request::affinity::Affinity;
 #[cfg(test)]
 mod tests;
 
-/// How long others may go before the oldest because the replica that is free has their pictures. Without this, a model
-/// whose replicas are all busy would see every picture anew at whichever is free first, and stay busy with that.
+/// How long others may go before the oldest because the replica that is free has their pictures, at least. Without this,
+/// a model whose replicas are all busy would see every picture anew at whichever is free first, and stay busy with that.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same in times what it takes lately to get a replica: a queue that got long for a moment would otherwise have none
+/// but impatient ones, each answered by a replica that does not know its picture, and never get short again.
+const PATIENCE_IN_USUAL_WAITS: f64 = 2.0;
+/// The usual wait is that of about so many.
+const USUAL_OF: f64 = 32.0;
 /// How many of the oldest are looked at for that.
 const LOOK_AHEAD: usize = 64;
 
@@ -47,6 +52,8 @@ pub struct Waiter<T> {
     pub affinity: Option<Affinity>,
     /// Replicas that have failed it.
     pub tried: Vec<String>,
+    /// Since when it waits.
+    pub since: Duration,
     /// How it is told.
     pub tell: T,
 }
@@ -56,11 +63,13 @@ pub struct Waiter<T> {
 pub struct Queue<T> {
     waiting: BTreeMap<Place, Waiter<T>>,
     bytes: u64,
+    /// Seconds that one waits lately until it gets a replica.
+    usual: f64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), bytes: 0 }
+        Self { waiting: BTreeMap::new(), bytes: 0, usual: 0.0 }
     }
 }
 
@@ -82,10 +91,16 @@ impl<T> Queue<T> {
     /// is suited.
     pub fn turn(&self, now: Duration, suits: impl Fn(&Waiter<T>) -> bool) -> Option<(Place, &Waiter<T>)> {
         let (oldest, waiter) = self.waiting.first_key_value()?;
-        let patient = now.saturating_sub(oldest.0) < PATIENCE;
+        let patience = PATIENCE.as_secs_f64().max(PATIENCE_IN_USUAL_WAITS * self.usual);
+        let patient = now.saturating_sub(oldest.0).as_secs_f64() < patience;
         let suited = self.waiting.iter().take(LOOK_AHEAD).find(|(_, waiter)| patient && suits(waiter));
         let (place, waiter) = suited.unwrap_or((oldest, waiter));
         Some((*place, waiter))
+    }
+
+    /// One gets a replica after so long a wait.
+    pub fn seated(&mut self, waited: Duration) {
+        self.usual += (waited.as_secs_f64() - self.usual) / USUAL_OF;
     }
 
     /// Takes out the one of a place; `None` when it is there no more.

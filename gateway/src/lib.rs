@@ -15,7 +15,7 @@
 //! # Guarantees
 //! - The body reaches the replica unmodified; of the headers, only those that a replica reads.
 //! - What waits is bounded in count, bytes and time, and what is in memory in bytes. Places are given oldest first,
-//!   but for at most a second to one of the oldest whose pictures the free replica has.
+//!   but for a while (a second, or twice the usual wait) to one whose pictures the free replica has.
 //! - A replica is given no more than it computes and may queue, so a model that wakes is not stormed.
 //! - A client that goes away frees its place at once, waiting or answered.
 //!

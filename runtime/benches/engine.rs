@@ -1,6 +1,6 @@
 //! Speed of the core on one checkpoint: preprocessing, vision tower, prefill, decode.
 //!
-//! `RAYON_NUM_THREADS=1 taskset -c 0 cargo bench -p vlm-runtime --bench engine [-- MODEL PICTURE]`
+//! `RAYON_NUM_THREADS=1 taskset -c 0 cargo bench --workspace --bench engine [-- MODEL PICTURE]`
 //! prints the table that `results/` keeps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]

@@ -1,7 +1,7 @@
 //! Speed of preprocessing on one processor core: `images.py` makes the pictures, measures the reference beside
 //! this program and writes `results/images.md`. Prints one JSON object a line.
 //!
-//! `taskset -c 0 cargo bench -p vlm-runtime --bench images -- DIR [FAMILY]` measures every `DIR/*.jpg`.
+//! `taskset -c 0 cargo bench --workspace --bench images -- DIR [FAMILY]` measures every `DIR/*.jpg`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -1,7 +1,7 @@
 //! Where questions about the same pictures go: the gateway's balance beside round robin, a hash of the text, and the
 //! least busy pod. Two gateways, pods that come and go.
 //!
-//! `cargo bench -p vlm-gateway --bench affinity` prints the simulation's table, which `results/affinity.md` keeps: the
+//! `cargo bench --workspace --bench affinity` prints the simulation's table, which `results/affinity.md` keeps: the
 //! real balance, a model of the pods, and a clock of its own. `-- real RUNTIME MODEL` asks real model servers, through
 //! real gateways and past them, and prints what they take.
 

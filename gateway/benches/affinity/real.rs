@@ -25,7 +25,7 @@ const SERVERS: usize = 3;
 const PICTURES: u32 = 60;
 /// Bytes for about 24 pictures' rows, and for about as many prompts' keys and values.
 const CACHE: [&str; 4] = ["--encoder-cache-bytes", "4500000", "--kv-bytes", "26000000"];
-const SECONDS: f64 = 25.0;
+const SECONDS: f64 = 60.0;
 /// Requests a second: about four fifths of what two cores bear when half of the pictures are new to their server.
 const RATE: f64 = 12.0;
 

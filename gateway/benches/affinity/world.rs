@@ -53,9 +53,9 @@ impl Policy {
 pub struct Outcome {
     pub first_token_milliseconds: Vec<f64>,
     pub hits: usize,
-    /// Requests in a second of a pod's life.
+    /// Of the pod that got the most in its life, over what all got in that time at the mean.
     pub most_over_mean_requests: f64,
-    /// Over the time of the trace.
+    /// The same of what is in flight.
     pub most_over_mean_in_flight: f64,
 }
 
@@ -66,11 +66,14 @@ struct Gateway {
     turn: usize,
 }
 
-/// What a pod was given, and how long it was there.
+/// What a pod was given while it was there, and what the pods of the same moments were given at the mean.
 #[derive(Default)]
 struct Share {
-    requests: usize,
+    requests: f64,
+    mean_requests: f64,
+    /// Requests times milliseconds.
     in_flight: f64,
+    mean_in_flight: f64,
     since: f64,
     until: Option<f64>,
 }
@@ -120,13 +123,16 @@ pub fn run(trace: &Trace, policy: Policy, seed: u64) -> Outcome {
     }
     let mut random = Random(seed + 77);
     while let Some(Reverse((at, _, event))) = world.events.pop() {
+        if event == Event::Changes && !world.is_asked() {
+            continue;
+        }
         world.pass_to(at as f64 / 1e6);
         match event {
             Event::Arrives(number) => {
                 // Clients come to either gateway.
                 let gateway = (random.share() * GATEWAYS as f64) as usize % GATEWAYS;
                 let affinity = policy.affinity(&world.questions[number]);
-                let waiter = Waiter { bytes: 1, affinity, tried: Vec::new(), tell: number };
+                let waiter = Waiter { bytes: 1, affinity, tried: Vec::new(), since: world.clock(), tell: number };
                 let place = (world.clock(), number as u64);
                 world.gateways[gateway].waiting.put(place, waiter);
                 world.release(gateway);
@@ -145,10 +151,23 @@ impl World<'_> {
     }
 
     fn pass_to(&mut self, now: f64) {
-        for (pod, share) in self.pods.iter().zip(&mut self.shares) {
-            share.in_flight += pod.in_flight() as f64 * (now - self.now);
+        let passed = now - self.now;
+        let ready = || self.pods.iter().filter(|pod| pod.ready);
+        let mean = ready().map(Pod::in_flight).sum::<usize>() as f64 / ready().count() as f64;
+        for (pod, share) in self.pods.iter().zip(&mut self.shares).filter(|(pod, _)| pod.ready) {
+            share.in_flight += pod.in_flight() as f64 * passed;
+            share.mean_in_flight += mean * passed;
         }
         self.now = now;
+    }
+
+    /// A pod is given a request.
+    fn count(&mut self, pod: usize) {
+        self.shares[pod].requests += 1.0;
+        let ready = self.pods.iter().filter(|pod| pod.ready).count() as f64;
+        for (_, share) in self.pods.iter().zip(&mut self.shares).filter(|(pod, _)| pod.ready) {
+            share.mean_requests += 1.0 / ready;
+        }
     }
 
     fn add_pod(&mut self) {
@@ -156,6 +175,11 @@ impl World<'_> {
         let name = format!("model-{:05x}", hash(&self.pods.len().to_le_bytes()) & 0xf_ffff);
         self.pods.push(Pod::new(name, self.trace.room));
         self.shares.push(Share { since: self.now, ..Share::default() });
+    }
+
+    /// Whether questions are still to come: after the last, pods change no more.
+    fn is_asked(&self) -> bool {
+        self.events.iter().any(|Reverse((_, _, event))| matches!(event, Event::Arrives(_)))
     }
 
     /// The oldest pod goes, once it has answered what it has, and a new one comes.
@@ -167,8 +191,7 @@ impl World<'_> {
         self.add_pod();
         self.publish();
         (0..GATEWAYS).for_each(|gateway| self.release(gateway));
-        let left = self.events.iter().any(|Reverse((_, _, event))| matches!(event, Event::Arrives(_)));
-        if let Some(every) = self.trace.change_every.filter(|_| left) {
+        if let Some(every) = self.trace.change_every {
             self.at(self.now + every, Event::Changes);
         }
     }
@@ -194,7 +217,8 @@ impl World<'_> {
             let Some(pod) = self.choose(at, number) else { return };
             self.gateways[at].waiting.remove(place);
             let question = self.questions[number];
-            self.shares[pod].requests += 1;
+            self.gateways[at].waiting.seated(Duration::from_secs_f64((self.now - question.at).max(0.0) / 1e3));
+            self.count(pod);
             self.pods[pod].ask(Request { number, picture: question.picture, arrived: question.at, gateway: at });
             self.begin(pod);
         }
@@ -229,7 +253,8 @@ impl World<'_> {
             debug_assert!(request.number < self.questions.len());
             if self.policy != Policy::RoundRobin {
                 let name = self.pods[pod].name.clone();
-                self.gateways[request.gateway].pods.give_back(&name, true);
+                let now = self.clock();
+                self.gateways[request.gateway].pods.give_back(&name, true, now);
             }
             self.release(request.gateway);
         }
@@ -237,17 +262,11 @@ impl World<'_> {
 
     fn finish(mut self) -> Outcome {
         assert_eq!(self.outcome.first_token_milliseconds.len(), self.questions.len(), "requests were lost");
-        let over_mean = |values: Vec<f64>| {
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            values.into_iter().fold(0.0, f64::max) / mean
-        };
-        let life = |share: &Share| (share.until.unwrap_or(self.now) - share.since).max(1.0);
+        let life = |share: &Share| share.until.unwrap_or(self.now) - share.since;
         let whole = |share: &&Share| life(share) >= self.trace.change_every.unwrap_or(0.0);
-        let of = |what: &dyn Fn(&Share) -> f64| {
-            over_mean(self.shares.iter().filter(whole).map(|share| what(share) / life(share)).collect())
-        };
-        self.outcome.most_over_mean_requests = of(&|share| share.requests as f64);
-        self.outcome.most_over_mean_in_flight = of(&|share| share.in_flight);
+        let most = |of: &dyn Fn(&Share) -> f64| self.shares.iter().filter(whole).map(of).fold(0.0, f64::max);
+        self.outcome.most_over_mean_requests = most(&|share| share.requests / share.mean_requests);
+        self.outcome.most_over_mean_in_flight = most(&|share| share.in_flight / share.mean_in_flight);
         self.outcome
     }
 }

@@ -1,6 +1,6 @@
 //! What the gateway costs over asking a replica directly, with nginx beside it, which buffers requests as well.
 //!
-//! `NGINX=/usr/sbin/nginx cargo bench -p vlm-gateway --bench overhead` prints what `results/overhead.md` keeps. The
+//! `NGINX=/usr/sbin/nginx cargo bench --workspace --bench overhead` prints what `results/overhead.md` keeps. The
 //! same program is the load, the replica and the gateway, each in a process of its own; `memory` as an argument runs
 //! the second part alone, `time` the first.
 

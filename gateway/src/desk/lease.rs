@@ -112,6 +112,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let (pod, answered) = (std::mem::take(&mut self.seat.pod), self.answered);
-        self.desk.change(&self.model, |line, _| line.give_back(&pod, answered));
+        self.desk.change(&self.model, |line, now| line.give_back(&pod, answered, now));
     }
 }

@@ -95,6 +95,7 @@ impl<T> Line<T> {
         if self.queue.is_empty()
             && let Some(seat) = self.seat(waiter.affinity, &waiter.tried, now)
         {
+            self.queue.seated(Duration::ZERO);
             return Ok(Entry::Seated(seat));
         }
         self.hopeless().map_or(Ok(()), Err)?;
@@ -157,6 +158,7 @@ impl<T> Line<T> {
             let (affinity, tried) = (waiter.affinity, waiter.tried.clone());
             let Some(seat) = self.seat(affinity, &tried, now) else { break };
             let Some(waiter) = self.queue.remove(place) else { break };
+            self.queue.seated(now.saturating_sub(waiter.since));
             told.push((waiter.tell, Ok(seat)));
         }
         told
@@ -187,8 +189,8 @@ impl<T> Line<T> {
         }
     }
 
-    pub(super) fn give_back(&mut self, pod: &str, answered: bool) {
-        self.pods.give_back(pod, answered);
+    pub(super) fn give_back(&mut self, pod: &str, answered: bool, now: Duration) {
+        self.pods.give_back(pod, answered, now);
     }
 
     pub(super) fn block(&mut self, pod: &str, until: Duration) {

@@ -259,7 +259,7 @@ async fn whatever_happens_at_once_nothing_is_lost_or_counted_twice() {
 }
 
 fn waiter(at: Duration, number: u64) -> ((Place, bool), Waiter<()>) {
-    (((at, number), false), Waiter { bytes: 10, affinity: None, tried: Vec::new(), tell: () })
+    (((at, number), false), Waiter { bytes: 10, affinity: None, tried: Vec::new(), since: at, tell: () })
 }
 
 /// Lets a request enter; a refused one returns what it is told of when to come again.
@@ -281,7 +281,7 @@ fn who_is_refused_while_a_model_wakes_is_told_what_is_left_of_the_time_that_it_t
         let woken = Duration::from_secs(100 + took);
         line.update_endpoints(&replicas(1)[&id()], woken);
         assert_eq!(line.release(woken).len(), 1);
-        line.give_back("pod-0", true);
+        line.give_back("pod-0", true, woken);
         line.update_endpoints(&[], Duration::from_secs(1000));
         assert_eq!(enter(&mut line, 1000, 2), Ok(Entry::Waits));
         assert_eq!(enter(&mut line, 1003, 3), Err(left), "it took {took} s");
@@ -297,7 +297,7 @@ fn who_is_refused_by_busy_replicas_is_told_by_the_pace_of_their_answers() {
         assert!(matches!(enter(&mut line, 0, 1), Ok(Entry::Seated(_))), "two at a time");
         let mut number = 2;
         for n in 1..=60 {
-            line.give_back("pod-0", true);
+            line.give_back("pod-0", true, Duration::from_secs(n * every_seconds));
             assert!(matches!(enter(&mut line, n * every_seconds, number), Ok(Entry::Seated(_))));
             number += 1;
         }

@@ -7,7 +7,7 @@ use super::*;
 const BOUNDS: Bounds = Bounds { count: 4, bytes: 100, wait: Duration::from_secs(1) };
 
 fn waiter(bytes: u64) -> Waiter<()> {
-    Waiter { bytes, affinity: None, tried: Vec::new(), tell: () }
+    Waiter { bytes, affinity: None, tried: Vec::new(), since: Duration::ZERO, tell: () }
 }
 
 #[test]
@@ -49,6 +49,22 @@ fn one_that_the_free_replica_suits_goes_first_until_the_oldest_loses_its_patienc
     assert_eq!(turn(1000, 65), at(1), "no further than some of the oldest");
     assert_eq!(turn(1009, 3), at(3));
     assert_eq!(turn(1010, 3), at(1), "nobody is overtaken for longer than a second");
+}
+
+#[test]
+fn where_all_wait_long_others_may_go_first_for_twice_as_long() {
+    let mut queue = Queue::default();
+    for number in 1..=2 {
+        queue.put((Duration::ZERO, number), waiter(number));
+    }
+    let second = |queue: &Queue<()>, seconds| {
+        queue.turn(Duration::from_secs(seconds), |waiter| waiter.bytes == 2).unwrap().0.1 == 2
+    };
+    assert!(!second(&queue, 1));
+    (0..500).for_each(|_| queue.seated(Duration::from_secs(10)));
+    assert!(second(&queue, 19) && !second(&queue, 20), "ten seconds are usual");
+    (0..500).for_each(|_| queue.seated(Duration::ZERO));
+    assert!(!second(&queue, 1), "nobody waits any more");
 }
 
 #[derive(Clone, Debug)]

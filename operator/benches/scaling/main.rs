@@ -1,6 +1,6 @@
 //! The autoscaler beside models of others, on traces of arrivals and a clock of its own.
 //!
-//! `cargo bench -p vlm-operator --bench scaling` writes the table and the picture that `results/` keeps.
+//! `cargo bench --workspace --bench scaling` writes the table and the picture that `results/` keeps.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
