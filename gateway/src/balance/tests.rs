@@ -153,6 +153,8 @@ fn a_pod_that_comes_gets_its_share_and_not_the_share_of_all() {
     let mut pods = pods(0..3);
     one_after_another(&mut pods, &(0..40).collect::<Vec<_>>(), 1000);
     pods.update(&endpoints(0..4));
+    let first = one_after_another(&mut pods, &(0..40).collect::<Vec<_>>(), 12);
+    assert!(first.get("pod-3").is_none_or(|got| *got <= 8), "it is stormed: {first:?}");
     let got = one_after_another(&mut pods, &(0..40).collect::<Vec<_>>(), 400);
     assert!((60..=130).contains(&got["pod-3"]), "{got:?}");
 }
