@@ -9,6 +9,7 @@ use vlm_hub::HubError;
 
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
+use crate::engine::Stop;
 
 /// The longest message that is written; Kubernetes keeps 4096 bytes of a termination log.
 const LONGEST_MESSAGE: usize = 2048;
@@ -51,8 +52,11 @@ pub enum StartError {
     #[error("loading the model ended unexpectedly: {0}")]
     LoadPanicked(String),
     /// The engine thread ended while the server was running.
-    #[error("the engine thread ended unexpectedly")]
-    EngineStopped,
+    #[error("{}", match .0 {
+        Stop::Fault => "the engine thread ended unexpectedly",
+        Stop::DeviceLost => "the GPU failed while it computed, and nothing more can be computed in this process",
+    })]
+    EngineStopped(Stop),
 }
 
 impl StartError {
@@ -69,7 +73,7 @@ impl StartError {
             Self::Device(error) => error.cause(),
             Self::Checkpoint(error) => error.cause(),
             Self::Hub(error) => error.cause(),
-            Self::Listen { .. } | Self::System { .. } | Self::LoadPanicked(_) | Self::EngineStopped => {
+            Self::Listen { .. } | Self::System { .. } | Self::LoadPanicked(_) | Self::EngineStopped(_) => {
                 Cause::StartFailed
             }
         }
@@ -133,6 +137,13 @@ mod tests {
         }
         let other = StartError::Device(DeviceError::Failed("CUDA_ERROR_UNKNOWN".to_owned()));
         assert_eq!(other.cause(), Cause::StartFailed);
+    }
+
+    #[test]
+    fn a_gpu_that_is_lost_is_told_apart_from_a_fault_of_the_program() {
+        let [fault, lost] = [Stop::Fault, Stop::DeviceLost].map(|stop| StartError::EngineStopped(stop).diagnosis());
+        assert_eq!([fault.reason, lost.reason], [Cause::StartFailed; 2]);
+        assert!(lost.message.contains("GPU") && !fault.message.contains("GPU"), "{lost} {fault}");
     }
 
     #[test]

@@ -27,8 +27,8 @@ use std::time::Instant;
 
 pub use logprobs::Logprobs;
 pub use request::{
-    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Origin, Request, Sampling, Snapshot, SubmitError,
-    TokenStream,
+    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Origin, Request, Sampling, Snapshot, Stop,
+    SubmitError, TokenStream,
 };
 pub use sampling::{NotFinite, choose, uniform};
 pub use steering::Steering;
@@ -211,6 +211,11 @@ impl Engine {
     /// Refuses new requests and finishes the accepted ones.
     pub fn drain(&self) {
         self.shared.drain();
+    }
+
+    /// Resolves when the thread has ended although this handle is held, whether or not anybody asks for anything.
+    pub async fn stopped(&self) -> Stop {
+        self.shared.stopped().await
     }
 
     /// Resolves when nothing runs or waits.

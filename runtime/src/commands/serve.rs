@@ -80,11 +80,11 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
     let model = tokio::task::spawn_blocking(move || load(&load_args, progress))
         .await
         .map_err(|error| StartError::LoadPanicked(error.to_string()))??;
+    let engine = model.engine.clone();
     app.loaded(model);
     let milliseconds = begun.elapsed().as_millis() as u64;
     tracing::info!(milliseconds, names = app.names.join(","), "ready");
-    app.lifecycle.engine_lost().cancelled().await;
-    Err(StartError::EngineStopped)
+    Err(StartError::EngineStopped(engine.stopped().await))
 }
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.

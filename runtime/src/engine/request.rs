@@ -210,6 +210,15 @@ impl EventSink {
     }
 }
 
+/// Why the engine thread ended although requests may still come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// By a bug.
+    Fault,
+    /// The device is gone for good: no step of this process can succeed any more.
+    DeviceLost,
+}
+
 /// Why a request was not accepted, as a sentence for the client.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SubmitError {

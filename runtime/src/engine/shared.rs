@@ -7,13 +7,15 @@ use tokio::sync::watch;
 
 use super::rate::CompletionRate;
 use super::scheduler::Counts;
-use super::{Snapshot, SubmitError};
+use super::{Snapshot, Stop, SubmitError};
 
 /// Accepted requests, and whether more are accepted.
 pub struct Shared {
     state: Mutex<State>,
     /// Number of accepted requests that have not ended.
     accepted: watch::Sender<usize>,
+    /// Why the thread is gone.
+    stop: watch::Sender<Option<Stop>>,
     start: Instant,
     capacity: usize,
     max_accepted: usize,
@@ -36,6 +38,7 @@ impl Shared {
         Self {
             state: Mutex::default(),
             accepted: watch::Sender::new(0),
+            stop: watch::Sender::new(None),
             start: Instant::now(),
             capacity,
             max_accepted: capacity.saturating_add(max_queue),
@@ -104,13 +107,21 @@ impl Shared {
         self.lock().draining = true;
     }
 
-    /// The thread is gone; `last_words` runs before anyone can be told so by [`Self::accept`].
-    pub fn stop(&self, last_words: impl FnOnce()) {
+    /// The thread is gone, and `why`; `last_words` runs before anyone can be told so.
+    pub fn stop(&self, why: Stop, last_words: impl FnOnce()) {
         let mut state = self.lock();
         last_words();
         let State { rate, draining, counts, .. } = *state;
         *state = State { stopped: true, draining, rate, counts, ..State::default() };
         self.accepted.send_replace(0);
+        self.stop.send_replace(Some(why));
+    }
+
+    /// Resolves when the thread is gone.
+    pub async fn stopped(&self) -> Stop {
+        // The sender lives as long as `self`, so waiting ends only by the condition.
+        let mut stop = self.stop.subscribe();
+        stop.wait_for(Option::is_some).await.ok().and_then(|why| *why).unwrap_or(Stop::Fault)
     }
 
     /// See [`super::Engine::snapshot`].

@@ -18,7 +18,7 @@ use super::request::{EventSink, Origin};
 use super::scheduler::{Chunk, Counts, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
 use super::steering::Steered;
-use super::{Event, Failure, FinishReason, Request};
+use super::{Event, Failure, FinishReason, Request, Stop};
 use crate::ops::Segment;
 use stream::Stream;
 
@@ -84,8 +84,12 @@ impl<E: Executor> Worker<E> {
         if served.is_err() {
             tracing::error!("the engine thread panicked");
         }
+        if self.lost {
+            tracing::error!("the device is lost");
+        }
         let shared = Arc::clone(&self.shared);
-        shared.stop(|| {
+        let why = if self.lost { Stop::DeviceLost } else { Stop::Fault };
+        shared.stop(why, || {
             let accepted = self.streams.drain().map(|(_, stream)| stream.events);
             let followers = self.followers.drain().flat_map(|(_, followers)| followers);
             let waiting = followers.chain(self.queue.drain()).chain(submissions.try_iter());
@@ -100,6 +104,9 @@ impl<E: Executor> Worker<E> {
         loop {
             if self.scheduler.is_idle() && self.queue.is_empty() {
                 self.settle();
+                if self.lost {
+                    return;
+                }
                 match submissions.recv() {
                     Ok(submission) => self.queue.push(submission.origin.client, submission),
                     Err(_) => return,
@@ -125,7 +132,6 @@ impl<E: Executor> Worker<E> {
             self.compute(step.decode, step.work);
             self.publish();
             if self.lost {
-                tracing::error!("the device is lost");
                 return;
             }
         }

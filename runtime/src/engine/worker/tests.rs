@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::super::fair::ClientId;
-use super::super::{Engine, EngineOptions, Sampling, Sizes, SubmitError, TokenStream};
+use super::super::{Engine, EngineOptions, Sampling, Sizes, Stop, SubmitError, TokenStream};
 use super::*;
 use crate::image::{ImageKey, PreparedImage};
 use crate::ops::room_for;
@@ -223,6 +225,32 @@ async fn a_lost_device_ends_the_engine_and_tells_everyone() {
     assert_eq!(end(running).await.1, Event::Failed(Failure::Stopped));
     tokio::time::timeout(Duration::from_secs(5), engine.idle()).await.expect("idle hangs");
     assert!(engine.snapshot().stopped);
+}
+
+/// Why the engine has ended, which it must say to whoever waits for it.
+async fn stop(engine: &Engine) -> Stop {
+    tokio::time::timeout(Duration::from_secs(5), engine.stopped()).await.expect("nobody is told that the engine ended")
+}
+
+#[tokio::test]
+async fn the_end_of_the_engine_is_told_to_who_waits_for_it_and_asks_nothing() {
+    for (what, why) in [(LOSES_THE_DEVICE, Stop::DeviceLost), (PANICS, Stop::Fault)] {
+        let (engine, _) = engine(2, 4);
+        assert_eq!(end(ask(&engine, WELL, 4, 3)).await.0, 3);
+        assert_eq!(engine.stopped().now_or_never(), None);
+        assert!(matches!(end(ask(&engine, what, 4, 3)).await.1, Event::Failed(_)));
+        assert_eq!(stop(&engine).await, why);
+        assert!(engine.snapshot().stopped);
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_while_nobody_waits_for_its_last_step_ends_the_engine_at_once() {
+    // The step behind that which ends the only stream is under way by then.
+    let (engine, log) = engine_over(Scripted { ahead: true, lost_after: Some(1), ..Scripted::default() }, 1, 1);
+    assert_eq!(end(ask(&engine, NAN_LATER, 4, 20)).await, (1, Event::Failed(Failure::NotFinite)));
+    assert_eq!(stop(&engine).await, Stop::DeviceLost);
+    assert_eq!(log.lock().unwrap().iter().filter(|line| *line == "begun").count(), 2);
 }
 
 /// A picture of so many tiles and as many rows, and a word behind it.

@@ -19,6 +19,8 @@ pub struct Scripted {
     /// Whether steps are begun ahead, and none can be.
     pub ahead: bool,
     pub stuck: bool,
+    /// Steps that were begun and can be asked for before the device is lost.
+    pub lost_after: Option<usize>,
     /// What follows from the steps that were begun.
     pub begun: VecDeque<Vec<(SequenceId, Next)>>,
 }
@@ -108,6 +110,10 @@ impl Executor for Scripted {
     fn begun(&mut self) -> Result<Vec<Next>, Failure> {
         std::thread::sleep(Duration::from_millis(2));
         self.log.lock().unwrap().push("begun".to_owned());
+        if self.lost_after == Some(0) {
+            return Err(Failure::Step("told to be lost".to_owned()));
+        }
+        self.lost_after = self.lost_after.map(|more| more - 1);
         Ok(self.begun.pop_front().expect("nothing was begun").into_iter().map(|(_, next)| next).collect())
     }
 
@@ -120,6 +126,6 @@ impl Executor for Scripted {
     }
 
     fn lost(&self) -> bool {
-        self.prompts.values().any(|prompt| *prompt == LOSES_THE_DEVICE)
+        self.lost_after == Some(0) || self.prompts.values().any(|prompt| *prompt == LOSES_THE_DEVICE)
     }
 }
