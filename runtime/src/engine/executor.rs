@@ -203,8 +203,10 @@ impl Executor for ModelExecutor {
         if !finite(&Tensor::cat(&projected, 0)?)? {
             return Err(Failure::NotFinite);
         }
-        let mut done = Vec::with_capacity(tiles.len());
+        let (mut done, alone) = (Vec::with_capacity(tiles.len()), projected.len() == 1);
         for (tiles, new) in tiles.iter().zip(projected) {
+            // Part of a larger tensor, which would be kept as long as the picture's rows are.
+            let new = if alone { new } else { new.force_contiguous()? };
             done.push((tiles.key, self.rows(tiles, new)?));
         }
         self.pictures.extend(done);
@@ -290,5 +292,62 @@ fn following(logits: &Tensor, choices: Option<Vec<Choice>>) -> Result<Vec<Next>,
     match choices {
         Some(choices) => Ok(choose(logits, &choices)?.into_iter().map(Next::Token).collect()),
         None => Ok(logits.to_vec2()?.into_iter().map(Next::Logits).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::{Device, Storage};
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::ops::room_for;
+    use crate::precision::Precision;
+
+    fn executor(case: &str) -> ModelExecutor {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(case);
+        let model = VisionLanguage::load(&Checkpoint::open(&dir).unwrap(), 64, Precision::F32).unwrap();
+        ModelExecutor::new(model, room_for(1, 64)).unwrap()
+    }
+
+    /// A picture of so many tiles for the model of `executor`.
+    fn picture(executor: &ModelExecutor, tiles: usize, name: f32) -> Arc<PreparedImage> {
+        let vision = &executor.steps.model().config().vision;
+        let side = vision.image_size;
+        let pixels = vec![name; tiles * 3 * side * side];
+        let (key, tokens) = (ImageKey::of_pixels(&pixels), tiles * vision.tokens_per_tile());
+        Arc::new(PreparedImage { tiles, height: side, width: side, pixels: pixels.into(), tokens, kept: None, key })
+    }
+
+    /// Numbers of the memory behind a tensor.
+    fn held(tensor: &Tensor) -> usize {
+        assert!(matches!(tensor.device(), Device::Cpu));
+        match &*tensor.storage_and_layout().0 {
+            Storage::Cpu(storage) => storage.as_slice::<f32>().unwrap().len(),
+            _ => unreachable!("computed on the CPU"),
+        }
+    }
+
+    /// The encoder cache counts the rows of each picture, so that nothing else may be kept with them.
+    #[test]
+    fn rows_of_a_picture_that_was_seen_with_others_hold_none_of_theirs() {
+        for case in ["llava15_llama_hub", "internvl3_qwen2_hub"] {
+            let mut executor = executor(case);
+            let images: Vec<_> =
+                [1, 3, 1].iter().zip(1..).map(|(n, name)| picture(&executor, *n, name as f32)).collect();
+            executor.begin(0, images.clone());
+            let tiles = |image: usize, first, count| Tiles { id: 0, image, key: images[image].key, first, count };
+            executor.encode(&[tiles(0, 0, 1), tiles(1, 0, 2), tiles(2, 0, 1)]).unwrap();
+            executor.encode(&[tiles(1, 2, 1)]).unwrap();
+            for image in &images {
+                let Some(Rows::All(rows)) = executor.pictures.get(&image.key) else { panic!("{case}: not complete") };
+                assert_eq!((held(rows), rows.dim(0).unwrap()), (rows.elem_count(), image.tokens), "{case}");
+                let alone = executor.steps.model().see(image).unwrap();
+                let difference = (rows - alone).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(difference < 1e-4, "{case}: {difference}");
+            }
+        }
     }
 }

@@ -196,7 +196,7 @@ impl Recorded {
         self.ids.slice_set(ids, 0, 0)?;
         self.graph.0.launch().map_err(cuda)?;
         // The next step writes to the same place.
-        self.logits.narrow(0, 0, segments.len())?.copy()
+        self.logits.narrow(0, 0, segments.len())?.force_contiguous()
     }
 }
 

@@ -76,7 +76,7 @@ impl Language {
     /// Runs `[rows, width]` through the layers, extending the caches of the rows' sequences.
     pub fn forward(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
         // The layers add to it where it is.
-        let mut x = embeds.copy()?;
+        let mut x = embeds.force_contiguous()?;
         for (n, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, n, &self.rope, batch, cache, None)?;
         }
@@ -86,7 +86,7 @@ impl Language {
     /// As [`Self::forward`], the hidden states of the rows `wanted` alone. Of the others the last layer needs keys and
     /// values and nothing else.
     pub fn forward_to(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache, wanted: &[u32]) -> Result<Tensor> {
-        let mut x = embeds.copy()?;
+        let mut x = embeds.force_contiguous()?;
         for (n, layer) in self.layers.iter().enumerate() {
             let wanted = (n + 1 == self.layers.len()).then_some(wanted);
             x = layer.forward(x, n, &self.rope, batch, cache, wanted)?;
@@ -98,7 +98,7 @@ impl Language {
     /// many rows need, in little time.
     #[cfg(feature = "cuda")]
     pub fn first_layer(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
-        let (mut x, last) = (embeds.copy()?, batch.last_rows());
+        let (mut x, last) = (embeds.force_contiguous()?, batch.last_rows());
         for wanted in [None, Some(last)] {
             let Some(layer) = self.layers.first() else { bail!("a model has layers") };
             x = layer.forward(x, 0, &self.rope, batch, cache, wanted)?;

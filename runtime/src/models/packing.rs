@@ -18,7 +18,8 @@ pub fn pack(projected: &Tensor, kept: &KeptGrid, newline: &Tensor, side: usize) 
         bail!("the kept part {kept:?} is larger than its grid of tiles of {side} x {side} rows")
     }
     if kept.height == 0 || kept.width == 0 {
-        return projected.narrow(0, 0, base);
+        // The rows of the tiles that are left out would be kept with those of the whole picture.
+        return projected.narrow(0, 0, base)?.force_contiguous();
     }
     let mut order: Vec<usize> = (0..base).collect();
     for line in kept.top..kept.top + kept.height {
