@@ -20,6 +20,9 @@ pub use memory::{Demand, Taken, check_host_memory, check_memory, taken};
 /// The oldest driver with CUDA 13.0, whose machine code and libraries are used.
 pub const OLDEST_DRIVER: &str = "580";
 
+/// What the driver says where a GPU's memory does not suffice.
+pub const NO_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
+
 /// What is to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DeviceChoice {

@@ -8,14 +8,11 @@ use vlm_contract::diagnosis::{Cause, Diagnosis};
 use vlm_hub::HubError;
 
 use crate::checkpoint::CheckpointError;
-use crate::device::DeviceError;
+use crate::device::{DeviceError, NO_MEMORY};
 use crate::engine::Stop;
 
 /// The longest message that is written; Kubernetes keeps 4096 bytes of a termination log.
 const LONGEST_MESSAGE: usize = 2048;
-
-/// What the driver says where the GPU's memory does not suffice.
-const NO_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
 
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ use super::logprobs::Logprobs;
 use super::scheduler::Counts;
 use super::steering::Steering;
 
+use crate::device::NO_MEMORY;
 use crate::precision::Precision;
 use crate::prompt::Prompt;
 
@@ -129,7 +130,14 @@ pub enum Failure {
 
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
-        Self::Step(error.to_string())
+        let said = error.to_string();
+        if !said.contains(NO_MEMORY) {
+            return Self::Step(said);
+        }
+        tracing::error!(%error, "a step has no memory");
+        Self::Step(
+            "the GPU has no memory left for this step; retry, or send a shorter prompt or fewer pictures".to_owned(),
+        )
     }
 }
 

@@ -117,3 +117,20 @@ fn the_server_leaves_the_diagnosis_where_the_cluster_reads_it() {
     assert_eq!(written.reason, Cause::DriverTooOld);
     assert!(written.message.contains("12.8"), "{}", written.message);
 }
+
+#[test]
+fn a_server_without_room_ends_with_its_own_code_and_both_numbers() {
+    let Some(_turn) = gpu() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (log, case) = (dir.path().join("termination"), case());
+    let most = (1u64 << 50).to_string();
+    let words = ["serve", "--model", &case, "--device", "cuda", "--port", "0", "--kv-bytes", &most];
+    let mut server = Command::new(env!("CARGO_BIN_EXE_vlm-runtime"));
+    let ended = server.args(words).arg("--termination-log").arg(&log).output().unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(i32::from(Cause::GpuOutOfMemory.exit_code())), "{error}");
+    let written: Diagnosis = serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap();
+    assert_eq!(written.reason, Cause::GpuOutOfMemory);
+    assert!(written.message.contains(&most) && written.message.contains("are free"), "{}", written.message);
+    assert!(written.message.ends_with(Cause::GpuOutOfMemory.mend()), "{}", written.message);
+}

@@ -5,7 +5,9 @@
 
 mod attention;
 mod diagnosis;
+mod engine;
 mod gpu;
 mod linear;
+mod lost;
 mod models;
 mod rows;
