@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CATALOG = HERE.parent.parent / "catalog/tests"
+ROOT = HERE.parent.parent
+CATALOG = ROOT / "catalog/tests"
 QUANTIZATIONS = ["none", "int8", "int4"]
 # Long enough that the first answer of 32 goes on when the last begins.
 WORK = ["--prompt-tokens", "64", "--images", "1", "--image-size", "336x336", "--output-tokens", "64"]
@@ -41,9 +42,10 @@ def measure(binary: str, name: str, quantization: str) -> dict:
         out = Path(folder, "results.json")
         said = []
         for batches in BATCHES:
-            command = [binary, "bench", "--model", str(CATALOG / f"models/{name}.json"), "--dummy-weights",
+            # From the root, so that results name no folder of this machine.
+            command = [binary, "bench", "--model", f"catalog/tests/models/{name}.json", "--dummy-weights",
                        "--quantization", quantization, *batches, "--json", str(out), *WORK]
-            ended = subprocess.run(command, capture_output=True, text=True)
+            ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
             if ended.returncode == 0:
                 return json.loads(out.read_text())
             said = ended.stderr.strip().splitlines()
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
+    args.binary = str(Path(args.binary).resolve())
     end = time.monotonic() + args.seconds
     bandwidth = subprocess.run([args.binary, "bench", "--mode", "bandwidth"], capture_output=True, text=True, check=True)
     device = re.search(r"\| bandwidth +\| (.*?) +\|", bandwidth.stdout)[1]

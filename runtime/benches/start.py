@@ -146,14 +146,16 @@ def start(binary: str, model: Path, quantization: str, compiled: str) -> dict:
 def write(folder: Path, about: dict, rows: list[dict]) -> None:
     (folder / "start.json").write_text(json.dumps(about | {"starts": rows}, indent=1) + "\n")
     columns = ["model", "quantization", "compile cache", "ready s", "device", "code", "files", "weights read", "quantised",
-               "uploaded", "warm-up", "graphs"]
+               "uploaded", "warm-up", "graphs", "rest"]
     lines = [f"From the start of the process to /ready on {about['device']}, commit {about['commit']}: seconds. Weights out of",
              f"files in memory; room for {SEQUENCES} sequences of {LONGEST} tokens. Device: driver, libraries and context. Code: the",
              "project's kernels. Files: descriptions, tokenizer, maps of the files. Read: out of the files, checked. Warm-up: the KV",
-             "cache and the first step of everything. Graphs: the decode steps that are recorded ahead.", "",
+             "cache and the first step of everything. Graphs: the decode steps that are recorded ahead. Rest: what none of these is,",
+             "from the start of the process and the listening socket to the answer of /ready.", "",
              f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in rows:
         parts = ["–" if row[part] is None else f"{row[part]:.2f}" for part in PARTS]
+        parts.append(f"{row['ready_seconds'] - sum(row[part] or 0 for part in PARTS):.2f}")
         lines.append(f"| {row['model']}, {row['bytes'] / 1e9:.1f} GB | {row['quantization']} | {row['compiled']} | "
                      f"{row['ready_seconds']:.2f} | {' | '.join(parts)} |")
     (folder / "start.md").write_text("\n".join(lines) + "\n")

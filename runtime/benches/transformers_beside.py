@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MODELS = HERE.parent.parent / "catalog/tests/models"
+ROOT = HERE.parent.parent
+MODELS = ROOT / "catalog/tests/models"
 # The size of the picture, its tiles, the batches.
 RUNS = {"llava-1.5-7b-hf": ("672x672", 1, [1, 8, 32, 64]), "InternVL3-8B-hf": ("1344x896", 7, [1, 8, 32])}
 TEXT, ANSWER, REPEATS = 64, 128, 3
@@ -43,10 +44,11 @@ def ours(binary: str, name: str, batches: list[int], size: str, out: Path) -> di
     """What `bench` says, a run for each batch; those that do not fit are left out."""
     answered = {}
     for batch in batches:
-        command = [binary, "bench", "--model", str(MODELS / f"{name}.json"), "--dummy-weights", "--device", "cuda",
+        # From the root, so that results name no folder of this machine.
+        command = [binary, "bench", "--model", f"catalog/tests/models/{name}.json", "--dummy-weights", "--device", "cuda",
                    "--batch", str(batch), "--requests", str(batch * REPEATS), "--prompt-tokens", str(TEXT),
                    "--image-size", size, "--output-tokens", str(ANSWER), "--json", str(out)]
-        ended = subprocess.run(command, capture_output=True, text=True)
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if ended.returncode:
             said = ended.stderr.strip().splitlines()
             print(f"{name}, batch {batch}: {said[-1] if said else ended.returncode}", file=sys.stderr, flush=True)
@@ -112,8 +114,10 @@ def cells(name: str, batch: int, our: dict | None, their: dict | None) -> list[s
 
 def write(folder: Path, about: dict, results: list[dict]) -> None:
     (folder / "gpu.json").write_text(json.dumps(about | {"results": results}, indent=1) + "\n")
-    lines = [f"Ours beside transformers {about['transformers']} (torch {about['torch']}, CUDA {about['cuda']}) on "
-             f"{about['device']}: random weights in the",
+    commits = sorted({r["ours"]["program"]["commit"] or "unknown" for r in results if r["ours"]})
+    lines = [f"Ours (commit {', '.join(commits)}) beside",
+             f"transformers {about['transformers']} (torch {about['torch']}, CUDA {about['cuda']}) on {about['device']}: "
+             "random weights in the",
              f"checkpoint's number format, one picture and {TEXT} tokens of text a prompt, {ANSWER} tokens an answer. "
              "Tokens a second while",
              "the whole batch decodes, which part of what reading weights and KV cache once a step allows that is, and the "
@@ -132,6 +136,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, help="default: those of each model")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
+    args.binary, args.out = str(Path(args.binary).resolve()), args.out.resolve()
     torch, transformers = libraries()
     args.out.mkdir(parents=True, exist_ok=True)
     about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda,

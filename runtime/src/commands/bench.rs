@@ -28,6 +28,7 @@ use crate::args::{BenchArgs, BenchMode};
 use crate::checkpoint::{Checkpoint, OpenOptions};
 use crate::device::{self, Demand};
 use crate::diagnose::StartError;
+use crate::engine::scheduler::Counts;
 use crate::engine::{ENCODER_CACHE_BYTES, Engine, EngineOptions};
 use crate::models::VisionLanguage;
 use crate::ops::{BLOCK_TOKENS, room_for};
@@ -94,9 +95,9 @@ fn measure(
     let load = Load { engine: &engine, asks: &asks };
     let (mut runs, mut sent) = (Vec::new(), 0);
     for (batch, count) in args.batches().filter(|_| mix.is_none()) {
-        let timings = send(args, &load, batch, sent..sent + batch + count)?;
+        let (timings, counts) = send(args, &load, batch, sent..sent + batch + count)?;
         sent += batch + count;
-        let run = Run::of(batch, &settings, &timings);
+        let run = Run::of(batch, &settings, &timings, counts);
         let run = if args.mode == BenchMode::Latency { run.with_decode(&timings) } else { run };
         let context = settings.prompt_tokens + settings.output_tokens / 2;
         let bytes = step_bytes(checkpoint.config(), precision, batch, context);
@@ -182,8 +183,13 @@ fn options(args: &BenchArgs, precision: Precision, max_tokens: usize) -> EngineO
 }
 
 /// Sends the requests of some numbers, the first `batch` of them for kernels and buffers that are made on their first
-/// use: they do not count.
-fn send(args: &BenchArgs, load: &Load<'_>, batch: usize, requests: Range<usize>) -> Result<Timings, CommandError> {
+/// use: they do not count. What came of the others, and what the engine did for them.
+fn send(
+    args: &BenchArgs,
+    load: &Load<'_>,
+    batch: usize,
+    requests: Range<usize>,
+) -> Result<(Timings, Counts), CommandError> {
     let runtime = async_runtime()?;
     let (first, count) = (requests.start + batch, requests.len() - batch);
     let arrivals = match (args.mode, args.request_rate) {
@@ -193,13 +199,15 @@ fn send(args: &BenchArgs, load: &Load<'_>, batch: usize, requests: Range<usize>)
     };
     progress(&format!("batch {batch}: warming up"));
     load.run(&runtime, requests.start..first, Arrivals::Batches(batch), &|_| {})?;
+    let before = load.engine.snapshot().counts;
     let step = count.div_ceil(10).max(1);
     let shown = |done: usize| {
         if done.is_multiple_of(step) || done == count {
             progress(&format!("batch {batch}: {done} of {count} requests answered"));
         }
     };
-    load.run(&runtime, first..requests.end, arrivals, &shown)
+    let timings = load.run(&runtime, first..requests.end, arrivals, &shown)?;
+    Ok((timings, load.engine.snapshot().counts - before))
 }
 
 fn async_runtime() -> Result<Runtime, StartError> {

@@ -273,6 +273,8 @@ pub struct Snapshot {
     pub capacity: usize,
     /// Share of the KV cache's blocks in use, 0 to 1; blocks that are only kept to be found again are not.
     pub kv_usage: f64,
+    /// Bytes of rows of pictures that are there or under way, those that are only kept among them.
+    pub picture_bytes: u64,
     /// What the scheduler did since the start.
     pub counts: Counts,
     /// Requests completed per second lately.
@@ -281,4 +283,17 @@ pub struct Snapshot {
     pub retry_after_seconds: u64,
     /// The engine thread ended after a fault.
     pub stopped: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_gone_is_told_as_such_and_everything_else_as_it_is() {
+        let failure = |said: String| Failure::from(candle_core::Error::Msg(said)).to_string();
+        let gone = failure(format!("DriverError({NO_MEMORY}, \"out of memory\")"));
+        assert!(gone.contains("no memory left") && gone.contains("retry") && !gone.contains("CUDA"), "{gone}");
+        assert_eq!(failure("no row 3".to_owned()), "no row 3");
+    }
 }

@@ -26,6 +26,7 @@ struct State {
     accepted: usize,
     running: usize,
     kv_usage: f64,
+    picture_bytes: u64,
     counts: Counts,
     rate: CompletionRate,
     draining: bool,
@@ -97,9 +98,10 @@ impl Shared {
     }
 
     /// Publishes what the thread does.
-    pub fn publish(&self, running: usize, kv_usage: f64, counts: Counts) {
+    pub fn publish(&self, running: usize, kv_usage: f64, picture_bytes: u64, counts: Counts) {
         let mut state = self.lock();
-        (state.running, state.kv_usage, state.counts) = (running.min(state.accepted), kv_usage, counts);
+        (state.running, state.kv_usage) = (running.min(state.accepted), kv_usage);
+        (state.picture_bytes, state.counts) = (picture_bytes, counts);
     }
 
     /// Refuses from now on.
@@ -132,6 +134,7 @@ impl Shared {
             waiting: state.accepted - state.running,
             capacity: self.capacity,
             kv_usage: state.kv_usage,
+            picture_bytes: state.picture_bytes,
             counts: state.counts,
             completions_per_second: state.rate.per_second(),
             retry_after_seconds: state.rate.retry_after(state.accepted - state.running),

@@ -336,7 +336,7 @@ impl<E: Executor> Worker<E> {
         let used = pool.used() as f64 / pool.total().max(1) as f64;
         let (graph_hits, graph_misses) = self.executor.graphs();
         let counts = Counts { graph_hits, graph_misses, ..self.scheduler.counts() };
-        self.shared.publish(self.scheduler.running(), used, counts);
+        self.shared.publish(self.scheduler.running(), used, self.scheduler.encoder().bytes(), counts);
     }
 }
 

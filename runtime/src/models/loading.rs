@@ -167,7 +167,8 @@ impl Loading {
             return timed(&mut self.times.upload, || part.to_device(&self.device)).map_err(|e| start(&e));
         }
         let shape = (tensors.output(), tensors.input());
-        let joined = Tensor::zeros(shape, dtype, &self.device).map_err(|e| start(&e))?;
+        let room = || Tensor::zeros(shape, dtype, &self.device);
+        let joined = timed(&mut self.times.upload, room).map_err(|e| start(&e))?;
         let mut row = 0;
         while let Some(part) = next(&mut self.times)? {
             let put = || joined.slice_set(&part.to_device(&self.device)?, 0, row);

@@ -125,7 +125,11 @@ fn a_soak_answers_all_kinds_of_requests_and_leaves_no_block_behind() {
     let sent = count("request_rate") * 12.0;
     assert!((count("answered") + count("cancelled") + count("refused") - sent.ceil()).abs() < 1.5, "{soak}");
     assert_equal(count("request_rate"), 0.95 * count("peak_requests_per_second"), "the rate");
-    assert_eq!(soak["idle"][0], soak["idle"][1], "a block is still in use");
+    for name in ["kv_usage", "taken_bytes"] {
+        assert_eq!(soak["idle"][0][name], soak["idle"][1][name], "{name}: something is still in use");
+    }
+    let pictures = [0, 1].map(|when| number(soak, &format!("/idle/{when}/picture_bytes")));
+    assert!(pictures.iter().all(|bytes| *bytes > 0.0 && *bytes <= f64::from(1 << 28)), "{pictures:?}");
     assert!(number(soak, "/idle/0/kv_usage") > 0.0, "the short request has a block");
     let beside = |name: &str| number(soak, &format!("/beside_pictures/{name}"));
     assert!(beside("pictures") >= 1.0 && beside("tiles") > 1.0 && beside("streams") > 2.0, "{soak}");
@@ -169,12 +173,16 @@ fn requests_without_room_in_the_queue_are_counted_and_the_rest_answered() {
 
 #[test]
 fn a_picture_that_was_seen_before_is_not_computed_again() {
-    let first = |more: &[&str]| {
+    let counts = |more: &[&str]| {
         let few = ["--requests", "12", "--output-tokens", "2", "--prompt-tokens", "4", "--images", "8"];
-        number(&drawn("llava15_llama_hub", &[&few, more].concat()).1, "/runs/0/first_token_ms/p50")
+        let (_, results) = drawn("llava15_llama_hub", &[&few, more].concat());
+        let count = |name: &str| number(&results, &format!("/runs/0/counts/{name}"));
+        ["tiles", "encoder_misses", "encoder_hits", "found_tokens"].map(count)
     };
-    let (distinct, same) = (first(&[]), first(&["--same-images"]));
-    assert!(same < distinct, "{same} ms with the same pictures, {distinct} ms with others");
+    assert_eq!(counts(&[]), [96.0, 96.0, 0.0, 0.0]);
+    // A prompt has a token, 128 rows of pictures and three tokens more: four blocks are found, and the end of the last
+    // picture is behind them.
+    assert_eq!(counts(&["--same-images"]), [0.0, 0.0, 12.0, 12.0 * 128.0]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::soak::Soak;
 use super::start::StartSeconds;
 use crate::args::{BenchArgs, BenchMode};
 use crate::device::{Demand, Taken};
+use crate::engine::scheduler::Counts;
 use crate::precision::Precision;
 
 /// All results.
@@ -182,6 +183,8 @@ pub struct Run {
     pub first_token_ms: Quantiles,
     /// From a token to the next of its answer.
     pub inter_token_ms: Quantiles,
+    /// What the engine did for the requests: what its caches had, what gave way, which steps graphs replayed.
+    pub counts: Counts,
     /// While whole batches decoded, where they were sent so.
     pub decode: Option<Decode>,
     /// What memory allows, where as many sequences as the batch has were computed.
@@ -229,7 +232,7 @@ impl Model {
 
 impl Run {
     /// The figures of what a batch gave.
-    pub fn of(batch: usize, settings: &Settings, timings: &Timings) -> Self {
+    pub fn of(batch: usize, settings: &Settings, timings: &Timings, counts: Counts) -> Self {
         let all = || timings.batches.iter().flatten();
         let (requests, seconds) = (all().count(), timings.seconds);
         let generated_tokens = all().map(|timing: &Timing| timing.tokens.len()).sum();
@@ -246,6 +249,7 @@ impl Run {
             images_per_second: each(requests * settings.images),
             first_token_ms: first_tokens(all()),
             inter_token_ms: next_tokens(all()),
+            counts,
             decode: None,
             limit: None,
         }

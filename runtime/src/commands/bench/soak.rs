@@ -69,6 +69,8 @@ pub struct Idle {
     pub kv_usage: f64,
     /// Bytes of the device's memory that are taken, where it tells.
     pub taken_bytes: Option<u64>,
+    /// Those among them that are rows of pictures, kept for whoever shows them again.
+    pub picture_bytes: u64,
 }
 
 /// How others' answers go on while large pictures come in.
@@ -217,7 +219,8 @@ impl Soaking<'_> {
                     break;
                 }
             }
-            Ok(Idle { kv_usage, taken_bytes: self.taken()? })
+            let picture_bytes = self.engine.snapshot().picture_bytes;
+            Ok(Idle { kv_usage, taken_bytes: self.taken()?, picture_bytes })
         })
     }
 

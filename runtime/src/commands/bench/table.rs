@@ -68,7 +68,8 @@ fn long(f: &mut fmt::Formatter<'_>, soak: &Soak) -> fmt::Result {
     row("next token ms", soak.inter_token_ms.to_string())?;
     for (when, idle) in ["idle before", "idle after"].into_iter().zip(&soak.idle) {
         let taken = or_none(idle.taken_bytes.map(|bytes| format!("{:.3} GB", giga(bytes))));
-        row(when, format!("{:.6} of the blocks, {taken}", idle.kv_usage))?;
+        let pictures = giga(idle.picture_bytes);
+        row(when, format!("{:.6} of the blocks, {taken}, {pictures:.3} GB of pictures", idle.kv_usage))?;
     }
     let beside = &soak.beside_pictures;
     row(

@@ -1,6 +1,8 @@
 //! What goes into the scheduler and what comes out.
 
-use std::ops::Add;
+use std::ops::{Add, Sub};
+
+use serde::Serialize;
 
 use super::super::prefix::Content;
 use crate::image::ImageKey;
@@ -151,7 +153,7 @@ pub struct Step {
 }
 
 /// Sums since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Tokens of prompts that were found in the prefix cache.
     pub found_tokens: u64,
@@ -171,6 +173,25 @@ pub struct Counts {
     pub graph_hits: u64,
     /// Decode steps on a GPU that no recorded graph was for.
     pub graph_misses: u64,
+}
+
+impl Sub for Counts {
+    type Output = Self;
+
+    /// What was done since an earlier moment.
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            found_tokens: self.found_tokens - earlier.found_tokens,
+            read_again_tokens: self.read_again_tokens - earlier.read_again_tokens,
+            preemptions: self.preemptions - earlier.preemptions,
+            encoder_hits: self.encoder_hits - earlier.encoder_hits,
+            encoder_misses: self.encoder_misses - earlier.encoder_misses,
+            tiles: self.tiles - earlier.tiles,
+            tile_steps: self.tile_steps - earlier.tile_steps,
+            graph_hits: self.graph_hits - earlier.graph_hits,
+            graph_misses: self.graph_misses - earlier.graph_misses,
+        }
+    }
 }
 
 #[cfg(test)]
