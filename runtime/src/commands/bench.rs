@@ -119,8 +119,9 @@ fn open(args: &BenchArgs, path: &Path, device: &Device) -> Result<Checkpoint, Co
     })
 }
 
-/// What the catalogue reckons on a GPU for everything but keys and values, pictures of the largest kind among it.
-fn predicted_bytes(checkpoint: &Checkpoint, precision: Precision, longest: usize, batch: usize) -> u64 {
+/// What the catalogue reckons on a GPU for everything but keys and values, pictures of the largest kind among it, beside
+/// `batch` sequences of up to `longest` tokens.
+pub fn predicted_bytes(checkpoint: &Checkpoint, precision: Precision, longest: usize, batch: usize) -> u64 {
     let config = checkpoint.config();
     let size = CheckpointSize::of(config, Head::Stored);
     let wish = Wish {

@@ -7,6 +7,7 @@ mod block_formats;
 mod broken;
 mod cases;
 mod fixture;
+mod footprint;
 mod layouts;
 mod paging;
 mod parity;

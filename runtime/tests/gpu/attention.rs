@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use candle_core::{DType, Device, Tensor};
 use vlm_runtime::ops::{Batch, KvCache, RopeTable, Segment, attention, nth_table, room_for, tile_attention};
 
-use crate::gpu::{assert_near, assert_not_finite, gpu, random};
+use crate::gpu::{assert_near, assert_not_finite, few, gpu, random};
 
 const SLOTS: usize = 5;
 const TOKENS: usize = 700;
@@ -42,7 +42,7 @@ fn segment(slot: usize, start: usize, rows: usize) -> Segment<'static> {
 #[test]
 fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    for (heads, kv_heads, width) in GEOMETRIES {
+    for (heads, kv_heads, width) in few(GEOMETRIES) {
         let of = |segments: Vec<Segment<'static>>| {
             let rows = segments.iter().map(|segment| segment.rows).sum();
             (segments, random(&[rows, (heads + 2 * kv_heads) * width]))
@@ -121,7 +121,7 @@ fn places_outside_of_the_cache_are_refused() {
 fn attention_within_tiles_is_that_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     for (tiles, rows, heads, width) in
-        [(1, 1, 1, 4), (2, 17, 4, 8), (3, 577, 16, 64), (1, 1025, 4, 128), (2, 50, 3, 10), (7, 33, 2, 96)]
+        few([(1, 1, 1, 4), (2, 17, 4, 8), (3, 577, 16, 64), (1, 1025, 4, 128), (2, 50, 3, 10), (7, 33, 2, 96)])
     {
         let all = random(&[tiles * rows, 3 * heads * width]);
         let there = all.to_device(&gpu).unwrap();

@@ -8,7 +8,7 @@ use vlm_runtime::ops::{
     stem, upload,
 };
 
-use crate::gpu::{assert_near, assert_not_finite, gpu, random, rounded};
+use crate::gpu::{assert_near, assert_not_finite, few, gpu, random, rounded};
 
 const SHAPES: [(usize, usize); 7] = [(1, 1), (3, 31), (7, 64), (2, 100), (5, 1025), (577, 1024), (3, 4096)];
 
@@ -16,7 +16,7 @@ const SHAPES: [(usize, usize); 7] = [(1, 1), (3, 31), (7, 64), (2, 100), (5, 102
 fn norms_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
-    for (rows, width) in SHAPES {
+    for (rows, width) in few(SHAPES) {
         let (x, w, b) = (random(&[rows, width]), random(&[width]), random(&[width]));
         let x = ((x * 3.0).unwrap() + 1.0).unwrap();
         let what = format!("{rows} x {width}");
@@ -35,7 +35,7 @@ const ROUNDED: [(DType, f32); 2] = [(DType::F16, 1.0 / 2048.0), (DType::BF16, 1.
 fn norms_and_activations_in_16_bits_are_those_of_the_cpu_rounded() {
     let Some(gpu) = gpu() else { return };
     let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
-    for (rows, width) in SHAPES {
+    for (rows, width) in few(SHAPES) {
         let (x, w, b) = (random(&[rows, width]), random(&[width]), random(&[width]));
         for (dtype, part) in ROUNDED {
             let what = format!("{rows} x {width} in {dtype:?}");
@@ -90,7 +90,7 @@ fn norms_take_parts_of_longer_rows_and_all_axes_before_the_last() {
 #[test]
 fn activations_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    for (rows, width) in SHAPES {
+    for (rows, width) in few(SHAPES) {
         let x = (random(&[rows, 2 * width]) * 4.0).unwrap();
         let y = x.to_device(&gpu).unwrap();
         let what = format!("{rows} x {width}");
@@ -108,7 +108,7 @@ fn activations_are_those_of_the_cpu() {
 fn sums_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
     let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
-    for (rows, width) in SHAPES {
+    for (rows, width) in few(SHAPES) {
         let (x, y, scale) = (random(&[rows, width]), random(&[rows, width]), random(&[width]));
         let what = format!("{rows} x {width}");
         assert_near(&add(&there(&x), &there(&y)).unwrap(), &add(&x, &y).unwrap(), 0.0, &what);
@@ -128,7 +128,7 @@ fn sums_are_those_of_the_cpu() {
 #[test]
 fn rows_are_gathered_from_every_number_format() {
     let Some(gpu) = gpu() else { return };
-    for width in [1, 3, 33, 4096] {
+    for width in few([1, 3, 33, 4096]) {
         let table = random(&[50, width]);
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let table = table.to_dtype(dtype).unwrap().narrow(0, 10, 30).unwrap();
@@ -145,7 +145,7 @@ fn rows_are_gathered_from_every_number_format() {
 #[test]
 fn the_first_rows_of_a_tower_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    for (tiles, patches, width) in [(1, 1, 1), (2, 16, 32), (3, 9, 50), (5, 576, 64)] {
+    for (tiles, patches, width) in few([(1, 1, 1), (2, 16, 32), (3, 9, 50), (5, 576, 64)]) {
         let parts = [random(&[tiles, patches, width]), random(&[width]), random(&[1 + patches, width])];
         let [p, c, s] = &parts;
         let [gp, gc, gs] = parts.each_ref().map(|part| part.to_device(&gpu).unwrap());
@@ -157,7 +157,7 @@ fn the_first_rows_of_a_tower_are_those_of_the_cpu() {
 #[test]
 fn patches_are_those_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    for (tiles, side, patch) in [(1, 2, 1_usize), (3, 28, 14), (2, 12, 4), (1, 336, 14)] {
+    for (tiles, side, patch) in few([(1, 2, 1_usize), (3, 28, 14), (2, 12, 4), (1, 336, 14)]) {
         let pixels = random(&[tiles, 3, side, side]);
         let length = (3 * patch * patch).next_multiple_of(8);
         let want = patches(&pixels, patch, length, DType::F32).unwrap();
@@ -171,7 +171,7 @@ fn patches_are_those_of_the_cpu() {
 #[test]
 fn a_number_that_is_none_is_found_wherever_it_is() {
     let Some(gpu) = gpu() else { return };
-    for count in [1, 33, 5000, 1 << 20] {
+    for count in few([1, 33, 5000, 1 << 20]) {
         let numbers: Vec<f32> = random(&[count]).to_vec1().unwrap();
         let there = |numbers: &[f32]| Tensor::new(numbers, &gpu).unwrap();
         assert!(finite(&there(&numbers)).unwrap(), "{count}");
@@ -189,7 +189,7 @@ fn a_number_that_is_none_is_found_wherever_it_is() {
 fn every_number_is_read() {
     let Some(gpu) = gpu() else { return };
     let bits = |x: &Tensor| read(x).unwrap().to_vec1::<u32>().unwrap();
-    for count in [4, 128, 4100, 1 << 20, (1 << 23) + 12] {
+    for count in few([4, 128, 4100, 1 << 20, (1 << 23) + 12]) {
         let x = random(&[count]);
         assert_eq!(bits(&x.to_device(&gpu).unwrap()), bits(&x), "{count} numbers");
     }
@@ -202,7 +202,7 @@ fn every_number_is_read() {
 #[test]
 fn the_highest_of_each_row_is_that_of_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    for (rows, width) in [(1, 1), (3, 31), (2, 1000), (64, 32_000), (5, 151_674)] {
+    for (rows, width) in few([(1, 1), (3, 31), (2, 1000), (64, 32_000), (5, 151_674)]) {
         let x = random(&[rows, width]);
         let highest = |x: &Tensor| choose(x, &vec![Choice::HIGHEST; rows]).unwrap();
         let there = |x: &Tensor| highest(&x.to_device(&gpu).unwrap());
@@ -227,7 +227,7 @@ fn tokens_are_drawn_as_on_the_cpu() {
         seed += 1;
         uniform(11, seed)
     };
-    for (rows, width) in [(1, 1), (7, 5), (16, 1000), (33, 2049), (8, 32_064), (6, 151_674)] {
+    for (rows, width) in few([(1, 1), (7, 5), (16, 1000), (33, 2049), (6, 151_674), (8, 32_064)]) {
         let x = (random(&[rows, width]) * 3.0).unwrap();
         // Few different numbers, so that the border lies among equal ones.
         for x in [x.round().unwrap(), x] {

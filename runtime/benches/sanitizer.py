@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""The kernels under NVIDIA's compute-sanitizer: accesses out of bounds, races in shared memory, reads of what nobody wrote.
+
+    python3 runtime/benches/sanitizer.py BINARY TESTS [--tools memcheck racecheck initcheck] [--seconds N] [--out FOLDER]
+
+BINARY is vlm-runtime (`make cuda`), TESTS the test program gpu of the same build (`make cuda-test` says where it is).
+memcheck watches every test of an op and a model of every kind with its reference (`verify`); racecheck and initcheck one
+case of every op. Writes sanitizer.json and .md into results/ or FOLDER, after every row anew; a row that takes longer than
+--seconds (300) says so. Exits 1 if there is a finding, or a row that could not be watched."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TOOLS = ["memcheck", "racecheck", "initcheck"]
+# The modules with the tests of ops, and those elsewhere.
+OPS = ["attention::", "linear::", "rows::"]
+OTHERS = ["models::tokens_are_fed_as_the_cpu_does"]
+MODELS = ["llava15_llama_hub", "llava_next_mistral_hub", "internvl2_internlm2_chat", "internvl2_phi3_short_chat",
+          "internvl3_qwen2_hub"]
+SUMMARIES = [r"ERROR SUMMARY: (\d+) error", r"RACECHECK SUMMARY: (\d+) hazard"]
+
+
+def tests(program: str) -> list[str]:
+    """The names of the tests of ops."""
+    listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"^(\S+): test$", listed, re.MULTILINE)
+    return [name for name in names if name in OTHERS or any(name.startswith(module) for module in OPS)]
+
+
+def watch(tool: str, command: list[str], few: bool, seconds: float) -> dict:
+    """Findings of `tool` in `command`, or why there is no number."""
+    # Kernels of CUDA's libraries are watched as well; one error is as good as many.
+    line = ["compute-sanitizer", "--tool", tool, "--print-limit", "5", *command]
+    environment = os.environ | ({"VLM_TEST_FEW": "1"} if few else {})
+    begun = time.monotonic()
+    try:
+        ended = subprocess.run(line, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"why": f"not done in {seconds:.0f} s"}
+    said = ended.stdout + ended.stderr
+    found = [int(match[1]) for summary in SUMMARIES for match in re.finditer(summary, said)]
+    row = {"seconds": time.monotonic() - begun}
+    if not found:
+        return row | {"why": "no summary", "said": said[-1500:]}
+    if "not tested, there is no GPU" in said:
+        return row | {"why": "no GPU was found"}
+    if ended.returncode and not sum(found):
+        return row | {"why": f"exit {ended.returncode}", "said": said[-1500:]}
+    return row | {"findings": sum(found)} | ({"said": said[:3000]} if sum(found) else {})
+
+
+def write(folder: Path, about: dict, rows: list[dict]) -> None:
+    (folder / "sanitizer.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    lines = [f"{about['version']} on {about['device']}, commit {about['commit']}. memcheck: every test of an op, and a",
+             "model of every kind against its reference; racecheck and initcheck: one case of every op. Findings in all of",
+             "the project's, candle's and cuBLAS's kernels that run.", "", "| tool | what | findings | seconds |", "|---|---|---|---|"]
+    for row in rows:
+        seconds = f"{row['seconds']:.0f}" if "seconds" in row else "–"
+        lines.append(f"| {row['tool']} | {row['what']} | {row.get('findings', row.get('why'))} | {seconds} |")
+    (folder / "sanitizer.md").write_text("\n".join(lines) + "\n")
+    print(lines[-1], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("tests")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    args = parser.parse_args()
+    binary, program = (str(Path(path).resolve()) for path in [args.binary, args.tests])
+    bandwidth = subprocess.run([binary, "bench", "--mode", "bandwidth", "--device", "cuda", "--json", "/dev/stderr"],
+                               capture_output=True, text=True, check=True)
+    report = json.loads(bandwidth.stderr[bandwidth.stderr.index("{"):])
+    version = subprocess.run(["compute-sanitizer", "--version"], capture_output=True, text=True, check=True).stdout
+    version = "compute-sanitizer " + re.search(r"[Vv]ersion (\S+)", version)[1]
+    about = {"device": report["device"], "commit": report["program"]["commit"], "version": version}
+    watched = [(tool, name, [program, name, "--exact", "--test-threads=1", "--nocapture"])
+               for tool in args.tools for name in tests(program)]
+    if "memcheck" in args.tools:
+        watched += [("memcheck", f"verify {case}", [binary, "verify", f"tests/fixtures/{case}", "--device", "cuda"])
+                    for case in MODELS]
+    rows = []
+    for tool, what, command in watched:
+        rows.append({"tool": tool, "what": what} | watch(tool, command, tool != "memcheck", args.seconds))
+        write(args.out, about, rows)
+    if any(row.get("findings") != 0 for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
