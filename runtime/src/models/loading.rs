@@ -164,16 +164,25 @@ impl Loading {
         if names.len() == 1
             && let Some(part) = next(&mut self.times)?
         {
-            return timed(&mut self.times.upload, || part.to_device(&self.device)).map_err(|e| start(&e));
+            // To give the memory of a part back takes long as well.
+            let put = || {
+                let part = part;
+                part.to_device(&self.device)
+            };
+            return timed(&mut self.times.upload, put).map_err(|e| start(&e));
         }
         let shape = (tensors.output(), tensors.input());
         let room = || Tensor::zeros(shape, dtype, &self.device);
         let joined = timed(&mut self.times.upload, room).map_err(|e| start(&e))?;
         let mut row = 0;
         while let Some(part) = next(&mut self.times)? {
-            let put = || joined.slice_set(&part.to_device(&self.device)?, 0, row);
-            timed(&mut self.times.upload, put).map_err(|e| start(&e))?;
+            let (first, device) = (row, &self.device);
             row += part.dims().first().copied().unwrap_or_default();
+            let put = || {
+                let part = part;
+                joined.slice_set(&part.to_device(device)?, 0, first)
+            };
+            timed(&mut self.times.upload, put).map_err(|e| start(&e))?;
         }
         Ok(joined)
     }
@@ -205,6 +214,7 @@ impl Loading {
         while let Some((part, name)) = timed(&mut self.times.read, || parts.next()) {
             let part = part?;
             timed(&mut self.times.quantise, || {
+                let part = part;
                 check_range(&part, name, "a quantised weight", "load it without quantization")?;
                 builder.append(&part).map_err(|e| failed(name, &e))
             })?;

@@ -200,7 +200,7 @@ impl World {
             }
             alive.running = runs;
         }
-        self.check_reading();
+        self.check_reading(!step.admitted.is_empty());
     }
 
     /// Feeds those that did not end with what has been told since the step was chosen.

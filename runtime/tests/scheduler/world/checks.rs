@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use vlm_runtime::engine::prefix::Picture;
 use vlm_runtime::engine::scheduler::{SequenceId, Step, Work};
 use vlm_runtime::image::ImageKey;
 use vlm_runtime::ops::BLOCK_TOKENS;
@@ -9,12 +10,20 @@ use vlm_runtime::ops::BLOCK_TOKENS;
 use super::{Alive, World, chain, content, follows, link};
 
 impl World {
-    /// Prompts that wait to be read hold no more than they may.
-    pub(super) fn check_reading(&self) {
-        let reading = self.alive.values().filter(|alive| alive.running && alive.cached < alive.goal);
-        let left: Vec<usize> = reading.map(|alive| alive.goal - alive.cached).collect();
-        let most = self.scenario.limits.reading.tokens;
-        assert!(left.len() <= 1 || left.iter().sum::<usize>() <= most, "{left:?} tokens are to be read");
+    /// Prompts that wait to be read hold no more than they may. Tiles are counted where one has just been admitted:
+    /// those of a picture that failed are to be seen again.
+    pub(super) fn check_reading(&self, admitted: bool) {
+        let reading = || self.alive.values().filter(|alive| alive.running && alive.cached < alive.goal);
+        let left: Vec<usize> = reading().map(|alive| alive.goal - alive.cached).collect();
+        let most = self.scenario.limits.reading;
+        assert!(left.len() <= 1 || left.iter().sum::<usize>() <= most.tokens, "{left:?} tokens are to be read");
+        let unseen = |picture: &Picture| picture.tiles - self.tiles.get(&picture.key).copied().unwrap_or_default();
+        let of = |alive: &Alive| {
+            alive.content.pictures().iter().filter(|picture| picture.end() > alive.cached).map(unseen).sum()
+        };
+        let left: Vec<usize> = reading().map(of).collect();
+        let within = left.len() <= 1 || left.iter().sum::<usize>() <= most.tiles;
+        assert!(within || !admitted, "{left:?} tiles are to be seen");
     }
 
     /// Blocks in use are those of running sequences, and only equal contents are shared.
