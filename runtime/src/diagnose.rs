@@ -49,11 +49,8 @@ pub enum StartError {
     #[error("loading the model ended unexpectedly: {0}")]
     LoadPanicked(String),
     /// The engine thread ended while the server was running.
-    #[error("{}", match .0 {
-        Stop::Fault => "the engine thread ended unexpectedly",
-        Stop::DeviceLost => "the GPU failed while it computed, and nothing more can be computed in this process",
-    })]
-    EngineStopped(Stop),
+    #[error(transparent)]
+    EngineStopped(#[from] Stop),
 }
 
 impl StartError {

@@ -84,7 +84,7 @@ async fn load_and_wait(args: &ServeArgs, app: &App) -> Result<(), StartError> {
     app.loaded(model);
     let milliseconds = begun.elapsed().as_millis() as u64;
     tracing::info!(milliseconds, names = app.names.join(","), "ready");
-    Err(StartError::EngineStopped(engine.stopped().await))
+    Err(engine.stopped().await.into())
 }
 
 /// Opens the checkpoint and starts the engine. Blocks for as long as the weights take.

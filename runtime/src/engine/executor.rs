@@ -299,7 +299,7 @@ fn following(logits: &Tensor, choices: Option<Vec<Choice>>) -> Result<Vec<Next>,
 mod tests {
     use std::path::Path;
 
-    use candle_core::{Device, Storage};
+    use candle_core::Storage;
 
     use super::*;
     use crate::checkpoint::Checkpoint;
@@ -323,11 +323,9 @@ mod tests {
 
     /// Numbers of the memory behind a tensor.
     fn held(tensor: &Tensor) -> usize {
-        assert!(matches!(tensor.device(), Device::Cpu));
-        match &*tensor.storage_and_layout().0 {
-            Storage::Cpu(storage) => storage.as_slice::<f32>().unwrap().len(),
-            _ => unreachable!("computed on the CPU"),
-        }
+        let (storage, _) = tensor.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { panic!("it was computed on the CPU") };
+        storage.as_slice::<f32>().unwrap().len()
     }
 
     /// The encoder cache counts the rows of each picture, so that nothing else may be kept with them.

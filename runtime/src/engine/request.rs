@@ -218,12 +218,14 @@ impl EventSink {
     }
 }
 
-/// Why the engine thread ended although requests may still come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why the engine thread ended although requests may still come, as a sentence without full stop.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Stop {
     /// By a bug.
+    #[error("the engine thread ended unexpectedly")]
     Fault,
     /// The device is gone for good: no step of this process can succeed any more.
+    #[error("the GPU failed while it computed, and nothing more can be computed in this process")]
     DeviceLost,
 }
 

@@ -50,7 +50,7 @@ fn picture(checkpoint: &Checkpoint, tiles: usize, name: usize) -> Arc<PreparedIm
 fn prompt(checkpoint: &Checkpoint, n: usize) -> Prompt {
     let config = checkpoint.config();
     let image_token = config.image_token_id.unwrap();
-    let images: Vec<_> = if n % 3 == 0 { vec![] } else { vec![picture(checkpoint, 1 + n % 2, n / 2)] };
+    let images: Vec<_> = if n.is_multiple_of(3) { vec![] } else { vec![picture(checkpoint, 1 + n % 2, n / 2)] };
     let mut ids = vec![n as u32 + 3];
     ids.extend(images.iter().flat_map(|image| std::iter::repeat_n(image_token, image.tokens)));
     ids.extend((0..3 + n * 11 % 60).map(|at| ((at * 17 + n * 5) % 200) as u32 + 3));
