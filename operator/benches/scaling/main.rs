@@ -13,7 +13,7 @@ mod scalers;
 mod world;
 
 use scalers::{Keda, Knative, KubeAi, Ours, Scaler};
-use world::{Arrivals, Outcome, RATE, STEP_SECONDS, TARGET_SECONDS, Trace, World};
+use world::{Arrivals, Outcome, SERVICE_SECONDS, SLOTS, STEP_SECONDS, TARGET_SECONDS, Trace, World};
 
 const NAMES: [&str; 4] = ["ours", "KubeAI", "Knative", "KEDA + HPA"];
 const SEEDS: RangeInclusive<u64> = 1..=20;
@@ -25,8 +25,9 @@ const OTHER_LOADS: [f64; 4] = [15.0, LOAD_SECONDS, 120.0, 240.0];
 /// Why ours is behind where it is; checked against the table by whoever changes either.
 const REASONS: &str = "\
 Why:
-- A step, also one with an outage or a restart: Knative orders as many as are allowed (20); ours orders by what waits, and
-  once the rate is known at most 1.5 times what the arrivals need. What piled up is worked off later, and costs less.
+- A step, also one with an outage, a restart or shorter answers: Knative orders as many as are allowed (20); ours orders by
+  what waits, and once the rate is known at most 1.5 times what the arrivals need. What piled up is worked off later, and
+  costs less.
 - A spike: replicas stay for a down window after it, which is what one takes to start and no less than 60 s.
 - A ramp: it begins at once, and ours knows how arrivals grow after three calm windows; most of the time is before that.
 - A day: KubeAI orders what the places of replicas just hold on average, and pays in time.
@@ -34,7 +35,9 @@ Why:
 const NEVER: (f64, f64) = (f64::INFINITY, f64::INFINITY);
 
 fn traces() -> Vec<Trace> {
-    let plain = |name, seconds, rate| Trace { name, seconds, rate, blind: NEVER, restart: None };
+    let service = |_| SERVICE_SECONDS;
+    let plain = |name, seconds, rate| Trace { name, seconds, rate, service, blind: NEVER, restart: None };
+    let shorter = |t: f64| if t < 1200.0 { SERVICE_SECONDS } else { SERVICE_SECONDS / 4.0 };
     let step = |t: f64| if (300.0..1500.0).contains(&t) { 6.0 } else { 0.4 };
     let sawtooth = |t: f64| 0.4 + 5.6 * (t % 600.0) / 600.0;
     let ramp = |t: f64| 0.4 + 7.6 * (1.0 - (t - 1200.0).abs() / 1200.0).max(0.0);
@@ -45,6 +48,7 @@ fn traces() -> Vec<Trace> {
         plain("spike", 1200.0, |t| if (300.0..360.0).contains(&t) { 8.0 } else { 0.4 }),
         plain("sawtooth", 3000.0, sawtooth),
         plain("day in two hours", 7200.0, diurnal),
+        Trace { service: shorter, ..plain("shorter answers", 2400.0, |t| if t < 300.0 { 0.4 } else { 6.0 }) },
         Trace { name: "metrics out for 5 min", blind: (500.0, 800.0), ..plain("", 2400.0, step) },
         Trace { name: "restart under load", restart: Some(600.0), ..plain("", 2400.0, step) },
     ]
@@ -63,8 +67,7 @@ fn run(trace: &Trace, which: usize, seed: u64, load_seconds: f64) -> Outcome {
     let (mut world, mut arrivals, mut scaler) = (World::new(load_seconds), Arrivals::new(seed), scaler(which));
     let (mut now, mut next, mut restart) = (0.0, 0.0, trace.restart);
     while now < trace.seconds {
-        let rate = (trace.rate)(now);
-        world.step(arrivals.within(rate), rate, now);
+        world.step(arrivals.within((trace.rate)(now)), trace, now);
         if restart.is_some_and(|at| now >= at) {
             let state = world.seen(now);
             scaler.restart(state.ordered, state.ready, now);
@@ -119,7 +122,8 @@ fn all(trace: &Trace, seeds: RangeInclusive<u64>, load_seconds: f64) -> Vec<Vec<
 fn main() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
     let mut text = format!(
-        "Replicas complete {RATE} requests a second each and load for {LOAD_SECONDS} s; a request that waits longer than \
+        "Replicas compute {SLOTS} requests at a time, each for {SERVICE_SECONDS} s (with shorter \
+         answers, from the middle on, for a quarter of that), and load for {LOAD_SECONDS} s; a request that waits longer than \
          {TARGET_SECONDS} s or is refused is late. Means of {} sequences of arrivals. Short: seconds in which what \
          serves completes less than arrives. The others are models of their sources, with their defaults (scalers.rs).\n\n\
          | trace | autoscaler | short s | replica hours | late % | refused % |\n|---|---|---|---|---|---|\n",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::world::{RATE, Trace};
+use crate::world::Trace;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 96.0;
@@ -60,7 +60,7 @@ fn panel(svg: &mut String, trace: &Trace, histories: &[History], top: f64) {
     }
     let mut needed = String::new();
     for t in (0..=400).map(|i| f64::from(i) * trace.seconds / 400.0) {
-        let _ = write!(needed, "{:.1},{:.1} ", x(t), y((trace.rate)(t) / RATE));
+        let _ = write!(needed, "{:.1},{:.1} ", x(t), y(trace.needed(t)));
     }
     let _ = writeln!(
         svg,

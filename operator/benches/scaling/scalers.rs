@@ -73,6 +73,7 @@ fn answers(seen: Option<Seen>, replicas: &[SeenReplica], queue_depth: f64) -> (V
             arrived: Some(0.0),
             refused: Some(0.0),
             finished: Some(replica.finished as f64),
+            generated: Some(replica.tokens),
         };
         let answers = seen.is_some() && replica.ready;
         PodAnswer { pod: replica.number.to_string(), ready: replica.ready, reading: answers.then_some(reading) }

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 
 /// Requests that a replica computes at the same time.
 pub const SLOTS: i32 = 8;
-/// Seconds that a request takes once a replica has it.
+/// Seconds that a request takes once a replica has it, where a trace says nothing else.
 pub const SERVICE_SECONDS: f64 = 8.0;
-/// Requests a second that a replica completes when all its slots are taken.
-pub const RATE: f64 = SLOTS as f64 / SERVICE_SECONDS;
+/// Tokens of an answer for each of them.
+const TOKENS_PER_SECOND: f64 = 20.0;
 /// Requests that may wait; more are refused.
 pub const QUEUE: usize = 256;
 /// Seconds that a request may wait before its first token is late.
@@ -26,10 +26,19 @@ pub struct Trace {
     pub seconds: f64,
     /// Arrivals a second.
     pub rate: fn(f64) -> f64,
+    /// Seconds that a request takes that a replica begins.
+    pub service: fn(f64) -> f64,
     /// When no metric can be read.
     pub blind: (f64, f64),
     /// When the autoscaler starts anew.
     pub restart: Option<f64>,
+}
+
+impl Trace {
+    /// Replicas that complete what arrives.
+    pub fn needed(&self, now: f64) -> f64 {
+        (self.rate)(now) * (self.service)(now) / f64::from(SLOTS)
+    }
 }
 
 /// What an autoscaler can see.
@@ -66,6 +75,8 @@ pub struct SeenReplica {
     pub running: usize,
     /// Requests that are done.
     pub finished: u64,
+    /// Tokens of their answers.
+    pub tokens: f64,
 }
 
 /// What came of a trace.
@@ -88,10 +99,11 @@ pub struct Outcome {
 struct Replica {
     number: u64,
     finished: u64,
+    tokens: f64,
     ready_at: f64,
     draining: bool,
-    /// When each of its requests is done.
-    ends: Vec<f64>,
+    /// When each of its requests is done, and the tokens of its answer.
+    ends: Vec<(f64, f64)>,
 }
 
 /// The service at one moment.
@@ -123,7 +135,8 @@ impl World {
 
     fn add(&mut self, ready_at: f64) {
         self.numbers += 1;
-        self.replicas.push(Replica { number: self.numbers, finished: 0, ready_at, draining: false, ends: Vec::new() });
+        let (number, ends) = (self.numbers, Vec::new());
+        self.replicas.push(Replica { number, finished: 0, tokens: 0.0, ready_at, draining: false, ends });
     }
 
     /// Each replica that stays.
@@ -133,6 +146,7 @@ impl World {
             ready: r.ready_at <= now,
             running: r.ends.len(),
             finished: r.finished,
+            tokens: r.tokens,
         };
         self.replicas.iter().filter(|r| !r.draining).map(seen).collect()
     }
@@ -163,12 +177,13 @@ impl World {
         }
     }
 
-    /// One step with so many arrivals.
-    pub fn step(&mut self, arrivals: usize, rate: f64, now: f64) {
+    /// One step of a trace, with so many arrivals.
+    pub fn step(&mut self, arrivals: usize, trace: &Trace, now: f64) {
         for replica in &mut self.replicas {
-            let before = replica.ends.len();
-            replica.ends.retain(|end| *end > now);
-            replica.finished += (before - replica.ends.len()) as u64;
+            for (_, tokens) in replica.ends.extract_if(.., |(end, _)| *end <= now) {
+                replica.finished += 1;
+                replica.tokens += tokens;
+            }
         }
         self.replicas.retain(|r| !r.draining || !r.ends.is_empty());
         self.seen.arrived += arrivals as u64;
@@ -176,24 +191,24 @@ impl World {
         self.queue.extend(std::iter::repeat_n(now, arrivals.min(room)));
         let refused = arrivals.saturating_sub(room) as u64;
         self.seen.refused += refused;
-        self.dispatch(now);
+        self.dispatch((trace.service)(now), now);
         let serving = self.replicas.iter().filter(|r| !r.draining && r.ready_at <= now).count();
         let ordered = self.seen(now).ordered;
         let outcome = &mut self.outcome;
         (outcome.requests, outcome.refused) = (self.seen.arrived, self.seen.refused);
         outcome.late += refused;
         outcome.replica_seconds += self.replicas.len() as f64 * STEP_SECONDS;
-        if serving as f64 * RATE < rate {
+        if (serving as f64) < trace.needed(now) {
             outcome.short_seconds += STEP_SECONDS;
         }
         outcome.history.push((now, ordered));
     }
 
-    fn dispatch(&mut self, now: f64) {
+    fn dispatch(&mut self, service_seconds: f64, now: f64) {
         while !self.queue.is_empty() {
             let open = |r: &&mut Replica| !r.draining && r.ready_at <= now && r.ends.len() < SLOTS as usize;
             let Some(replica) = self.replicas.iter_mut().filter(open).min_by_key(|r| r.ends.len()) else { return };
-            replica.ends.push(now + SERVICE_SECONDS);
+            replica.ends.push((now + service_seconds, TOKENS_PER_SECOND * service_seconds));
             let came = self.queue.pop_front().unwrap_or(now);
             self.outcome.late += u64::from(now - came > TARGET_SECONDS);
         }

@@ -2,8 +2,8 @@
 
 use prometheus_parse::{Sample, Scrape, Value};
 use vlm_contract::metrics::{
-    REQUESTS_ARRIVED, REQUESTS_CAPACITY, REQUESTS_FINISHED, REQUESTS_REFUSED, REQUESTS_RUNNING, REQUESTS_WAITING,
-    finished, via,
+    GENERATION_TOKENS, REQUESTS_ARRIVED, REQUESTS_CAPACITY, REQUESTS_FINISHED, REQUESTS_REFUSED, REQUESTS_RUNNING,
+    REQUESTS_WAITING, finished, via,
 };
 
 /// What one pod says of itself.
@@ -21,6 +21,8 @@ pub struct Reading {
     pub refused: Option<f64>,
     /// Counter of requests that ended, failures of the engine left out.
     pub finished: Option<f64>,
+    /// Counter of generated tokens.
+    pub generated: Option<f64>,
 }
 
 /// Why a page is unusable.
@@ -50,6 +52,7 @@ pub fn parse(page: &str) -> Result<Reading, ReadingError> {
         arrived: sum(&scrape, REQUESTS_ARRIVED, |s| s.labels.get("via") == Some(via::DIRECT)),
         refused: sum(&scrape, REQUESTS_REFUSED, all),
         finished: sum(&scrape, REQUESTS_FINISHED, |s| s.labels.get("reason") != Some(finished::ERROR)),
+        generated: sum(&scrape, GENERATION_TOKENS, all),
     })
 }
 
@@ -86,13 +89,15 @@ vlm_requests_arrived_total{via=\"gateway\"} 7
 # TYPE vlm_requests_finished_total counter
 vlm_requests_finished_total{reason=\"stop\"} 5
 vlm_requests_finished_total{reason=\"error\"} 2
+# TYPE vlm_generation_tokens_total counter
+vlm_generation_tokens_total 90
 ";
 
     #[test]
     fn stages_are_added_and_what_came_through_a_gateway_is_left_out() {
         let reading = parse(PAGE).unwrap();
         assert_eq!((reading.running, reading.waiting, reading.capacity), (3.0, 5.0, 8.0));
-        assert_eq!((reading.arrived, reading.finished), (Some(20.0), Some(5.0)));
+        assert_eq!((reading.arrived, reading.finished, reading.generated), (Some(20.0), Some(5.0), Some(90.0)));
     }
 
     #[test]

@@ -99,6 +99,8 @@ struct PodTrack {
     turned_over: f64,
     /// Since when it has completed none of them, in seconds that are not counted yet.
     uncounted_seconds: f64,
+    /// Tokens that it has generated in them.
+    uncounted_tokens: f64,
 }
 
 impl Tracker {
@@ -282,7 +284,13 @@ fn add(sum: &mut Option<f64>, gain: Option<f64>) {
 
 impl PodTrack {
     fn new(now: Duration) -> Self {
-        Self { track: Track { since: now, last: None }, completed: 0.0, turned_over: 0.0, uncounted_seconds: 0.0 }
+        Self {
+            track: Track { since: now, last: None },
+            completed: 0.0,
+            turned_over: 0.0,
+            uncounted_seconds: 0.0,
+            uncounted_tokens: 0.0,
+        }
     }
 
     /// Adds what the counters gained since the last reading.
@@ -304,24 +312,28 @@ impl PodTrack {
         add(&mut sample.refused, gains(reading.refused, last.refused).map(|gain| share * gain));
         let Some(gain) = gains(reading.finished, last.finished) else { return };
         let seconds = now.saturating_sub(*then).as_secs_f64();
+        let tokens = gains(reading.generated, last.generated).unwrap_or_default();
         // A new replica completes nothing for a while, which says nothing of how long it takes; and the first that it
         // completes is the picture by which a gateway has reached it.
         if self.completed > 1.0 {
             sample.completed += gain;
             sample.computed_seconds += seconds * f64::midpoint(reading.running, last.running);
+            sample.tokens += tokens;
         }
         self.completed += gain;
         // Places that were taken at the same moment complete nothing for a while, and then all at once: time counts from
         // completion to completion, once each place has completed one.
         if reading.waiting == 0.0 || last.waiting == 0.0 {
-            (self.turned_over, self.uncounted_seconds) = (0.0, 0.0);
+            (self.turned_over, self.uncounted_seconds, self.uncounted_tokens) = (0.0, 0.0, 0.0);
         } else if self.turned_over < reading.capacity {
             self.turned_over += gain;
         } else {
             self.uncounted_seconds += seconds;
+            self.uncounted_tokens += tokens;
             if gain > 0.0 {
                 sample.finished += gain;
                 sample.busy_seconds += std::mem::take(&mut self.uncounted_seconds);
+                sample.busy_tokens += std::mem::take(&mut self.uncounted_tokens);
             }
         }
     }

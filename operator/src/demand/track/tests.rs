@@ -8,8 +8,9 @@ fn at(seconds: u64) -> Duration {
 
 #[expect(clippy::unnecessary_wraps, reason = "stands beside None in every list")]
 fn reading(running: f64, waiting: f64, counter: f64) -> Option<Reading> {
-    let counter = Some(counter);
-    Some(Reading { running, waiting, capacity: 4.0, arrived: counter, refused: counter, finished: counter })
+    let (generated, counter) = (Some(10.0 * counter), Some(counter));
+    let (arrived, refused, finished) = (counter, counter, counter);
+    Some(Reading { running, waiting, capacity: 4.0, arrived, refused, finished, generated })
 }
 
 fn round(readings: &[Option<Reading>]) -> Vec<PodAnswer> {
@@ -49,6 +50,7 @@ fn completions_count_only_while_requests_wait_and_once_each_place_has_completed_
     tracker.fold(&round(&[reading(4.0, 2.0, 0.0), reading(1.0, 0.0, 0.0)]), at(0));
     let mut add = |first: Option<Reading>, second: Option<Reading>, seconds| {
         let (sample, _) = tracker.fold(&round(&[first, second]), at(seconds));
+        assert_eq!(sample.busy_tokens, 10.0 * sample.finished, "ten tokens an answer");
         (sample.finished, sample.busy_seconds)
     };
     assert_eq!(add(reading(4.0, 1.0, 4.0), reading(1.0, 0.0, 9.0), 2), (0.0, 0.0), "a first round of the four places");
@@ -65,10 +67,25 @@ fn completions_count_only_while_requests_wait_and_once_each_place_has_completed_
 }
 
 #[test]
+fn tokens_count_with_the_completion_that_follows_them() {
+    let mut tracker = Tracker::default();
+    let mut add = |finished: f64, generated: f64, seconds| {
+        let waits = reading(4.0, 1.0, finished).map(|reading| Reading { generated: Some(generated), ..reading });
+        let (sample, _) = tracker.fold(&round(&[waits]), at(seconds));
+        (sample.finished, sample.busy_seconds, sample.busy_tokens)
+    };
+    add(0.0, 0.0, 0);
+    assert_eq!(add(4.0, 40.0, 2), (0.0, 0.0, 0.0), "a first round of the four places");
+    assert_eq!(add(4.0, 70.0, 4), (0.0, 0.0, 0.0));
+    assert_eq!(add(8.0, 80.0, 6), (4.0, 4.0, 40.0));
+}
+
+#[test]
 fn computing_time_counts_once_a_replica_has_completed_something() {
     let mut tracker = Tracker::default();
     let mut add = |counter, seconds| {
         let (sample, _) = tracker.fold(&round(&[reading(2.0, 0.0, counter)]), at(seconds));
+        assert_eq!(sample.tokens, 10.0 * sample.completed, "ten tokens an answer");
         (sample.completed, sample.computed_seconds)
     };
     assert_eq!(add(7.0, 0), (0.0, 0.0), "where the counter starts");

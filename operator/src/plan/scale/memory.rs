@@ -14,8 +14,8 @@ const RATE_KNOWN_SERVICES: f64 = 2.0;
 const SERVICE_MEMORY_SECONDS: f64 = 120.0;
 /// Completions after which they mean something.
 const SERVICE_KNOWN: f64 = 3.0;
-/// How many standard deviations of chance a surge of arrivals must exceed.
-const SURGE_DEVIATIONS: f64 = 2.5;
+/// How many standard deviations of chance a surge of arrivals must exceed, or a change of how long requests are.
+const CHANCE_DEVIATIONS: f64 = 2.5;
 /// Calm windows whose means of arrivals tell how they grow.
 const TREND_WINDOWS: u32 = 3;
 /// Seconds that a replica is taken to need to start while none was seen to.
@@ -41,6 +41,7 @@ pub struct Memory {
     wishes: VecDeque<(Duration, i32)>,
     finished: f64,
     busy_seconds: f64,
+    busy_tokens: f64,
     completed: f64,
     computed_seconds: f64,
     capacity: Option<f64>,
@@ -82,6 +83,7 @@ impl Memory {
             wishes: VecDeque::new(),
             finished: 0.0,
             busy_seconds: 0.0,
+            busy_tokens: 0.0,
             completed: 0.0,
             computed_seconds: 0.0,
             capacity: None,
@@ -96,6 +98,33 @@ impl Memory {
         let least = RATE_KNOWN_SERVICES * self.service_seconds().unwrap_or_default();
         let known = self.finished >= RATE_KNOWN && self.busy_seconds >= least;
         known.then(|| self.finished / self.busy_seconds)
+    }
+
+    /// The same of requests as they were in the last `window`, where their answers are shorter than those by which the
+    /// rate was learnt: while none waits, nothing else tells that a replica completes more of them. Longer ones make
+    /// requests wait, which teaches the rate anew.
+    ///
+    /// It is no more than places complete that are taken for as long as they were seen to be: none is taken for less time
+    /// when the others are taken as well.
+    pub(super) fn completion_rate_now(&self, window: Duration, capacity: f64, now: Duration) -> Option<f64> {
+        let rate = self.completion_rate()?;
+        let within = self.samples.iter().rev().take_while(|(t, _)| *t + window > now);
+        let sums = within.fold([0.0; 3], |[completed, seconds, tokens], (_, sample)| {
+            [completed + sample.completed, seconds + sample.computed_seconds, tokens + sample.tokens]
+        });
+        let [completed, seconds, tokens] = sums;
+        if completed < RATE_KNOWN || tokens <= 0.0 {
+            return Some(rate);
+        }
+        let tokens_each = tokens / completed * (1.0 + CHANCE_DEVIATIONS / completed.sqrt());
+        let by_tokens = rate * self.busy_tokens / self.finished / tokens_each;
+        Some(by_tokens.min(capacity * completed / seconds).max(rate))
+    }
+
+    /// The most requests that were in flight at a moment of the last `window`.
+    pub(super) fn most_in_flight(&self, window: Duration, now: Duration) -> f64 {
+        let within = self.samples.iter().rev().take_while(|(t, _)| *t + window > now);
+        within.filter_map(|(_, sample)| sample.load).fold(0.0, f64::max)
     }
 
     /// Seconds that a replica computes one request, as far as it was seen: with few requests at a time, less than when
@@ -143,7 +172,7 @@ impl Memory {
         let (count, seconds) = self.count_arrivals(window, now);
         let greatest = if seconds > 0.0 { calm.max(count / seconds) } else { calm };
         let (count, seconds) = self.lasting_arrivals(window, now);
-        if window < policy.stable && count - SURGE_DEVIATIONS * count.sqrt() > calm * seconds {
+        if window < policy.stable && count - CHANCE_DEVIATIONS * count.sqrt() > calm * seconds {
             let lasting = count / seconds;
             return Some(Arrivals { greatest, lasting, expected: lasting, surge: true });
         }
@@ -195,6 +224,7 @@ impl Memory {
             let fade = (-sample.finished / RATE_MEMORY).exp();
             self.finished = self.finished * fade + sample.finished;
             self.busy_seconds = self.busy_seconds * fade + sample.busy_seconds;
+            self.busy_tokens = self.busy_tokens * fade + sample.busy_tokens;
         }
         if sample.computed_seconds > 0.0 {
             let fade = (-sample.elapsed.as_secs_f64() / SERVICE_MEMORY_SECONDS).exp();

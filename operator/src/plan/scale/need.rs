@@ -26,6 +26,13 @@ impl Need {
         self.complete(self.arrivals.lasting).max(self.complete(self.arrivals.expected).min(self.most()))
     }
 
+    /// The same where answers are shorter now than those by which this rate was learnt: what is `present`, but no less than
+    /// half of the `ready` replicas, as prompts are work as well. If half is too few, requests wait, which teaches the rate
+    /// anew.
+    pub(super) fn steady_or(&self, present: &Self, ready: i32) -> i32 {
+        present.steady().max(self.steady().min((ready + 1) / 2))
+    }
+
     /// Replicas that complete so many requests a second, with room for chance.
     fn complete(&self, per_second: f64) -> i32 {
         let bare = per_second / self.rate;

@@ -6,6 +6,7 @@ use super::*;
 
 mod arrivals;
 mod late;
+mod mix;
 
 const TICK: Duration = Duration::from_secs(2);
 
@@ -32,6 +33,8 @@ fn to_zero(max: i32) -> Policy {
 /// and a queue of 64 for each.
 struct World {
     rate: f64,
+    /// Of an answer.
+    tokens: f64,
     start_seconds: f64,
     /// Seconds until each replica is ready.
     replicas: Vec<f64>,
@@ -50,6 +53,7 @@ impl World {
     fn new(rate: f64, start_seconds: f64) -> Self {
         Self {
             rate,
+            tokens: 100.0,
             start_seconds,
             replicas: vec![0.0],
             load: 0.0,
@@ -91,7 +95,9 @@ impl World {
             refused: (!hidden).then_some(self.refused),
             finished: if busy && !hidden { finished } else { 0.0 },
             busy_seconds: if busy && !hidden { dt * ready } else { 0.0 },
+            busy_tokens: if busy && !hidden { finished * self.tokens } else { 0.0 },
             completed: if hidden { 0.0 } else { finished },
+            tokens: if hidden { 0.0 } else { finished * self.tokens },
             computed_seconds: if hidden { 0.0 } else { self.load.min(ready * SLOTS) * dt },
             silent: hidden,
             unheard: false,
