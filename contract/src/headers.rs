@@ -8,8 +8,8 @@ pub const VIA: &str = "x-vlm-via";
 pub const CLIENT: &str = "x-vlm-client";
 /// Most bytes of [`CLIENT`] that count.
 pub const LONGEST_CLIENT: usize = 256;
-/// Set by the gateway to `true` to get with each event of a stream what is needed to continue it elsewhere: see
-/// [`crate::continuation`].
+/// Set by the gateway to `true` to get with each event of a stream what is needed to continue it elsewhere, and by the
+/// model server to which stream it is: see [`crate::continuation`].
 pub const STREAM_STATE: &str = "x-vlm-stream-state";
 /// Of an error of the gateway: one word for why, such as `queue_full`.
 pub const REASON: &str = "x-vlm-reason";

@@ -181,7 +181,7 @@ pub struct Drain {
     #[schemars(range(min = 0, max = 86400))]
     pub timeout_seconds: Option<i32>,
     /// Whether the gateway lets a streamed answer go on at another replica when its own ends before it, dies, or has
-    /// used up most of timeoutSeconds. Default true. Answers of /v1/chat/completions with n = 1 alone can go on.
+    /// used up most of timeoutSeconds. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<bool>,
 }

@@ -74,7 +74,7 @@ async fn read(app: &Arc<App>, id: &RequestId, request: Request) -> Result<Job, G
         None => catalogue.only().ok_or(GatewayError::ModelMissing)?,
     };
     let mut headers = headers::to_replica(&parts.headers, id, parts.extensions.get::<Peer>().copied());
-    migrate::ask_for_state(app, route, parts.uri.path(), &peek, &mut headers);
+    migrate::ask_for_state(app, route, &peek, &mut headers);
     Ok(Job {
         route: Arc::clone(route),
         path: parts.uri.path().to_owned(),

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 pub use logprobs::Logprobs;
 pub use request::{
-    ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Origin, Request, Sampling, Snapshot, Stop,
+    AnswerStart, ENCODER_CACHE_BYTES, EngineOptions, Event, Failure, FinishReason, Request, Sampling, Snapshot, Stop,
     SubmitError, TokenStream,
 };
 pub use sampling::{NotFinite, choose, uniform};
@@ -41,6 +41,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::models::VisionLanguage;
 use crate::ops::{BLOCK_TOKENS, blocks_for, room_for};
 use executor::{Executor, ModelExecutor};
+use fair::ClientId;
 use prefix::Content;
 use scheduler::{Budget, Limits};
 use shared::Shared;
@@ -151,22 +152,22 @@ impl Engine {
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        let (first, _) = self.submit_several(Origin::default(), request, 1)?;
-        Ok(first)
+        let streams = self.submit_several(ClientId::default(), request, vec![AnswerStart::default()])?;
+        streams.into_iter().next().ok_or(SubmitError::Empty)
     }
 
-    /// Like [`Engine::submit`], in the turn of `origin`'s client and after what was generated elsewhere, for several
-    /// answers to one prompt, which is read once: the others begin where the first has its first token. Their seeds
-    /// follow from the request's. Gives the first answer and the others.
+    /// Like [`Engine::submit`], in the turn of `client`, for several answers to one prompt, which is read once: the
+    /// others begin where the first has its next token. Their seeds follow from the request's and their numbers. Gives
+    /// them in the order of `answers`.
     ///
     /// # Errors
     /// See [`SubmitError`].
     pub fn submit_several(
         &self,
-        origin: Origin,
+        client: ClientId,
         request: Request,
-        answers: usize,
-    ) -> Result<(TokenStream, Vec<TokenStream>), SubmitError> {
+        answers: Vec<AnswerStart>,
+    ) -> Result<Vec<TokenStream>, SubmitError> {
         let prompt_tokens = request.prompt.ids.len();
         if prompt_tokens == 0 {
             return Err(SubmitError::Empty);
@@ -183,19 +184,18 @@ impl Engine {
         }
         let long = tokens > self.sizes.short_tokens;
         let content = Content::new(&mut request.prompt, self.sizes.vocabulary, long);
+        let mut starts = answers.into_iter();
+        let Some(start) = starts.next() else { return Ok(Vec::new()) };
         let (events, first) = TokenStream::new();
-        let (more, others): (Vec<_>, Vec<_>) = (1..answers as u64)
-            .map(|number| {
-                let (events, stream) = TokenStream::new();
-                let mut request = request.clone();
-                request.sampling.seed = request.sampling.seed.map(|seed| derived(seed, number));
-                ((request, events), stream)
-            })
-            .unzip();
-        let answers = 1 + more.len();
-        let submission = Submission { request, content, events, more, origin };
-        self.shared.accept(answers, || self.submissions.send(submission).is_ok())?;
-        Ok((first, others))
+        let (mut streams, mut more) = (vec![first], Vec::new());
+        for start in starts {
+            let (events, stream) = TokenStream::new();
+            more.push((request.clone().starting(start), events));
+            streams.push(stream);
+        }
+        let submission = Submission { request: request.starting(start), content, events, more, client };
+        self.shared.accept(streams.len(), || self.submissions.send(submission).is_ok())?;
+        Ok(streams)
     }
 
     /// Most answers that can be accepted together.
@@ -222,11 +222,6 @@ impl Engine {
     pub async fn idle(&self) {
         self.shared.idle().await;
     }
-}
-
-/// The seed of another answer to the same request.
-fn derived(seed: u64, number: u64) -> u64 {
-    seed.wrapping_add(number.wrapping_mul(0xD1B5_4A32_D192_ED03))
 }
 
 /// Blocks of the KV cache, the dummy block among them: as many as the given bytes hold.

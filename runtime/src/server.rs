@@ -6,7 +6,7 @@
 //! - [`chat`], [`completions`], [`responses`]: requests for answers, which go the way of [`generate`]: [`admission`] →
 //!   [`body`] ([`form`]) → [`parse`] → [`call`] → [`media`] ([`sources`], [`pictures`]) → engine → [`answers`], each an
 //!   [`answer`] ([`stop`], [`calls`], [`said_tokens`]) → [`stream`] of [`events`] or one body.
-//! - [`continuation`]: the same for a stream that another server began.
+//! - [`continuation`]: the same for a stream that another server began; [`identity`]: which stream it is.
 //! - [`error`]: the only map from error to HTTP status and body.
 //! - [`models`], [`health`], [`tokenize`], [`openapi`]: the small endpoints.
 
@@ -30,6 +30,7 @@ pub mod form;
 pub mod generate;
 pub mod head;
 pub mod health;
+pub mod identity;
 pub mod lifecycle;
 pub mod listen;
 pub mod media;

@@ -1,95 +1,65 @@
-//! Reads the events of one answer: keeps what continues it elsewhere, and says which events the client may be given.
+//! Reads the events of one stream: keeps what continues it elsewhere, and says which events the client may be given.
 //! Pure.
 
 use std::{borrow::Cow, collections::VecDeque};
 
 use bytes::Bytes;
-use serde::{Deserialize, de::IgnoredAny};
-use vlm_contract::continuation::{Ended, Head, STATE_PREFIX, StreamState};
+use serde::Deserialize;
+use vlm_contract::continuation::{AnswerState, Head, Identity, LONGEST_HEAD, STATE_PREFIX, StreamState};
 
 use crate::metrics::Moved;
 
 #[cfg(test)]
 mod tests;
 
-/// Most tokens of an answer that is continued: their head has less than `LONGEST_HEAD` bytes.
-const MOST_TOKENS: usize = 1 << 17;
+/// Most bytes of a stream's answers in a head, which has path, content type and identity as well.
+const MOST_BYTES: usize = LONGEST_HEAD - (64 << 10);
+/// An answer has no more in a head, without its tokens and probabilities.
+const ANSWER_BYTES: usize = 64;
 /// Most bytes of events that wait for the state after them.
 const MOST_PENDING: usize = 1 << 20;
 /// Codes of errors by which a replica says that it ends before its answer does, or cannot compute any further.
 const GIVEN_UP: [(&str, Moved); 2] = [("server_draining", Moved::Draining), ("engine_error", Moved::Failed)];
 
-/// How far an answer can be continued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// There was no event yet.
-    Unknown,
-    /// Events come with what continues them.
-    Followed,
-    /// They do not, or not any longer: everything is passed on as it comes.
-    Passed,
-}
-
-/// An event by which a replica gives its answer up, though another one could go on.
+/// The event by which a replica gives its stream up, though another one could go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GivenUp {
-    /// The event.
+    /// All that it said last.
     pub event: Bytes,
     /// What it says.
     pub why: Moved,
 }
 
-/// What was read of one answer.
+/// What was read of one stream.
 #[derive(Debug)]
 pub(super) struct Reader {
-    mode: Mode,
-    /// Id and time of making, as the client knows them.
-    identity: Option<(String, u64)>,
-    seed: u64,
-    tokens: Vec<u32>,
-    ended: Option<Ended>,
+    /// As the client knows it; `None` where the stream cannot be continued, or not any longer: everything is passed on
+    /// as it comes.
+    identity: Option<Identity>,
+    answers: Vec<Answer>,
+    /// Tokens of all answers.
+    tokens: usize,
+    /// The answers have no more in a head.
+    bytes: usize,
     /// Events whose state comes with a later one.
     pending: Vec<Bytes>,
     pending_bytes: usize,
-    /// The answer's end, from the event with its reason on. It is passed on whole, because no state says how much of it
-    /// was sent.
-    tail: Vec<Bytes>,
     done: bool,
 }
 
-impl Default for Reader {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Unknown,
-            identity: None,
-            seed: 0,
-            tokens: Vec::new(),
-            ended: None,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            tail: Vec::new(),
-            done: false,
-        }
-    }
+/// One of its answers, as far as its events were passed on.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    state: AnswerState,
+    /// Bytes of the probabilities in it.
+    unsent: usize,
 }
 
 /// The fields of an event's data that matter.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Data<'a> {
     #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    created: Option<u64>,
-    #[serde(default)]
-    choices: Vec<Choice>,
-    #[serde(borrow, default)]
     error: Option<Failure<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    finish_reason: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -99,45 +69,44 @@ struct Failure<'a> {
 }
 
 impl Reader {
-    /// Whether the answer's last event was passed on.
+    /// Of the stream `identity`, whose replica says with its events what continues them; without that, of one whose
+    /// replica does not.
+    pub(super) fn new(identity: Option<Identity>) -> Self {
+        let (answers, pending) = (Vec::new(), Vec::new());
+        Self { identity, answers, tokens: 0, bytes: 0, pending, pending_bytes: 0, done: false }
+    }
+
+    /// Whether the stream's last event was passed on.
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Tokens of the answer whose events were passed on.
+    /// Tokens of the answers whose events were passed on.
     pub(super) fn tokens(&self) -> usize {
-        self.tokens.len()
+        self.tokens
     }
 
-    /// Whether the answer is at its end, which takes no time any more.
+    /// Whether the stream is at its end, which takes no time any more.
     pub(super) fn is_ending(&self) -> bool {
-        !self.tail.is_empty()
+        !self.answers.is_empty() && self.answers.iter().all(|answer| answer.state.closed)
     }
 
-    /// Whether another replica could go on with the answer.
+    /// Whether another replica could go on with the stream.
     pub(super) fn can_continue(&self) -> bool {
-        self.mode == Mode::Followed && self.identity.is_some() && !self.done
+        self.identity.is_some() && !self.done
     }
 
-    /// What another replica has to know; `None` when the answer cannot be continued.
+    /// What another replica has to know; `None` when the stream cannot be continued.
     pub(super) fn head(&self, path: &str, content_type: &str) -> Option<Head> {
-        let (id, created) = self.identity.clone().filter(|_| self.can_continue())?;
-        Some(Head {
-            path: path.to_owned(),
-            content_type: content_type.to_owned(),
-            id,
-            created,
-            seed: self.seed,
-            tokens: self.tokens.clone(),
-            ended: self.ended,
-        })
+        let identity = self.identity.clone().filter(|_| !self.done)?;
+        let answers = self.answers.iter().map(|answer| answer.state.clone()).collect();
+        Some(Head { path: path.to_owned(), content_type: content_type.to_owned(), identity, answers })
     }
 
     /// Another replica goes on: what was not passed on comes again.
     pub(super) fn restart(&mut self) {
         self.pending.clear();
         self.pending_bytes = 0;
-        self.tail.clear();
     }
 
     /// Takes whole events in, as [`crate::sse::Splitter`] cuts them; `out` is what the client gets of them.
@@ -159,80 +128,74 @@ impl Reader {
     }
 
     fn event(&mut self, event: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), GivenUp> {
+        let whole = event.len();
         let (event, state) = take_state(event);
         let Some(data) = data_of(&event) else {
             // A comment, such as a sign of life.
             out.push_back(event);
             return Ok(());
         };
-        if self.mode == Mode::Passed || (self.mode == Mode::Unknown && state.is_none()) {
-            self.mode = Mode::Passed;
+        if self.identity.is_none() {
             self.done |= data == b"[DONE]";
             out.push_back(event);
             return Ok(());
         }
-        self.mode = Mode::Followed;
-        if data == b"[DONE]" {
-            out.extend(self.pending.drain(..).chain(self.tail.drain(..)));
-            out.push_back(event);
-            self.done = true;
-            return Ok(());
-        }
-        let data: Data<'_> = serde_json::from_slice(data).unwrap_or_default();
-        if let Some(error) = data.error {
-            let code = error.code.unwrap_or_default();
-            if let Some(why) = GIVEN_UP.iter().find(|(word, _)| *word == code).map(|(_, why)| *why) {
-                return Err(GivenUp { event, why });
-            }
-            // Another replica would say the same.
-            self.give_in(out);
+        if let Some(state) = state {
+            self.commit(state, whole - event.len(), out);
             out.push_back(event);
             return Ok(());
         }
-        if let (None, Some(id), Some(created)) = (&self.identity, &data.id, data.created) {
-            self.identity = Some((id.clone().into_owned(), created));
+        let Some(failure) = serde_json::from_slice::<Data<'_>>(data).ok().and_then(|data| data.error) else {
+            self.hold(event, out);
+            return Ok(());
+        };
+        let code = failure.code.unwrap_or_default();
+        if let Some(why) = GIVEN_UP.iter().find(|(word, _)| *word == code).map(|(_, why)| *why) {
+            let words: Vec<Bytes> = self.pending.drain(..).chain([event.clone()]).collect();
+            return Err(GivenUp { event: words.concat().into(), why });
         }
-        let ends = data.choices.iter().any(|choice| choice.finish_reason.is_some());
-        if ends || !self.tail.is_empty() {
-            self.hold(event, true, out);
-        } else if let Some(state) = state {
-            self.commit(state, out);
-            out.push_back(event);
-        } else {
-            self.hold(event, false, out);
-        }
+        // Another replica would say the same.
+        self.give_in(out);
+        out.push_back(event);
         Ok(())
     }
 
-    /// What waits may go, and the next state is known.
-    fn commit(&mut self, state: StreamState, out: &mut VecDeque<Bytes>) {
+    /// What waits may go, and the next state is known, from so many bytes.
+    fn commit(&mut self, state: StreamState, bytes: usize, out: &mut VecDeque<Bytes>) {
         out.extend(self.pending.drain(..));
         self.pending_bytes = 0;
-        self.seed = state.seed;
-        self.ended = state.ended.or(self.ended);
-        self.tokens.extend(state.tokens);
-        if self.tokens.len() > MOST_TOKENS {
+        self.done |= state.last;
+        if state.answer >= MOST_BYTES / ANSWER_BYTES {
+            return self.give_in(out);
+        }
+        let count = self.answers.len().max(state.answer + 1);
+        self.bytes += (count - self.answers.len()) * ANSWER_BYTES;
+        self.answers.resize_with(count, Answer::default);
+        let Some(answer) = self.answers.get_mut(state.answer) else { return };
+        let unsent = if state.unsent.is_empty() { 0 } else { bytes };
+        let digits: usize = state.tokens.iter().map(|token| token.checked_ilog10().unwrap_or(0) as usize + 2).sum();
+        self.bytes = self.bytes + digits + unsent - answer.unsent;
+        self.tokens += state.tokens.len();
+        answer.unsent = unsent;
+        answer.state.advance(state);
+        if self.bytes > MOST_BYTES {
             self.give_in(out);
         }
     }
 
-    fn hold(&mut self, event: Bytes, tail: bool, out: &mut VecDeque<Bytes>) {
+    fn hold(&mut self, event: Bytes, out: &mut VecDeque<Bytes>) {
         self.pending_bytes += event.len();
-        if tail {
-            self.tail.push(event);
-        } else {
-            self.pending.push(event);
-        }
+        self.pending.push(event);
         if self.pending_bytes > MOST_PENDING {
             self.give_in(out);
         }
     }
 
-    /// From here on the answer cannot be continued.
+    /// From here on the stream cannot be continued.
     fn give_in(&mut self, out: &mut VecDeque<Bytes>) {
-        self.mode = Mode::Passed;
-        out.extend(self.pending.drain(..).chain(self.tail.drain(..)));
-        self.tokens = Vec::new();
+        self.identity = None;
+        out.extend(self.pending.drain(..));
+        self.answers = Vec::new();
     }
 }
 

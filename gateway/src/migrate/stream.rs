@@ -10,6 +10,7 @@ use axum::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use vlm_contract::continuation::Identity;
 
 use super::{
     MOST_BARREN, MOST_MOVES, MOVE_AGAIN, MOVED_AFTER, PROGRESS_TOKENS,
@@ -62,8 +63,9 @@ impl Source {
 }
 
 /// Passes an answer on, and gives its replica back at its end.
-pub(crate) fn follow(begun: Begun, lease: Lease, source: Source) -> Body {
-    let mut flow = Flow::new(Replica::new(begun, lease, &source), source);
+/// `identity` is what its replica said of it.
+pub(crate) fn follow(begun: Begun, lease: Lease, source: Source, identity: Option<Identity>) -> Body {
+    let mut flow = Flow::new(Replica::new(begun, lease, &source), source, Reader::new(identity));
     let heartbeat = flow.source.app.heartbeat;
     Body::from_stream(async_stream::stream! {
         loop {
@@ -180,9 +182,9 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(replica: Replica, source: Source) -> Self {
-        let (reader, out) = (Reader::default(), VecDeque::new());
-        Self { source, reader, out, replica: Some(replica), broke: None, moves: 0, barren: 0, tokens: 0 }
+    fn new(replica: Replica, source: Source, reader: Reader) -> Self {
+        let (out, replica) = (VecDeque::new(), Some(replica));
+        Self { source, reader, out, replica, broke: None, moves: 0, barren: 0, tokens: 0 }
     }
 
     async fn next(&mut self) -> Next {
@@ -241,8 +243,9 @@ impl Flow {
         let source = &self.source;
         let head = self.reader.head(&source.path, source.content_type()).filter(|_| source.body.is_some());
         let head = head.ok_or(GatewayError::AnswerBroken)?;
-        self.barren = if head.tokens.len() < self.tokens + PROGRESS_TOKENS { self.barren + 1 } else { 0 };
-        self.tokens = head.tokens.len();
+        let tokens = self.reader.tokens();
+        self.barren = if tokens < self.tokens + PROGRESS_TOKENS { self.barren + 1 } else { 0 };
+        self.tokens = tokens;
         if self.barren >= MOST_BARREN || self.moves >= MOST_MOVES {
             return Err(GatewayError::NotContinued("it breaks off wherever it is computed; retrying may not help"));
         }

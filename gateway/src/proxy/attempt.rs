@@ -119,8 +119,9 @@ pub(super) async fn ask(job: &Job, mut lease: Lease) -> Result<Response, Failure
     };
     lease.answered();
     headers::of_answer(&mut parts.headers);
+    let identity = migrate::take_identity(&mut parts.headers);
     let body = if events && migrate::asked_for_state(&job.headers) {
-        migrate::follow(begun, lease, job.source())
+        migrate::follow(begun, lease, job.source(), identity)
     } else {
         flow::follow(begun, lease, job, events)
     };

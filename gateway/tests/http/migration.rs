@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vlm_gateway::routes::Standing;
+use vlm_gateway::routes::{Route, Standing};
 
-use crate::continuing::{Continuing, Cut, TOKENS, undisturbed};
+use crate::continuing::{Continuing, Cut, Shape, TOKENS, undisturbed, undisturbed_of};
 use crate::gateway::{Gateway, await_that, id, public_key, route, streamed};
 
 /// The data of all events.
@@ -33,7 +33,7 @@ fn error(text: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_stream_goes_on_wherever_it_breaks_off() {
-    let expected = undisturbed("chatcmpl-1");
+    let expected = undisturbed("stream-1");
     for after in 1..expected.len() {
         let gateway = Gateway::start().await;
         let (first, second) = (
@@ -49,7 +49,8 @@ async fn a_stream_goes_on_wherever_it_breaks_off() {
         assert!(!got.contains("vlm-state"), "{got}");
         assert_eq!(second.continued(), 1);
         let (head, body, headers) = second.state.continued.lock().unwrap()[0].clone();
-        assert_eq!((head.tokens.len(), head.path.as_str()), ((after - 1).min(TOKENS), "/v1/chat/completions"));
+        let tokens = head.answers[0].tokens.len();
+        assert_eq!((tokens, head.path.as_str()), ((after - 1).min(TOKENS), "/v1/chat/completions"));
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), streamed(), "the body as it came");
         assert_eq!(headers["x-vlm-via"], "gateway");
         assert_eq!(headers["x-vlm-client"], "address-127.0.0.1");
@@ -64,7 +65,7 @@ async fn it_goes_on_again_and_again_and_on_the_same_replica_where_there_is_no_ot
     let gateway = Gateway::start().await;
     let replica = Continuing::start(&public_key(), Cut::Breaks(9)).await;
     gateway.replicas(&[replica.address]);
-    assert_eq!(data(&text(&gateway).await), undisturbed("chatcmpl-1"));
+    assert_eq!(data(&text(&gateway).await), undisturbed("stream-1"));
     assert_eq!(replica.continued(), 1, "after 8 tokens");
 }
 
@@ -78,7 +79,7 @@ async fn a_replica_that_ends_or_fails_hands_its_streams_over() {
         await_that(|| gateway.counts() == (1, 0) || replica.continued() > 0, "it said so").await;
         replica.cut(Cut::Never);
         let got = asking.await.unwrap().unwrap().text().await.unwrap();
-        assert_eq!(data(&got), undisturbed("chatcmpl-1"), "{code}");
+        assert_eq!(data(&got), undisturbed("stream-1"), "{code}");
         assert!(counted(&gateway, reason, "ok") >= 1);
     }
 }
@@ -98,7 +99,7 @@ async fn while_no_replica_is_there_the_client_gets_signs_of_life() {
     let other = Continuing::start(&public_key(), Cut::Never).await;
     gateway.replicas(&[other.address]);
     got += &response.text().await.unwrap();
-    assert_eq!(data(&got), undisturbed("chatcmpl-1"));
+    assert_eq!(data(&got), undisturbed("stream-1"));
 }
 
 #[tokio::test]
@@ -115,7 +116,7 @@ async fn a_stream_without_a_place_to_go_ends_with_an_error_that_says_so() {
     let (code, message) = error(&got);
     assert_eq!(code, "answer_broken");
     assert!(message.contains("no other was free in time; retry"), "{message}");
-    assert_eq!(data(&got)[..4], undisturbed("chatcmpl-1")[..4]);
+    assert_eq!(data(&got)[..4], undisturbed("stream-1")[..4]);
     assert_eq!(counted(&gateway, "broke_off", "failed"), 1);
     assert!(gateway.page().contains("vlm_gateway_answers_broken_total 1"));
     gateway.await_counts(0, 0).await;
@@ -159,17 +160,19 @@ async fn what_cannot_go_on_is_not_tried() {
 }
 
 #[tokio::test]
-async fn a_replica_without_the_key_is_passed_over() {
+async fn replicas_without_the_key_and_of_a_former_release_are_passed_over() {
     let gateway = Gateway::start().await;
     let first = Continuing::start(&public_key(), Cut::Breaks(6)).await;
+    // It knows no such route.
+    let former = Continuing::start(&public_key(), Cut::Refuses(404)).await;
     let stranger = Continuing::start("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", Cut::Never).await;
     let good = Continuing::start(&public_key(), Cut::Never).await;
     gateway.replicas(&[first.address]);
     let asking = tokio::spawn(gateway.ask(&streamed()).send());
     await_that(|| first.state.asked.lock().unwrap().len() == 1, "it was asked").await;
-    gateway.replicas(&[first.address, stranger.address, good.address]);
+    gateway.replicas(&[first.address, stranger.address, former.address, good.address]);
     let got = asking.await.unwrap().unwrap().text().await.unwrap();
-    assert_eq!(data(&got), undisturbed("chatcmpl-1"));
+    assert_eq!(data(&got), undisturbed("stream-1"));
     assert_eq!((stranger.continued(), good.continued()), (0, 1));
 }
 
@@ -191,7 +194,7 @@ async fn a_stream_is_moved_off_a_replica_that_ends_once_another_has_room() {
     assert_eq!((gateway.counts(), asking.is_finished()), ((0, 1), false));
     let new = Continuing::start(&public_key(), Cut::Never).await;
     gateway.replicas(&[old.address, new.address]);
-    assert_eq!(data(&asking.await.unwrap()), undisturbed("chatcmpl-1"));
+    assert_eq!(data(&asking.await.unwrap()), undisturbed("stream-1"));
     assert_eq!((new.continued(), counted(&gateway, "early", "ok")), (1, 1));
     gateway.await_counts(0, 0).await;
 }
@@ -232,7 +235,7 @@ async fn a_replica_that_falls_silent_is_gone_though_its_connection_is_not() {
     });
     await_that(|| first.state.asked.lock().unwrap().len() == 1, "it was asked").await;
     gateway.replicas(&[first.address, second.address]);
-    assert_eq!(data(&asking.await.unwrap()), undisturbed("chatcmpl-1"));
+    assert_eq!(data(&asking.await.unwrap()), undisturbed("stream-1"));
     assert_eq!((first.continued(), second.continued()), (0, 1));
     assert_eq!((counted(&gateway, "silent", "ok"), counted(&gateway, "broke_off", "ok")), (1, 0));
     gateway.await_counts(0, 0).await;
@@ -241,36 +244,71 @@ async fn a_replica_that_falls_silent_is_gone_though_its_connection_is_not() {
 #[tokio::test]
 async fn a_stream_that_cannot_move_ends_when_its_replica_falls_silent() {
     let gateway = Gateway::that(|app| app.silence = Duration::from_secs(1)).await;
+    gateway.stands(Route { migrates: false, ..route(Standing::Awake) });
     let replica = Continuing::start(&public_key(), Cut::Silent(4)).await;
     gateway.replicas(&[replica.address]);
-    let ask = gateway.client.post(gateway.url("/v1/completions")).json(&json!({"model": "tiny", "stream": true}));
-    let got = ask.send().await.unwrap().text().await.unwrap();
+    let got = text(&gateway).await;
     assert_eq!((data(&got).len(), error(&got).0.as_str()), (5, "answer_broken"));
     gateway.await_counts(0, 0).await;
 }
 
-#[tokio::test]
-async fn streams_of_other_routes_and_of_several_answers_end_with_their_replica() {
-    let other = json!({"model": "tiny", "prompt": "hi", "input": "hi", "stream": true});
-    let mut several = streamed();
-    several["n"] = json!(2);
-    for (path, body) in [("/v1/completions", &other), ("/v1/responses", &other), ("/v1/chat/completions", &several)] {
-        let gateway = Gateway::start().await;
-        let first = Continuing::start(&public_key(), Cut::Breaks(4)).await;
-        let second = Continuing::start(&public_key(), Cut::Breaks(4)).await;
-        gateway.replicas(&[first.address, second.address]);
-        let got = gateway.client.post(gateway.url(path)).json(body).send().await.unwrap().text().await.unwrap();
-        assert_eq!(data(&got)[..4], undisturbed("chatcmpl-1")[..4], "{path}");
-        let (code, message) = error(&got);
-        assert_eq!((data(&got).len(), code.as_str()), (5, "answer_broken"), "{path}: {got}");
-        assert!(message.ends_with("; retry"), "{message}");
-        let asked: Vec<_> = [&first, &second].iter().flat_map(|r| r.state.asked.lock().unwrap().clone()).collect();
-        assert_eq!((asked.len(), first.continued() + second.continued()), (1, 0), "{path} is not tried elsewhere");
-        // Where only the body could say that nothing can go on, the replica is asked in vain.
-        let chat = path == "/v1/chat/completions";
-        assert_eq!(asked[0].contains_key("x-vlm-stream-state"), chat, "{path}");
-        assert!(gateway.page().contains("vlm_gateway_answers_broken_total 1"), "{path}");
-        assert_eq!(counted(&gateway, "broke_off", "ok"), 0);
-        gateway.await_counts(0, 0).await;
+/// The data of all events: those of each answer in their order, and the stream's own.
+fn of_each(data: &[String]) -> Vec<Vec<String>> {
+    let mut all = vec![Vec::new(); 4];
+    for data in data {
+        let chunk: Value = serde_json::from_str(data).unwrap_or_default();
+        all[chunk["choices"][0]["index"].as_u64().map_or(3, |index| index as usize)].push(data.clone());
     }
+    all
+}
+
+#[tokio::test]
+async fn streams_of_every_route_and_of_several_answers_go_on_wherever_they_break_off() {
+    let body = |shape| match shape {
+        Shape::Chat(n) => json!({"model": "tiny", "messages": [], "stream": true, "n": n}),
+        Shape::Text(n) => json!({"model": "tiny", "prompt": "hi", "stream": true, "n": n}),
+        Shape::Response => json!({"model": "tiny", "input": "hi", "stream": true}),
+    };
+    for shape in [Shape::Text(1), Shape::Response, Shape::Chat(2), Shape::Text(3)] {
+        let expected = undisturbed_of(shape, "stream-1");
+        for after in 1..expected.len() {
+            let gateway = Gateway::start().await;
+            let first = Continuing::start(&public_key(), Cut::Breaks(after)).await;
+            let second = Continuing::start(&public_key(), Cut::Never).await;
+            gateway.replicas(&[first.address]);
+            let ask = gateway.client.post(gateway.url(shape.path())).json(&body(shape));
+            let asking = tokio::spawn(ask.send());
+            await_that(|| first.state.asked.lock().unwrap().len() == 1, "it was asked").await;
+            gateway.replicas(&[first.address, second.address]);
+            let response = asking.await.unwrap().unwrap();
+            assert!(!response.headers().contains_key("x-vlm-stream-state"));
+            let got = response.text().await.unwrap();
+            assert_eq!(of_each(&data(&got)), of_each(&expected), "{shape:?} broken off after {after} events");
+            assert!(!got.contains("vlm-state"), "{got}");
+            let (head, sent, _) = second.state.continued.lock().unwrap()[0].clone();
+            assert_eq!((head.path.as_str(), second.continued()), (shape.path(), 1));
+            assert_eq!(serde_json::from_slice::<Value>(&sent).unwrap(), body(shape), "the body as it came");
+            assert_eq!(counted(&gateway, "broke_off", "ok"), 1);
+            gateway.await_counts(0, 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_tells_the_state_as_a_former_release_did_ends_its_streams() {
+    let gateway = Gateway::start().await;
+    let former = Continuing::start(&public_key(), Cut::Former(4)).await;
+    let other = Continuing::start(&public_key(), Cut::Never).await;
+    gateway.replicas(&[former.address]);
+    let asking = tokio::spawn(gateway.ask(&streamed()).send());
+    await_that(|| former.state.asked.lock().unwrap().len() == 1, "it was asked").await;
+    gateway.replicas(&[former.address, other.address]);
+    let got = asking.await.unwrap().unwrap().text().await.unwrap();
+    assert_eq!(data(&got)[..4], undisturbed("stream-1")[..4]);
+    let (code, message) = error(&got);
+    assert_eq!((data(&got).len(), code.as_str()), (5, "answer_broken"), "{got}");
+    assert!(message.ends_with("; retry") && !got.contains("vlm-state"), "{got}");
+    assert_eq!(other.continued(), 0);
+    assert!(gateway.page().contains("vlm_gateway_answers_broken_total 1"));
+    gateway.await_counts(0, 0).await;
 }

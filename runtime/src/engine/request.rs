@@ -9,7 +9,6 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use vlm_catalog::footprint::PICTURE_CACHE_BYTES;
 
-use super::fair::ClientId;
 use super::logprobs::Logprobs;
 use super::scheduler::Counts;
 use super::steering::Steering;
@@ -74,15 +73,31 @@ pub struct Request {
     pub max_new_tokens: usize,
     /// Ids that end the answer and are not part of it. Empty: never stop early.
     pub stop_ids: Vec<u32>,
-}
-
-/// Whose a request is, and how far its answer has come on another server.
-#[derive(Clone, Debug, Default)]
-pub struct Origin {
-    /// Clients get their turns one after another.
-    pub client: ClientId,
     /// Tokens of the answer that were generated already. The sampler goes on as if it had chosen them; they count as
     /// part of `max_new_tokens` and are not sent again.
+    pub generated: Vec<u32>,
+}
+
+impl Request {
+    /// The same for one of several answers.
+    pub(super) fn starting(mut self, start: AnswerStart) -> Self {
+        self.sampling.seed = self.sampling.seed.map(|seed| derived(seed, start.number));
+        self.generated = start.generated;
+        self
+    }
+}
+
+/// The seed of another answer to the same request.
+fn derived(seed: u64, number: u64) -> u64 {
+    seed.wrapping_add(number.wrapping_mul(0xD1B5_4A32_D192_ED03))
+}
+
+/// Where one of the answers to a request begins.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerStart {
+    /// Its place among them, from which its seed follows.
+    pub number: u64,
+    /// Tokens of it that were generated elsewhere.
     pub generated: Vec<u32>,
 }
 

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::executor::{Executor, Feeding, Next, Reading};
-use super::fair::FairQueue;
+use super::fair::{ClientId, FairQueue};
 use super::logprobs::Logprobs;
 use super::prefix::Content;
-use super::request::{EventSink, Origin};
+use super::request::EventSink;
 use super::scheduler::{Chunk, Counts, Decode, Limits, Scheduler, Sequence, SequenceId, Tiles, Work};
 use super::shared::Shared;
 use super::steering::Steered;
@@ -32,8 +32,8 @@ pub struct Submission {
     pub events: EventSink,
     /// Further answers to the same prompt, which begin once it has been read.
     pub more: Vec<(Request, EventSink)>,
-    /// Whose it is, and what was generated of it elsewhere.
-    pub origin: Origin,
+    /// Whose it is.
+    pub client: ClientId,
 }
 
 impl Submission {
@@ -108,12 +108,12 @@ impl<E: Executor> Worker<E> {
                     return;
                 }
                 match submissions.recv() {
-                    Ok(submission) => self.queue.push(submission.origin.client, submission),
+                    Ok(submission) => self.queue.push(submission.client, submission),
                     Err(_) => return,
                 }
             }
             for submission in submissions.try_iter() {
-                self.queue.push(submission.origin.client, submission);
+                self.queue.push(submission.client, submission);
             }
             self.forget_cancelled();
             for _ in 0..self.scheduler.places() {
@@ -172,39 +172,40 @@ impl<E: Executor> Worker<E> {
                 return;
             }
         };
-        let Submission { mut request, events, more, origin, .. } = submission;
-        let generated = origin.generated.len();
-        if generated >= request.max_new_tokens {
-            self.shared.ended(true);
-            let _ = events.send(Event::Finished(FinishReason::Length));
-            return;
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        if !more.is_empty() {
-            let follower = |(request, events)| Submission {
-                request,
-                content: Ok(content.clone()),
-                events,
-                more: vec![],
-                origin: Origin { client: origin.client, generated: vec![] },
-            };
-            self.followers.insert(id, more.into_iter().map(follower).collect());
+        let Submission { mut request, events, more, client, .. } = submission;
+        let follower = |(request, events)| {
+            let content = Ok(content.clone());
+            Submission { request, content, events, more: vec![], client }
+        };
+        let followers: Vec<Submission> = more.into_iter().map(follower).collect();
+        let generated = std::mem::take(&mut request.generated);
+        if generated.len() >= request.max_new_tokens {
+            return self.over(&events, FinishReason::Length, followers);
         }
         let steering = std::mem::take(&mut request.steering);
         let mut steered = (!steering.is_none())
             .then(|| Box::new(Steered::new(steering, &request.stop_ids, content.ids(0..content.len()))));
-        if steered.as_mut().is_some_and(|steered| complete_after(steered, &origin.generated)) {
-            self.shared.ended(true);
-            let _ = events.send(Event::Finished(FinishReason::Stop));
-            return;
+        if steered.as_mut().is_some_and(|steered| complete_after(steered, &generated)) {
+            return self.over(&events, FinishReason::Stop, followers);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        if !followers.is_empty() {
+            self.followers.insert(id, followers);
         }
         let max_tokens = content.len().saturating_add(request.max_new_tokens);
-        origin.generated.iter().for_each(|token| content.push(*token));
+        generated.iter().for_each(|token| content.push(*token));
         self.scheduler.push(Sequence { id, content, max_tokens });
         self.executor.begin(id, std::mem::take(&mut request.prompt.images));
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-        self.streams.insert(id, Stream { request, steered, seed, events, generated, last: 0 });
+        self.streams.insert(id, Stream { request, steered, seed, events, generated: generated.len(), last: 0 });
+    }
+
+    /// Ends an answer that needs no step, and begins those that wait for it.
+    fn over(&mut self, events: &EventSink, reason: FinishReason, followers: Vec<Submission>) {
+        self.shared.ended(true);
+        let _ = events.send(Event::Finished(reason));
+        followers.into_iter().for_each(|follower| self.accept(follower));
     }
 
     fn forget_cancelled(&mut self) {

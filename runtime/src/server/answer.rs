@@ -9,8 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use uuid::Uuid;
-use vlm_contract::continuation::{Ended, StreamState};
+use vlm_contract::continuation::{AnswerState, Ended, StreamState};
 use vlm_contract::openai::usage::{PromptTokensDetails, Usage};
 
 use super::admission::Place;
@@ -35,8 +34,6 @@ pub enum Piece {
     },
     /// A call of a function.
     Call {
-        /// Names the call.
-        id: String,
         /// The function.
         name: String,
         /// Its arguments as JSON text.
@@ -62,13 +59,13 @@ enum Progress {
     /// Its last text is known; the end is not yet reported.
     Complete(Outcome),
     /// Its end, or its failure, was reported.
-    Reported,
+    Reported(Outcome),
 }
 
 /// What an answer starts from.
 pub struct Begin {
-    /// Events of the engine.
-    pub tokens: TokenStream,
+    /// Events of the engine; none where the answer has ended elsewhere.
+    pub tokens: Option<TokenStream>,
     /// Of the model.
     pub processor: Arc<Processor>,
     /// Strings that end the answer.
@@ -79,12 +76,8 @@ pub struct Begin {
     pub calls: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of the sampler.
-    pub seed: u64,
-    /// Tokens that were generated elsewhere; their text was sent there.
-    pub generated: Vec<u32>,
-    /// Why the answer has ended elsewhere, if it has: there is no more text.
-    pub ended: Option<Ended>,
+    /// How far it has come elsewhere.
+    pub before: AnswerState,
     /// When the request arrived.
     pub arrived: Instant,
     /// Its request's place among the admitted ones.
@@ -115,11 +108,10 @@ pub struct Answer {
     prompt_tokens: usize,
     cached_tokens: usize,
     completion_tokens: usize,
-    seed: u64,
-    /// Tokens since [`Answer::take_state`] was last called.
+    /// Tokens since [`Answer::state`] was last called.
     fresh: Vec<u32>,
-    /// Calls of functions that were sent elsewhere.
-    called: usize,
+    /// What was sent elsewhere.
+    before: Vec<Piece>,
     arrived: Instant,
     last_token: Option<Instant>,
     id: String,
@@ -132,7 +124,7 @@ impl Answer {
         let mut answer = Self {
             aborted: Box::pin(app.lifecycle.aborted().clone().cancelled_owned()),
             app,
-            tokens: Some(begin.tokens),
+            tokens: begin.tokens,
             detokenizer: begin.processor.detokenizer(),
             processor: begin.processor,
             stop: StopStrings::new(begin.stop),
@@ -147,55 +139,71 @@ impl Answer {
             prompt_tokens: begin.prompt_tokens,
             cached_tokens: 0,
             completion_tokens: 0,
-            seed: begin.seed,
             fresh: Vec::new(),
-            called: 0,
+            before: Vec::new(),
             arrived: begin.arrived,
             last_token: None,
             id: begin.id,
             _place: begin.place,
         };
-        for token in begin.generated {
-            if answer.tokens.is_none() {
-                break;
-            }
-            answer.completion_tokens += 1;
-            let text = answer.detokenizer.push(token);
-            answer.add(&text);
-        }
-        let called = |piece: &Piece| matches!(piece, Piece::Call { .. });
-        answer.called = answer.ready.drain(..).filter(called).count();
-        if let Some(ended) = begin.ended {
-            answer.tokens = None;
-            answer.progress = Progress::Complete(match ended {
-                Ended::Stop => Outcome::Stop,
-                Ended::Length => Outcome::Length,
-            });
-        }
+        answer.repeat(begin.before);
         answer
     }
 
-    /// Of the sampler.
-    pub fn seed(&self) -> u64 {
-        self.seed
+    /// Goes to where another server was, and says again what that has sent.
+    fn repeat(&mut self, before: AnswerState) {
+        let sent = before.tokens.len().saturating_sub(before.unsent.len());
+        let mut unsent = before.unsent.into_iter();
+        for (number, id) in before.tokens.into_iter().enumerate() {
+            if self.progress != Progress::Running {
+                break;
+            }
+            self.completion_tokens += 1;
+            if number >= sent
+                && let Some(token) = unsent.next()
+            {
+                self.said.push(self.made, SaidToken { at: self.made_characters, token });
+            }
+            let text = self.detokenizer.push(id);
+            self.add(&text);
+        }
+        if let Some(ended) = before.ended.filter(|_| self.progress == Progress::Running) {
+            self.finish(match ended {
+                Ended::Stop => FinishReason::Stop,
+                Ended::Length => FinishReason::Length,
+            });
+        }
+        self.before.extend(self.ready.drain(..));
+        if let (true, Progress::Complete(outcome)) = (before.closed, self.progress) {
+            self.before.push(self.last_piece(outcome));
+            self.progress = Progress::Reported(outcome);
+        }
     }
 
-    /// Calls of functions that were sent elsewhere.
-    pub fn called(&self) -> usize {
-        self.called
+    /// What was sent elsewhere.
+    pub fn take_before(&mut self) -> Vec<Piece> {
+        std::mem::take(&mut self.before)
     }
 
-    /// What continues the answer elsewhere once all pieces until now were sent, together with what this gave before.
-    pub fn take_state(&mut self) -> StreamState {
-        if !self.ready.is_empty() {
-            return StreamState { seed: self.seed, ..StreamState::default() };
+    /// Whether a piece is ready that belongs to the same tokens as the last.
+    pub fn has_more(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// What continues the answer, which is its stream's `answer`th, elsewhere once all pieces until now were sent,
+    /// together with what this gave before. None while another piece belongs to the same tokens.
+    pub fn state(&mut self, answer: usize) -> Option<StreamState> {
+        if self.has_more() {
+            return None;
         }
         let ended = match self.progress {
-            Progress::Complete(Outcome::Stop) => Some(Ended::Stop),
-            Progress::Complete(Outcome::Length) => Some(Ended::Length),
+            Progress::Complete(Outcome::Stop) | Progress::Reported(Outcome::Stop) => Some(Ended::Stop),
+            Progress::Complete(Outcome::Length) | Progress::Reported(Outcome::Length) => Some(Ended::Length),
             _ => None,
         };
-        StreamState { seed: self.seed, tokens: std::mem::take(&mut self.fresh), ended }
+        let closed = matches!(self.progress, Progress::Reported(_));
+        let (tokens, unsent) = (std::mem::take(&mut self.fresh), self.said.unsent());
+        Some(StreamState { answer, tokens, ended, closed, unsent, last: false })
     }
 
     /// The next piece. After [`Piece::End`] or an error there is none.
@@ -298,8 +306,7 @@ impl Answer {
                     if !tokens.is_empty() {
                         self.ready.push_back(Piece::Text { text: String::new(), tokens });
                     }
-                    let id = format!("call_{}", Uuid::new_v4().simple());
-                    self.ready.push_back(Piece::Call { id, name, arguments });
+                    self.ready.push_back(Piece::Call { name, arguments });
                 }
             }
         }
@@ -323,6 +330,10 @@ impl Answer {
             return None;
         };
         self.conclude(outcome);
+        Some(Ok(self.last_piece(outcome)))
+    }
+
+    fn last_piece(&self, outcome: Outcome) -> Piece {
         let called = self.calls.as_ref().is_some_and(CallParser::any);
         let reason = if called && outcome == Outcome::Stop { TOOL_CALLS } else { outcome.label() };
         let usage = Usage {
@@ -331,7 +342,7 @@ impl Answer {
             total_tokens: self.prompt_tokens + self.completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens },
         };
-        Some(Ok(Piece::End { reason, usage }))
+        Piece::End { reason, usage }
     }
 
     fn fail(&mut self, error: ApiError) -> ApiError {
@@ -358,7 +369,7 @@ impl Answer {
     }
 
     fn conclude(&mut self, outcome: Outcome) {
-        self.progress = Progress::Reported;
+        self.progress = Progress::Reported(outcome);
         self.app.metrics.finished(outcome);
         tracing::info!(
             request_id = self.id,
@@ -374,7 +385,7 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.progress != Progress::Reported {
+        if !matches!(self.progress, Progress::Reported(_)) {
             self.conclude(Outcome::Cancelled);
         }
     }

@@ -4,10 +4,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use axum::response::Response;
-use vlm_contract::continuation::StreamState;
+use vlm_contract::continuation::{Identity, StreamState};
 use vlm_contract::openai::usage::Usage;
 
 use super::answer::{Answer, Piece};
+use super::continuation::Relay;
 use super::error::ApiError;
 use super::events::{Event, event};
 use super::said_tokens::SaidToken;
@@ -20,11 +21,12 @@ pub struct Answers {
     turn: usize,
     /// Answers to each prompt.
     each: usize,
-    /// Calls of functions in each answer that were sent elsewhere.
-    called: Vec<usize>,
     usage: Usage,
-    /// What continues the one answer elsewhere, since it was last told.
-    state: Option<StreamState>,
+    identity: Identity,
+    /// What was sent of each elsewhere, where that is continued.
+    before: Option<Vec<(usize, Piece)>>,
+    /// What continues the stream elsewhere is told.
+    tells: bool,
 }
 
 /// An answer that is complete.
@@ -34,8 +36,8 @@ pub struct Whole {
     pub text: String,
     /// Its tokens, where asked for.
     pub tokens: Vec<SaidToken>,
-    /// Its calls: id, function, arguments.
-    pub calls: Vec<(String, String, String)>,
+    /// Its calls: function, arguments.
+    pub calls: Vec<(String, String)>,
     /// Why it ended.
     pub reason: &'static str,
 }
@@ -57,20 +59,19 @@ pub trait Voice: Send + Unpin + 'static {
 }
 
 impl Answers {
-    /// Those to one prompt after another, `each` to a prompt.
-    pub fn new(answers: Vec<Answer>, each: usize) -> Self {
-        let called = answers.iter().map(Answer::called).collect();
+    /// Those to one prompt after another, `each` to a prompt, of the stream `identity`.
+    pub fn new(mut answers: Vec<Answer>, each: usize, identity: Identity, relay: &Relay) -> Self {
+        let pieces = |(index, answer): (usize, &mut Answer)| answer.take_before().into_iter().map(move |p| (index, p));
+        let before = relay.continues().then(|| answers.iter_mut().enumerate().flat_map(pieces).collect::<Vec<_>>());
         let running = answers.into_iter().map(Some).collect();
-        Self { running, turn: 0, each: each.max(1), called, usage: Usage::default(), state: None }
-    }
-
-    /// With each event, where there is one answer, goes what continues it elsewhere.
-    #[must_use]
-    pub fn with_state(mut self) -> Self {
-        if let [Some(answer)] = &self.running[..] {
-            self.state = Some(StreamState { seed: answer.seed(), ..StreamState::default() });
+        let (usage, tells) = (Usage::default(), relay.tells);
+        let mut all = Self { running, turn: 0, each: each.max(1), usage, identity, before: None, tells };
+        for (index, piece) in before.iter().flatten() {
+            if let Piece::End { usage, .. } = piece {
+                all.used(*index, usage);
+            }
         }
-        self
+        Self { before, ..all }
     }
 
     /// How many there are.
@@ -78,9 +79,14 @@ impl Answers {
         self.running.len()
     }
 
-    /// Calls of functions in each that were sent elsewhere.
-    pub fn called(&self) -> &[usize] {
-        &self.called
+    /// Which stream it is, where that is told.
+    pub fn told(&self) -> Option<&Identity> {
+        self.tells.then_some(&self.identity)
+    }
+
+    /// What was sent of each elsewhere; `None` for a stream that begins here.
+    pub fn take_before(&mut self) -> Option<Vec<(usize, Piece)>> {
+        self.before.take()
     }
 
     /// The next piece of any, in turns. An error is the last.
@@ -92,7 +98,8 @@ impl Answers {
                 Poll::Pending => waiting = true,
                 Poll::Ready(None) => self.running[index] = None,
                 Poll::Ready(Some(piece)) => {
-                    self.turn = (index + 1) % count;
+                    // Pieces of the same tokens stay together: what continues the stream is told with the last.
+                    self.turn = if answer.has_more() { index } else { (index + 1) % count };
                     return Poll::Ready(Some(self.took(index, piece)));
                 }
             }
@@ -102,11 +109,6 @@ impl Answers {
 
     /// Keeps account of a piece.
     fn took(&mut self, index: usize, piece: Result<Piece, ApiError>) -> Result<(usize, Piece), ApiError> {
-        if let (Some(all), Some(Some(answer))) = (&mut self.state, self.running.get_mut(index)) {
-            let new = answer.take_state();
-            all.tokens.extend(new.tokens);
-            all.ended = new.ended.or(all.ended);
-        }
         match &piece {
             Ok(Piece::End { usage, .. }) => self.used(index, usage),
             Ok(_) => {}
@@ -115,12 +117,15 @@ impl Answers {
         piece.map(|piece| (index, piece))
     }
 
-    /// What continues the stream once all until now was sent, together with what this gave before; where it is told.
-    pub fn take_state(&mut self) -> Option<String> {
-        let state = self.state.as_mut()?;
-        let told = serde_json::to_string(state).unwrap_or_default();
-        state.tokens.clear();
-        Some(told)
+    /// What continues the answer at `index` elsewhere once all until now was sent, together with what this gave of it
+    /// before; where it is told.
+    pub fn state(&mut self, index: usize) -> Option<StreamState> {
+        self.running.get_mut(index).filter(|_| self.tells)?.as_mut()?.state(index)
+    }
+
+    /// The same of a stream that is over.
+    pub fn last_state(&self) -> Option<StreamState> {
+        self.tells.then(|| StreamState { last: true, ..StreamState::default() })
     }
 
     /// A prompt counts once, however many answers it gets.
@@ -149,7 +154,7 @@ impl Answers {
                     whole.text.push_str(&text);
                     whole.tokens.extend(tokens);
                 }
-                Piece::Call { id, name, arguments } => whole.calls.push((id, name, arguments)),
+                Piece::Call { name, arguments } => whole.calls.push((name, arguments)),
                 Piece::End { reason, .. } => whole.reason = reason,
             }
         }

@@ -6,8 +6,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use uuid::Uuid;
-use vlm_contract::headers;
+use vlm_contract::continuation::Identity;
 use vlm_contract::openai::chat::{
     AnswerMessage, ChatChunk, ChatRequest, ChatResponse, Choice, ChoiceLogprobs, ChunkChoice, Delta, Role,
 };
@@ -17,16 +16,19 @@ use vlm_contract::openai::usage::Usage;
 use super::admission::BodyRoom;
 use super::answer::Piece;
 use super::answers::{Voice, Whole};
-use super::app::{App, Loaded, unix_seconds};
+use super::app::{App, Loaded};
 use super::body::{self, Kind};
 use super::call::Call;
-use super::continuation::Continued;
 use super::error::ApiError;
 use super::events::{Event, done, event};
 use super::generate::{self, Entered, Start};
+use super::identity::{identity, item_name};
 use super::request_id::RequestId;
 use super::said_tokens::SaidToken;
 use super::{form, media, stream};
+
+/// What the name of a call begins with.
+const CALL: &str = "call";
 
 /// The handler.
 pub async fn completions(
@@ -39,9 +41,7 @@ pub async fn completions(
 }
 
 async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
-    let continued = request.extensions().get::<Continued>().cloned();
-    let with_state = request.headers().get(headers::STREAM_STATE).is_some_and(|value| value == "true");
-    let Entered { model, place, request } = generate::enter(app, request, &[Kind::Json, Kind::Form]).await?;
+    let Entered { model, place, request, relay } = generate::enter(app, request, &[Kind::Json, Kind::Form]).await?;
     let (call, prompt, guide) = generate::unless_aborted(app, async {
         let (mut call, room) = read(app, model, request).await?;
         let _waiting = app.metrics.in_media_stage();
@@ -50,21 +50,15 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
         Ok((call, prompt, guide))
     })
     .await?;
+    relay.check(call.stream)?;
     let mut generation = call.generation;
-    if continued.is_some() && (!call.stream || generation.answers > 1) {
-        let message = "only streams of one answer can be continued; ask again for the whole answer";
-        return Err(ApiError::Malformed(message.into()));
-    }
     generation.steering.guide = guide;
-    let start = Start { arrived, id, place, continued: continued.clone() };
+    let identity = identity("chatcmpl-", generation.sampling.seed, relay.from.as_ref());
+    let start = Start { arrived, id, place, identity: identity.clone(), relay };
     let answers = generate::submit(app, model, vec![prompt], &generation, ("messages", call.calls), start)?;
     let logprobs = generation.logprobs.is_some();
-    let mut voice = ChatVoice::new(call.model, answers.count(), call.include_usage, logprobs);
-    if let Some(from) = continued {
-        voice.go_on(&from, answers.called());
-    }
+    let voice = ChatVoice::new(identity, call.model, answers.count(), call.include_usage, logprobs);
     if call.stream {
-        let answers = if with_state { answers.with_state() } else { answers };
         return Ok(stream::respond(answers, voice, app.limits.keep_alive));
     }
     answers.whole(voice).await
@@ -88,30 +82,21 @@ struct ChatVoice {
     count: usize,
     include_usage: bool,
     logprobs: bool,
-    /// Another server has sent the beginning.
-    begun: bool,
     /// Calls so far, of each answer.
     calls: Vec<u32>,
 }
 
 impl ChatVoice {
-    fn new(model: String, count: usize, include_usage: bool, logprobs: bool) -> Self {
-        let id = format!("chatcmpl-{}", Uuid::new_v4().simple());
+    fn new(identity: Identity, model: String, count: usize, include_usage: bool, logprobs: bool) -> Self {
         let chunk = ChatChunk {
-            id,
+            id: identity.id,
             object: "chat.completion.chunk".into(),
-            created: unix_seconds(),
+            created: identity.created,
             model,
             choices: Vec::new(),
             usage: None,
         };
-        Self { chunk, count, include_usage, logprobs, begun: false, calls: vec![0; count] }
-    }
-
-    /// Speaks as the server that began, which has sent so many calls of each answer.
-    fn go_on(&mut self, from: &Continued, called: &[usize]) {
-        (self.chunk.id, self.chunk.created, self.begun) = (from.head.id.clone(), from.head.created, true);
-        self.calls = called.iter().map(|calls| *calls as u32).collect();
+        Self { chunk, count, include_usage, logprobs, calls: vec![0; count] }
     }
 
     fn chunk(&mut self, choices: impl IntoIterator<Item = ChunkChoice>, usage: Option<Usage>) -> Event {
@@ -127,12 +112,12 @@ impl ChatVoice {
         self.chunk([ChunkChoice { index: index as u32, delta, logprobs, finish_reason }], None)
     }
 
-    fn call(&mut self, answer: usize, id: String, name: String, arguments: String) -> Vec<Event> {
+    fn call(&mut self, answer: usize, name: String, arguments: String) -> Vec<Event> {
         let index = self.calls.get(answer).copied().unwrap_or(0);
         self.calls.get_mut(answer).into_iter().for_each(|calls| *calls += 1);
         let begin = ToolCallDelta {
             index,
-            id: Some(id),
+            id: Some(item_name(&self.chunk.id, CALL, answer, index as usize)),
             r#type: Some(ToolType::Function),
             function: FunctionDelta { name: Some(name), arguments: String::new() },
         };
@@ -150,12 +135,12 @@ fn logprobs(tokens: Vec<SaidToken>) -> ChoiceLogprobs {
 impl Voice for ChatVoice {
     fn whole(self, answers: Vec<Whole>, usage: Usage) -> Response {
         let choice = |(index, whole): (usize, Whole)| {
-            let call = |(id, name, arguments)| ToolCall {
-                id,
+            let call = |(place, (name, arguments))| ToolCall {
+                id: item_name(&self.chunk.id, CALL, index, place),
                 r#type: ToolType::Function,
                 function: FunctionCall { name, arguments },
             };
-            let calls: Vec<ToolCall> = whole.calls.into_iter().map(call).collect();
+            let calls: Vec<ToolCall> = whole.calls.into_iter().enumerate().map(call).collect();
             let content = (calls.is_empty() || !whole.text.trim().is_empty()).then_some(whole.text);
             Choice {
                 index: index as u32,
@@ -168,21 +153,19 @@ impl Voice for ChatVoice {
                 finish_reason: Some(whole.reason.to_owned()),
             }
         };
+        let choices = answers.into_iter().enumerate().map(choice).collect();
         let response = ChatResponse {
             id: self.chunk.id,
             object: "chat.completion".into(),
             created: self.chunk.created,
             model: self.chunk.model,
-            choices: answers.into_iter().enumerate().map(choice).collect(),
+            choices,
             usage,
         };
         Json(response).into_response()
     }
 
     fn begin(&mut self) -> Vec<Event> {
-        if self.begun {
-            return Vec::new();
-        }
         let delta = || Delta { role: Some(Role::Assistant), content: Some(String::new()), ..Delta::default() };
         (0..self.count).map(|index| self.delta(index, delta(), Vec::new(), None)).collect()
     }
@@ -193,7 +176,7 @@ impl Voice for ChatVoice {
                 let delta = Delta { content: Some(text), ..Delta::default() };
                 vec![self.delta(index, delta, tokens, None)]
             }
-            Piece::Call { id, name, arguments } => self.call(index, id, name, arguments),
+            Piece::Call { name, arguments } => self.call(index, name, arguments),
             Piece::End { reason, .. } => vec![self.delta(index, Delta::default(), Vec::new(), Some(reason))],
         }
     }

@@ -6,18 +6,18 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
-use uuid::Uuid;
 use vlm_contract::openai::completions::{CompletionRequest, CompletionResponse, TextChoice, TextLogprobs, TextPrompt};
 use vlm_contract::openai::usage::Usage;
 
 use super::answer::Piece;
 use super::answers::{Voice, Whole};
-use super::app::{App, Loaded, unix_seconds};
+use super::app::{App, Loaded};
 use super::body::Kind;
 use super::call::{Form, Offer, Parameters};
 use super::error::ApiError;
 use super::events::{Event, done, event};
 use super::generate::{self, Entered, Start};
+use super::identity::identity;
 use super::request_id::RequestId;
 use super::said_tokens::SaidToken;
 use super::stream;
@@ -38,7 +38,7 @@ pub async fn completions(
 }
 
 async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
-    let Entered { model, place, request } = generate::enter(app, request, &[Kind::Json]).await?;
+    let Entered { model, place, request, relay } = generate::enter(app, request, &[Kind::Json]).await?;
     let (asked, prompts, mut generation, guide) = generate::unless_aborted(app, async {
         let (_, bytes, room) = generate::receive(app, request).await?;
         let mut asked: CompletionRequest = generate::json(bytes).await?;
@@ -55,21 +55,24 @@ async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Reques
         Ok((asked, prompts, generation, guide))
     })
     .await?;
+    let stream = asked.stream.unwrap_or(false);
+    relay.check(stream)?;
     generation.steering.guide = guide;
     let (texts, prompts): (Vec<String>, Vec<Prompt>) = prompts.into_iter().unzip();
     let each = generation.answers;
-    let start = Start { arrived, id, place, continued: None };
+    let identity = identity("cmpl-", generation.sampling.seed, relay.from.as_ref());
+    let start = Start { arrived, id, place, identity: identity.clone(), relay };
     let answers = generate::submit(app, model, prompts, &generation, ("prompt", false), start)?;
     let echoed = |index: usize| texts.get(index / each).filter(|_| asked.echo == Some(true)).cloned();
     let voice = TextVoice {
-        id: format!("cmpl-{}", Uuid::new_v4().simple()),
-        created: unix_seconds(),
+        id: identity.id,
+        created: identity.created,
         model: asked.model.unwrap_or_default(),
         include_usage: asked.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
         logprobs: generation.logprobs.is_some(),
         echoes: (0..answers.count()).map(|index| echoed(index).unwrap_or_default()).collect(),
     };
-    if asked.stream.unwrap_or(false) {
+    if stream {
         return Ok(stream::respond(answers, voice, app.limits.keep_alive));
     }
     answers.whole(voice).await

@@ -14,14 +14,17 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
-use vlm_contract::continuation::{Head, LONGEST_AGE_SECONDS, LONGEST_HEAD, SIGNATURE, SIGNED_AT, signed_bytes};
+use vlm_contract::continuation::{
+    AnswerState, Head, LONGEST_AGE_SECONDS, LONGEST_HEAD, SIGNATURE, SIGNED_AT, signed_bytes,
+};
+use vlm_contract::headers::STREAM_STATE;
 
 use super::admission::BodyRoom;
 use super::app::{App, unix_seconds};
 use super::body;
-use super::chat;
 use super::error::{ApiError, excerpt};
 use super::request_id::RequestId;
+use super::{chat, completions, responses};
 
 /// Bytes of an Ed25519 public key.
 const KEY_BYTES: usize = 32;
@@ -86,16 +89,74 @@ impl Continued {
     }
 }
 
-/// The handler.
-pub async fn resume(State(app): State<Arc<App>>, Extension(id): Extension<RequestId>, request: Request) -> Response {
-    match unwrap(&app, request).await {
-        Ok(request) => chat::completions(State(app), Extension(id), request).await,
-        Err(error) => error.into_response(),
+/// How the stream of a request is handed from server to server.
+#[derive(Clone, Debug, Default)]
+pub struct Relay {
+    /// What it continues.
+    pub from: Option<Continued>,
+    /// With each event goes what continues it elsewhere.
+    pub tells: bool,
+}
+
+impl Relay {
+    /// That of a request, by its headers and the route that it came by.
+    pub fn of(request: &Request) -> Self {
+        let tells = request.headers().get(STREAM_STATE).is_some_and(|value| value == "true");
+        Self { from: request.extensions().get::<Continued>().cloned(), tells }
+    }
+
+    /// Whether something of the stream was sent elsewhere.
+    pub fn continues(&self) -> bool {
+        self.from.as_ref().is_some_and(|from| !from.head.answers.is_empty())
+    }
+
+    /// Refuses to continue an answer that is no stream.
+    ///
+    /// # Errors
+    /// What can be done instead.
+    pub fn check(&self, stream: bool) -> Result<(), ApiError> {
+        if self.from.is_none() || stream {
+            return Ok(());
+        }
+        Err(ApiError::Malformed("only streams can be continued; ask again for the whole answer".into()))
+    }
+
+    /// How far each of `count` answers has come.
+    ///
+    /// # Errors
+    /// The head tells of more.
+    pub fn answers(&self, count: usize) -> Result<Vec<AnswerState>, ApiError> {
+        let mut answers = self.from.as_ref().map(|from| from.head.answers.clone()).unwrap_or_default();
+        if answers.len() > count {
+            let message =
+                format!("the continuation tells of {} answers, and the request asks for {count}", answers.len());
+            return Err(ApiError::Malformed(message));
+        }
+        answers.resize_with(count, AnswerState::default);
+        Ok(answers)
     }
 }
 
-/// From a signed continuation to the client's request.
-async fn unwrap(app: &App, request: Request) -> Result<Request, ApiError> {
+/// The handler.
+pub async fn resume(State(app): State<Arc<App>>, Extension(id): Extension<RequestId>, request: Request) -> Response {
+    let (path, request) = match unwrap(&app, request).await {
+        Ok(unwrapped) => unwrapped,
+        Err(error) => return error.into_response(),
+    };
+    let (app, id) = (State(app), Extension(id));
+    match path.as_str() {
+        "/v1/chat/completions" => chat::completions(app, id, request).await,
+        "/v1/completions" => completions::completions(app, id, request).await,
+        "/v1/responses" => responses::responses(app, id, request).await,
+        path => {
+            let message = format!("an answer of {} cannot be continued", excerpt(path));
+            ApiError::Malformed(message).into_response()
+        }
+    }
+}
+
+/// From a signed continuation to the client's request and its path.
+async fn unwrap(app: &App, request: Request) -> Result<(String, Request), ApiError> {
     let (parts, body) = request.into_parts();
     let Some(key) = app.gateway_key.clone() else {
         body::discard(body, app.limits.body_bytes).await;
@@ -115,7 +176,7 @@ async fn unwrap(app: &App, request: Request) -> Result<Request, ApiError> {
     let checking = tokio::task::spawn_blocking(move || signed.check(&key, &bytes).map(|()| bytes)).await;
     let bytes = checking.map_err(|_| ApiError::Internal)??;
     let (head, body) = split(&bytes)?;
-    inner(parts, head, body, room)
+    Ok((head.path.clone(), inner(parts, head, body, room)?))
 }
 
 /// The head, and the client's body.
@@ -128,9 +189,6 @@ fn split(bytes: &Bytes) -> Result<(Head, Bytes), ApiError> {
 }
 
 fn inner(parts: Parts, head: Head, body: Bytes, room: BodyRoom) -> Result<Request, ApiError> {
-    if head.path != "/v1/chat/completions" {
-        return Err(ApiError::Malformed(format!("an answer of {} cannot be continued", excerpt(&head.path))));
-    }
     let kind = HeaderValue::from_str(&head.content_type)
         .map_err(|_| ApiError::Malformed("the content type of the continuation is no header".into()))?;
     let mut parts = parts;
@@ -196,9 +254,12 @@ mod tests {
 
     #[test]
     fn a_head_is_the_first_line() {
-        let head = r#"{"path": "/v1/x", "content_type": "a/b", "id": "i", "created": 1, "seed": 2, "tokens": [3]}"#;
+        let head = r#"{"path": "/v1/x", "content_type": "a/b", "identity": {"id": "i", "created": 1, "seed": 2},
+                       "answers": [{"tokens": [3]}]}"#;
+        let head = head.replace('\n', " ");
         let (read, body) = split(&Bytes::from(format!("{head}\nbody\nof two lines"))).unwrap();
-        assert_eq!((read.seed, read.tokens, &body[..]), (2, vec![3], &b"body\nof two lines"[..]));
+        let expected = (2, &[3][..], &b"body\nof two lines"[..]);
+        assert_eq!((read.identity.seed, &read.answers[0].tokens[..], &body[..]), expected);
         for wrong in ["", "{}", "{}\n", "\n", "[1]\nx"] {
             assert!(split(&Bytes::from(wrong)).is_err(), "{wrong}");
         }

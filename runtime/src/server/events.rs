@@ -1,6 +1,7 @@
 //! Server-sent events as they go over the wire (html.spec.whatwg.org/multipage/server-sent-events.html).
 
 use serde::Serialize;
+use vlm_contract::continuation::{STATE_PREFIX, StreamState};
 
 /// Bytes that most events fit.
 const EVENT_BYTES: usize = 512;
@@ -23,13 +24,16 @@ impl Event {
         Self { name: Some(name), ..self }
     }
 
-    /// Appends it to `out`, behind a comment of one line where there is one.
-    pub fn write(&self, comment: Option<&str>, out: &mut Vec<u8>) {
-        let lines = [
-            (": ", comment.map(str::as_bytes)),
-            ("event: ", self.name.map(str::as_bytes)),
-            ("data: ", Some(&self.data[..])),
-        ];
+    /// Appends it to `out`, behind a comment with what continues its stream elsewhere where that is told.
+    pub fn write(&self, state: Option<&StreamState>, out: &mut Vec<u8>) {
+        if let Some(state) = state {
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(STATE_PREFIX.as_bytes());
+            // It always serialises, and on one line.
+            let _ = serde_json::to_writer(&mut *out, state);
+            out.push(b'\n');
+        }
+        let lines = [("event: ", self.name.map(str::as_bytes)), ("data: ", Some(&self.data[..]))];
         for (field, value) in lines {
             let Some(value) = value else { continue };
             out.extend_from_slice(field.as_bytes());
@@ -61,16 +65,18 @@ mod tests {
 
     use super::*;
 
-    fn written(event: &Event, comment: Option<&str>) -> String {
+    fn written(event: &Event, state: Option<&StreamState>) -> String {
         let mut out = b"before\n\n".to_vec();
-        event.write(comment, &mut out);
+        event.write(state, &mut out);
         String::from_utf8(out).unwrap().strip_prefix("before\n\n").unwrap().to_owned()
     }
 
     #[test]
     fn an_event_is_its_lines_and_an_empty_one() {
         assert_eq!(written(&event(&json!({"a": "b\nc\r"})), None), "data: {\"a\":\"b\\nc\\r\"}\n\n");
-        assert_eq!(written(&done().named("end"), Some("state")), ": state\nevent: end\ndata: [DONE]\n\n");
+        let state = StreamState { answer: 2, tokens: vec![7], ..StreamState::default() };
+        let expected = ": vlm-state {\"answer\":2,\"tokens\":[7]}\nevent: end\ndata: [DONE]\n\n";
+        assert_eq!(written(&done().named("end"), Some(&state)), expected);
     }
 
     #[test]

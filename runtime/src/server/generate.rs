@@ -1,7 +1,6 @@
 //! The way that all requests for answers go: a place, the body, the prompt, the form, the engine.
 
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use vlm_contract::continuation::{AnswerState, Identity};
 use vlm_contract::{headers, metrics as names};
 
 use super::admission::{BodyRoom, Place};
@@ -19,13 +19,13 @@ use super::answers::Answers;
 use super::app::{App, Loaded};
 use super::body::{self, Kind};
 use super::call::{Form, Generation};
-use super::continuation::Continued;
+use super::continuation::{Continued, Relay};
 use super::error::ApiError;
 use super::lifecycle::Phase;
 use super::parse;
 use super::request_id::RequestId;
 use crate::engine::fair::ClientId;
-use crate::engine::{self, Origin};
+use crate::engine::{self, AnswerStart, TokenStream};
 use crate::guide::{Guide, GuideError};
 use crate::metrics::{Refusal, Via};
 use crate::prompt::Prompt;
@@ -41,8 +41,10 @@ pub struct Start {
     pub id: RequestId,
     /// Its place.
     pub place: Place,
-    /// What another server has generated of it.
-    pub continued: Option<Continued>,
+    /// Which stream it is.
+    pub identity: Identity,
+    /// How it is handed from server to server.
+    pub relay: Relay,
 }
 
 /// A request that has a place.
@@ -53,6 +55,8 @@ pub struct Entered<'a> {
     pub place: Place,
     /// The request.
     pub request: Request,
+    /// How its stream is handed from server to server.
+    pub relay: Relay,
 }
 
 /// How a request came, by its header.
@@ -91,7 +95,7 @@ pub async fn enter<'a>(app: &'a App, request: Request, kinds: &[Kind]) -> Result
         Ok((model, place))
     });
     match entered {
-        Ok((model, place)) => Ok(Entered { model, place, request }),
+        Ok((model, place)) => Ok(Entered { model, place, relay: Relay::of(&request), request }),
         Err(error) => {
             body::discard(request.into_body(), app.limits.body_bytes).await;
             Err(error)
@@ -171,37 +175,28 @@ pub fn submit(
     start: Start,
 ) -> Result<Answers, ApiError> {
     let (client, place) = (start.place.client(), Arc::new(start.place));
-    // Drawn here and not by the engine, so that the gateway can be told.
-    let drawn = || RandomState::new().build_hasher().finish();
-    let (seed, generated, ended) = match &start.continued {
-        Some(from) => (from.head.seed, from.head.tokens.clone(), from.head.ended),
-        None => (generation.sampling.seed.unwrap_or_else(drawn), Vec::new(), None),
-    };
     let eos = !generation.ignore_eos;
     let stop_ids = model.processor.stop_ids().iter().copied().filter(|_| eos);
     let stop_ids: Vec<u32> = stop_ids.chain(generation.stop_ids.iter().copied()).collect();
     let stop_string = model.processor.stop_string().filter(|_| eos).map(str::to_owned);
     let stop: Vec<String> = generation.stop.iter().cloned().chain(stop_string).collect();
-    let mut answers = Vec::with_capacity(prompts.len() * generation.answers);
+    let mut before = start.relay.answers(prompts.len() * generation.answers)?.into_iter();
+    let mut answers = Vec::with_capacity(before.len());
     for prompt in prompts {
         let prompt_tokens = prompt.ids.len();
         let request = engine::Request {
             max_new_tokens: answer_tokens(generation, &prompt, model.max_tokens, param)?,
             prompt,
-            sampling: engine::Sampling { seed: Some(seed), ..generation.sampling },
+            sampling: engine::Sampling { seed: Some(start.identity.seed), ..generation.sampling },
             steering: generation.steering.clone(),
             logprobs: generation.logprobs,
             stop_ids: stop_ids.clone(),
+            generated: Vec::new(),
         };
-        let origin = Origin { client, generated: generated.clone() };
-        let (first, others) =
-            model.engine.submit_several(origin, request, generation.answers).inspect_err(|error| {
-                if *error == engine::SubmitError::Stopped {
-                    app.lifecycle.engine_lost().cancel();
-                }
-            })?;
+        let before: Vec<AnswerState> = before.by_ref().take(generation.answers).collect();
+        let streams = begin(app, model, client, request, &before)?;
         app.metrics.prompt(prompt_tokens);
-        for tokens in std::iter::once(first).chain(others) {
+        for (tokens, before) in streams.into_iter().zip(before) {
             let begin = Begin {
                 tokens,
                 processor: Arc::clone(&model.processor),
@@ -209,9 +204,7 @@ pub fn submit(
                 min_tokens: generation.steering.min_tokens,
                 calls,
                 prompt_tokens,
-                seed,
-                generated: generated.clone(),
-                ended,
+                before,
                 arrived: start.arrived,
                 place: Arc::clone(&place),
                 id: start.id.to_string(),
@@ -219,7 +212,26 @@ pub fn submit(
             answers.push(Answer::new(Arc::clone(app), begin));
         }
     }
-    Ok(Answers::new(answers, generation.answers))
+    Ok(Answers::new(answers, generation.answers, start.identity, &start.relay))
+}
+
+/// Hands a prompt to the engine, for those of its answers that have not ended.
+fn begin(
+    app: &App,
+    model: &Loaded,
+    client: ClientId,
+    request: engine::Request,
+    before: &[AnswerState],
+) -> Result<Vec<Option<TokenStream>>, ApiError> {
+    let running = (0..).zip(before).filter(|(_, before)| before.ended.is_none());
+    let starts = running.map(|(number, before)| AnswerStart { number, generated: before.tokens.clone() });
+    let streams = model.engine.submit_several(client, request, starts.collect()).inspect_err(|error| {
+        if *error == engine::SubmitError::Stopped {
+            app.lifecycle.engine_lost().cancel();
+        }
+    })?;
+    let mut streams = streams.into_iter();
+    Ok(before.iter().map(|before| if before.ended.is_none() { streams.next() } else { None }).collect())
 }
 
 /// Longest answer: what was asked for, or all that the context has left.

@@ -17,6 +17,7 @@ use super::body::Kind;
 use super::call::{Call, Form, Offer, Parameters, turns};
 use super::error::ApiError;
 use super::generate::{self, Entered, Start};
+use super::identity::identity;
 use super::request_id::RequestId;
 use super::{media, stream};
 use voice::ResponseVoice;
@@ -28,21 +29,23 @@ pub async fn responses(State(app): State<Arc<App>>, Extension(id): Extension<Req
 }
 
 async fn answer(app: &Arc<App>, arrived: Instant, id: RequestId, request: Request) -> Result<Response, ApiError> {
-    let Entered { model, place, request } = generate::enter(app, request, &[Kind::Json]).await?;
-    let (call, prompt, guide, voice) = generate::unless_aborted(app, async {
+    let Entered { model, place, request, relay } = generate::enter(app, request, &[Kind::Json]).await?;
+    let (asked, call, prompt, guide) = generate::unless_aborted(app, async {
         let (_, bytes, room) = generate::receive(app, request).await?;
         let mut asked: ResponsesRequest = generate::json(bytes).await?;
         let mut call = check(&mut asked, app, model)?;
-        let voice = ResponseVoice::new(asked, &call);
         let _waiting = app.metrics.in_media_stage();
         let prompt = media::prepare(app, model, &mut call, room).await?;
         let guide = generate::guide(app, model, call.form.clone()).await?;
-        Ok((call, prompt, guide, voice))
+        Ok((asked, call, prompt, guide))
     })
     .await?;
+    relay.check(call.stream)?;
+    let identity = identity("resp_", call.generation.sampling.seed, relay.from.as_ref());
+    let voice = ResponseVoice::new(asked, &call, &identity);
     let mut generation = call.generation;
     generation.steering.guide = guide;
-    let start = Start { arrived, id, place, continued: None };
+    let start = Start { arrived, id, place, identity, relay };
     let answers = generate::submit(app, model, vec![prompt], &generation, ("input", call.calls), start)?;
     if call.stream {
         return Ok(stream::respond(answers, voice, app.limits.keep_alive));

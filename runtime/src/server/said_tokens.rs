@@ -36,6 +36,11 @@ impl SaidTokens {
         self.held.drain(..count).map(|(_, token)| token).collect()
     }
 
+    /// The probabilities of those whose text has not been sent, which are the last of the answer.
+    pub fn unsent(&self) -> Vec<TokenLogprob> {
+        self.held.iter().map(|(_, said)| said.token.clone()).collect()
+    }
+
     /// All: nothing more comes.
     pub fn finish(&mut self) -> Vec<SaidToken> {
         self.held.drain(..).map(|(_, token)| token).collect()
@@ -83,6 +88,7 @@ mod tests {
         assert_eq!(tokens.take(0), []);
         assert_eq!(tokens.take(1), [token("a")]);
         assert_eq!(tokens.take(4), [token("b"), token("c")]);
+        assert_eq!(tokens.unsent(), [token("d").token]);
         assert_eq!(tokens.finish(), [token("d")]);
         tokens.push(9, token("e"));
         tokens.forget();

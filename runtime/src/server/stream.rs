@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::Stream;
 use tokio::time::{Instant, Sleep, sleep};
-use vlm_contract::continuation::STATE_PREFIX;
+use vlm_contract::continuation::StreamState;
+use vlm_contract::headers::STREAM_STATE;
 
 use super::answers::{Answers, Voice};
 use super::events::{Event, KEEP_ALIVE};
@@ -28,7 +29,12 @@ pub fn respond(answers: Answers, voice: impl Voice, keep_alive: Duration) -> Res
         // Proxies that buffer would keep the first token from the reader.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (headers, Body::from_stream(Spoken::new(answers, voice, keep_alive))).into_response()
+    let told = answers.told().and_then(|identity| serde_json::to_string(identity).ok());
+    let mut response = (headers, Body::from_stream(Spoken::new(answers, voice, keep_alive))).into_response();
+    if let Some(value) = told.and_then(|told| HeaderValue::try_from(told).ok()) {
+        response.headers_mut().insert(STREAM_STATE, value);
+    }
+    response
 }
 
 /// The bytes of a stream. What is ready when it is asked is given as one block.
@@ -54,20 +60,20 @@ impl<V: Voice> Spoken<V> {
         while let Some(answers) = self.answers.as_mut().filter(|_| out.len() < TOGETHER_BYTES) {
             if !self.begun {
                 self.begun = true;
-                tell(answers, &self.voice.begin(), out);
+                begin(answers, &mut self.voice, out);
                 continue;
             }
-            let last = match answers.poll_next(context) {
+            let (last, state) = match answers.poll_next(context) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok((index, piece)))) => {
-                    tell(answers, &self.voice.piece(index, piece), out);
+                    tell(answers, index, &self.voice.piece(index, piece), out);
                     continue;
                 }
-                Poll::Ready(Some(Err(error))) => self.voice.fail(&error),
-                Poll::Ready(None) => self.voice.end(answers.usage()),
+                Poll::Ready(Some(Err(error))) => (self.voice.fail(&error), None),
+                Poll::Ready(None) => (self.voice.end(answers.usage()), answers.last_state()),
             };
             self.answers = None;
-            write(&last, out);
+            write(&last, state.as_ref(), out);
         }
     }
 
@@ -84,18 +90,28 @@ impl<V: Voice> Spoken<V> {
     }
 }
 
-/// Writes events. The last carries what continues the stream once it was sent.
-fn tell(answers: &mut Answers, events: &[Event], out: &mut Vec<u8>) {
-    let Some((last, others)) = events.split_last() else { return };
-    write(others, out);
-    let state = answers.take_state().map(|state| format!("{STATE_PREFIX}{state}"));
-    last.write(state.as_deref(), out);
+/// Writes what a stream begins with. What another server has sent is said again, so that the voice is where that was,
+/// and not written.
+fn begin(answers: &mut Answers, voice: &mut impl Voice, out: &mut Vec<u8>) {
+    let events = voice.begin();
+    match answers.take_before() {
+        None => tell(answers, 0, &events, out),
+        Some(before) => before.into_iter().for_each(|(index, piece)| drop(voice.piece(index, piece))),
+    }
 }
 
-fn write(events: &[Event], out: &mut Vec<u8>) {
-    for event in events {
-        event.write(None, out);
+/// Writes events of the answer at `index`. The last carries what continues it once they were sent.
+fn tell(answers: &mut Answers, index: usize, events: &[Event], out: &mut Vec<u8>) {
+    if !events.is_empty() {
+        write(events, answers.state(index).as_ref(), out);
     }
+}
+
+/// Writes events, the last with `state`.
+fn write(events: &[Event], state: Option<&StreamState>, out: &mut Vec<u8>) {
+    let Some((last, others)) = events.split_last() else { return };
+    others.iter().for_each(|event| event.write(None, out));
+    last.write(state, out);
 }
 
 impl<V: Voice> Stream for Spoken<V> {
@@ -125,11 +141,13 @@ mod tests {
 
     use futures::StreamExt;
     use tokio::sync::mpsc::UnboundedSender;
+    use vlm_contract::continuation::{AnswerState, Identity};
     use vlm_contract::openai::usage::Usage;
 
     use super::super::answer::{Answer, Begin, Piece};
     use super::super::answers::Whole;
     use super::super::app::tests::app;
+    use super::super::continuation::Relay;
     use super::super::events::{done, event};
     use super::*;
     use crate::checkpoint::Checkpoint;
@@ -179,20 +197,19 @@ mod tests {
         let (engine, tokens) = TokenStream::told_by_test();
         let app = Arc::new(app());
         let begin = Begin {
-            tokens,
+            tokens: Some(tokens),
             processor: Arc::new(processor),
             stop: Vec::new(),
             min_tokens: 0,
             calls: false,
             prompt_tokens: 1,
-            seed: 0,
-            generated: Vec::new(),
-            ended: None,
+            before: AnswerState::default(),
             arrived: std::time::Instant::now(),
             place: Arc::new(app.admission.try_enter(ClientId::default()).unwrap()),
             id: String::new(),
         };
-        let answers = Answers::new(vec![Answer::new(app, begin)], 1);
+        let answers = vec![Answer::new(app, begin)];
+        let answers = Answers::new(answers, 1, Identity::default(), &Relay::default());
         (engine, letter, Spoken::new(answers, Plain(more), SILENCE))
     }
 

@@ -20,7 +20,7 @@ const LONGEST_TEXT: usize = 1 << 20;
 
 /// The handler of `/tokenize`.
 pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<TokenizeResponse>, ApiError> {
-    let Entered { model, place: _place, request } = generate::enter(&app, request, &[Kind::Json]).await?;
+    let Entered { model, place: _place, request, .. } = generate::enter(&app, request, &[Kind::Json]).await?;
     generate::unless_aborted(&app, async {
         let (_, bytes, room) = generate::receive(&app, request).await?;
         let asked: TokenizeRequest = generate::json(bytes).await?;
@@ -72,7 +72,7 @@ async fn ids(
 
 /// The handler of `/detokenize`.
 pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<DetokenizeResponse>, ApiError> {
-    let Entered { model, place: _place, request } = generate::enter(&app, request, &[Kind::Json]).await?;
+    let Entered { model, place: _place, request, .. } = generate::enter(&app, request, &[Kind::Json]).await?;
     generate::unless_aborted(&app, async {
         let (_, bytes, _room) = generate::receive(&app, request).await?;
         let asked: DetokenizeRequest = generate::json(bytes).await?;

@@ -1,140 +1,31 @@
 //! A stream that goes on elsewhere is the same stream.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use reqwest::Response;
-use ring::digest::{SHA256, digest};
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::Ed25519KeyPair;
 use serde_json::{Value, json};
-use vlm_contract::continuation::{
-    CONTENT_TYPE, Head, PATH, SIGNATURE, SIGNED_AT, STATE_PREFIX, StreamState, signed_bytes,
-};
+use vlm_contract::continuation::{AnswerState, Head, Identity, PATH};
 
-use super::server::{PATIENCE, Server, about_picture, answer, events, png, question};
+use super::cutting::{cut_everywhere, cut_of, gateway, moments, now, post, server, text_of};
+use super::server::{Server, about_picture, answer, data_url, events, png, question};
 
-fn gateway() -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
-}
+const CHAT: &str = "/v1/chat/completions";
+const TEXT: &str = "/v1/completions";
+const RESPONSE: &str = "/v1/responses";
 
-async fn server() -> Server {
-    let key = BASE64_STANDARD.encode(gateway().public_key());
-    Server::start(&["--continuation-public-key", &key, "--max-concurrency", "2"]).await
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// Posts a continuation signed by `pair` at `at`, for a body that `change` makes of the right one.
-async fn post(server: &Server, head: &Head, body: &[u8], pair: &Ed25519KeyPair, at: u64) -> Response {
-    let bytes = [serde_json::to_string(head).unwrap().as_bytes(), b"\n", body].concat();
-    let at = at.to_string();
-    let signature = pair.sign(&signed_bytes(&at, digest(&SHA256, &bytes).as_ref()));
-    let request = server.client.post(format!("{}{PATH}", server.base)).header("content-type", CONTENT_TYPE);
-    let request = request.header(SIGNED_AT, at).header(SIGNATURE, BASE64_STANDARD.encode(signature));
-    // What it continues has at most hundreds of tokens.
-    request.timeout(PATIENCE / 3).body(bytes).send().await.unwrap()
-}
-
-/// A head after `tokens`.
+/// A head of a chat of one answer after `tokens`.
 fn head(tokens: Vec<u32>) -> Head {
     Head {
-        path: "/v1/chat/completions".into(),
+        path: CHAT.into(),
         content_type: "application/json".into(),
-        id: "chatcmpl-x".into(),
-        created: 1,
-        seed: 1,
-        tokens,
-        ended: None,
+        identity: Identity { id: "chatcmpl-x".into(), created: 1, seed: 1 },
+        answers: vec![AnswerState { tokens, ..AnswerState::default() }],
     }
 }
 
-/// One event of a stream: what the gateway learns from it, and what the client gets.
-struct Moment {
-    state: Option<StreamState>,
-    data: String,
-}
-
-fn moments(text: &str) -> Vec<Moment> {
-    let blocks = text.split("\n\n").filter(|block| !block.is_empty());
-    let prefix = format!(": {STATE_PREFIX}");
-    blocks
-        .map(|block| {
-            let state = block.lines().find_map(|line| line.strip_prefix(&prefix));
-            let data = block.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().to_owned();
-            Moment { state: state.map(|json| serde_json::from_str(json).unwrap()), data }
-        })
-        .collect()
-}
-
-/// An event without what may differ: a continuation finds more in the cache.
-fn comparable(data: &str) -> Value {
-    let Ok(mut value) = serde_json::from_str::<Value>(data) else { return Value::from(data) };
-    if let Some(usage) = value.get_mut("usage").and_then(Value::as_object_mut) {
-        usage.remove("prompt_tokens_details");
-    }
-    // Who makes a call names it.
-    if let Some(call) = value.pointer_mut("/choices/0/delta/tool_calls/0").and_then(Value::as_object_mut) {
-        call.remove("id");
-    }
-    value
-}
-
-/// Whether both are the same, but for how numbers are rounded: what is read at once is added up in another order than
-/// what came token by token.
-fn alike(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-3,
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| alike(a, b)))
-        }
-        _ => a == b,
-    }
-}
-
-/// Breaks the stream off after every event and continues it; gives the number of cuts and the text.
-async fn cut_everywhere(server: &Server, content_type: &str, body: &[u8]) -> (usize, String) {
-    let asked = server.post().header("content-type", content_type).header("x-vlm-stream-state", "true");
-    let response = asked.body(body.to_vec()).send().await.unwrap();
-    assert_eq!(response.status(), 200);
-    let undisturbed = moments(&response.text().await.unwrap());
-    assert_eq!(undisturbed.last().unwrap().data, "[DONE]");
-    let first: Value = serde_json::from_str(&undisturbed[0].data).unwrap();
-    let ends = undisturbed.iter().position(|moment| moment.data.contains("\"finish_reason\":\"")).unwrap();
-    let seed = undisturbed[0].state.as_ref().unwrap().seed;
-    let (mut tokens, mut ended) = (Vec::new(), None);
-    for cut in 0..ends {
-        // An event without goes together with the next.
-        let Some(state) = &undisturbed[cut].state else { continue };
-        assert_eq!(state.seed, seed);
-        tokens.extend_from_slice(&state.tokens);
-        ended = state.ended.or(ended);
-        let head = Head {
-            path: "/v1/chat/completions".into(),
-            content_type: content_type.into(),
-            id: first["id"].as_str().unwrap().into(),
-            created: first["created"].as_u64().unwrap(),
-            seed,
-            tokens: tokens.clone(),
-            ended,
-        };
-        let response = post(server, &head, body, &gateway(), now()).await;
-        assert_eq!(response.status(), 200, "{:?}", response.text().await);
-        let rest = events(&response.text().await.unwrap());
-        let expected: Value = undisturbed[cut + 1..].iter().map(|moment| comparable(&moment.data)).collect();
-        let got: Value = rest.iter().map(|data| comparable(data)).collect();
-        assert!(alike(&got, &expected), "cut after event {cut}: {got:?} is not {expected:?}");
-    }
-    (ends, text_of(undisturbed.iter().map(|moment| moment.data.as_str())))
-}
-
-/// The text of a stream's events.
-fn text_of<'a>(data: impl Iterator<Item = &'a str>) -> String {
-    let chunks = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
-    chunks.filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
+/// A body with some fields changed.
+fn with(body: &Value, change: &Value) -> Value {
+    let mut body = body.clone();
+    body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    body
 }
 
 #[tokio::test]
@@ -142,28 +33,164 @@ async fn a_continuation_equals_the_undisturbed_stream_wherever_it_is_cut() {
     let server = server().await;
     let usage = json!({"include_usage": true});
     let greedy = about_picture(&json!({"stream": true, "stream_options": usage, "max_tokens": 24}));
-    let (cuts, _) = cut_everywhere(&server, "application/json", greedy.to_string().as_bytes()).await;
-    assert!(cuts > 3, "{cuts}");
+    let cut = cut_everywhere(&server, CHAT, &greedy).await;
+    assert!(cut.times > 3, "{}", cut.times);
     let more = json!({"stream": true, "temperature": 1.2, "top_p": 0.9, "max_tokens": 40, "ignore_eos": true});
     for change in [json!({}), json!({"seed": 42}), json!({"stream_options": usage})] {
-        let mut body = about_picture(&more);
-        for (name, value) in change.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let (cuts, _) = cut_everywhere(&server, "application/json", body.to_string().as_bytes()).await;
-        assert!(cuts > 10, "{cuts}");
+        let cut = cut_everywhere(&server, CHAT, &with(&about_picture(&more), &change)).await;
+        assert!(cut.times > 10, "{}", cut.times);
     }
+}
+
+#[tokio::test]
+async fn several_answers_are_each_continued_from_where_it_is() {
+    let server = server().await;
+    let schema = json!({"type": "object", "required": ["n"], "additionalProperties": false, "properties": {
+        "n": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 1, "maxItems": 9}}});
+    let form = json!({"type": "json_schema", "json_schema": {"name": "numbers", "schema": schema}});
+    let limited = json!({"type": "object", "required": ["n"], "additionalProperties": false,
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}}});
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": limited}}]);
+    let body = question(&json!({"stream": true, "temperature": 1.2, "n": 3, "max_tokens": 16,
+        "stream_options": {"include_usage": true}}));
+    let mut mixed = 0;
+    for change in [
+        json!({"ignore_eos": true, "seed": 3}),
+        json!({"ignore_eos": true, "logprobs": true, "top_logprobs": 2, "frequency_penalty": 1.0}),
+        json!({"response_format": form, "max_tokens": 60, "seed": 5}),
+        json!({"tools": tools, "tool_choice": "required", "max_tokens": 150, "n": 2, "seed": 8}),
+    ] {
+        let cut = cut_everywhere(&server, CHAT, &with(&body, &change)).await;
+        assert!(cut.times > 5, "{} of {change}", cut.times);
+        mixed += cut.while_some_had_ended();
+        let texts = [0, 1].map(|index| cut.text(index));
+        assert!(texts[0] != texts[1] || texts[0].is_empty(), "{texts:?}");
+    }
+    assert!(mixed > 10, "{mixed} cuts while an answer had ended and another not");
+    let picture = with(&about_picture(&json!({"stream": true, "n": 2, "max_tokens": 8})), &json!({"temperature": 1.0}));
+    cut_everywhere(&server, CHAT, &picture).await;
+}
+
+#[tokio::test]
+async fn completions_are_continued_as_well() {
+    let server = server().await;
+    let usage = json!({"include_usage": true});
+    let body = json!({"model": "tiny", "prompt": "A triangle is", "stream": true, "temperature": 1.2, "max_tokens": 16,
+        "ignore_eos": true, "stream_options": usage});
+    for (change, answers) in [
+        (json!({"temperature": 0}), 1),
+        (json!({"seed": 4, "echo": true}), 1),
+        (json!({"logprobs": 3}), 1),
+        (json!({"prompt": [70, 71, 72], "echo": true, "stream_options": null}), 1),
+        (json!({"prompt": ["one", "two, but longer"], "n": 2, "seed": 9, "echo": true}), 4),
+        (json!({"prompt": [[70, 71], [80, 81, 82]], "n": 2, "logprobs": 1}), 4),
+        (json!({"n": 3, "min_tokens": 3, "ignore_eos": false, "logit_bias": {"2": 6}, "seed": 2}), 3),
+    ] {
+        let body = with(&body, &change);
+        let cut = cut_everywhere(&server, TEXT, &body).await;
+        assert!(cut.times > 3, "{} of {change}", cut.times);
+        let texts: Vec<_> = (0..=answers).map(|index| cut.text(index)).collect();
+        assert!(texts[..answers].iter().all(|text| !text.is_empty()) && texts[answers].is_empty(), "{texts:?}");
+    }
+    let long = with(&body, &json!({"seed": 5, "max_tokens": 60}));
+    let text = cut_everywhere(&server, TEXT, &long).await.text(0);
+    let middle: String = text.chars().skip(text.chars().count() / 2).take(3).collect();
+    for n in [1, 2] {
+        let stopping = with(&long, &json!({"stop": [middle], "n": n, "logprobs": 0}));
+        let stopped = cut_everywhere(&server, TEXT, &stopping).await.text(0);
+        assert!(!stopped.is_empty() && text.starts_with(&stopped) && stopped.len() < text.len(), "{stopped} of {text}");
+    }
+}
+
+/// The probabilities of tokens whose text could be the beginning of a stop string come with later text, by whichever
+/// server sends that.
+#[tokio::test]
+async fn probabilities_that_were_held_back_are_told_once() {
+    let server = server().await;
+    let more = json!({"stream": true, "logit_bias": {"100": 100}, "temperature": 0, "max_tokens": 12, "n": 2});
+    let chat = with(&question(&more), &json!({"logprobs": true, "top_logprobs": 2}));
+    let text = with(&json!({"model": "tiny", "prompt": "x", "logprobs": 2}), &more);
+    for (path, body) in [(CHAT, chat), (TEXT, text)] {
+        let letters = cut_everywhere(&server, path, &body).await.text(0);
+        let letter = letters.chars().next().unwrap();
+        assert_eq!(letters, letter.to_string().repeat(12));
+        // All are the beginning of it, the last two at any time are held back.
+        let cut = cut_everywhere(&server, path, &with(&body, &json!({"stop": [format!("{letter}{letter}!")]}))).await;
+        assert_eq!(cut.text(1), letters);
+        let held = |state: &vlm_contract::continuation::StreamState| state.unsent.len();
+        let held: Vec<_> = cut.whole.iter().filter_map(|moment| moment.state.as_ref()).map(held).collect();
+        assert!(held.iter().filter(|held| **held == 2).count() > 10, "{held:?}");
+    }
+}
+
+/// What ends with two pieces at once, of text that both stop string and call could begin with, tells the state with the
+/// second, whichever answer's turn it would be.
+#[tokio::test]
+async fn pieces_of_the_same_tokens_go_together() {
+    let server = server().await;
+    let form = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["x<"]}}});
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let body = question(&json!({"stream": true, "max_tokens": 3, "n": 2, "response_format": form, "tools": tools,
+        "stop": ["x<y"]}));
+    let cut = cut_everywhere(&server, CHAT, &body).await;
+    assert_eq!([cut.text(0), cut.text(1)], ["\"x<", "\"x<"]);
+    let texts = ["x", "<"].map(|text| {
+        let data = format!("\"content\":\"{text}\"");
+        let told = |moment: &&super::cutting::Moment| moment.data.contains(&data);
+        cut.whole.iter().filter(told).map(|moment| moment.state.is_some()).collect::<Vec<_>>()
+    });
+    assert_eq!(texts, [[false, false], [true, true]]);
+}
+
+#[tokio::test]
+async fn responses_are_continued_with_their_numbers_items_and_the_whole_text() {
+    let server = server().await;
+    let picture = json!([{"role": "user", "content": [{"type": "input_image", "image_url": data_url()},
+        {"type": "input_text", "text": "What is shown?"}]}]);
+    let body = json!({"model": "tiny", "input": "hi", "stream": true, "temperature": 1.2, "max_output_tokens": 24});
+    for change in [
+        json!({"input": picture, "temperature": 0}),
+        json!({"input": picture, "seed": 6}),
+        json!({"instructions": "Be brief.", "metadata": {"a": "b"}, "seed": 7}),
+        json!({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"enum": ["一只猫🐱 é"]}}}, "seed": 1}),
+    ] {
+        let cut = cut_everywhere(&server, RESPONSE, &with(&body, &change)).await;
+        let numbers: Vec<Value> = cut.whole.iter().map(|moment| serde_json::from_str(&moment.data).unwrap()).collect();
+        assert!(numbers.iter().enumerate().all(|(at, event)| event["sequence_number"] == at), "{change}");
+        let last = &numbers.last().unwrap()["response"];
+        assert_eq!(last["output"][0]["content"][0]["text"], cut.text(0), "{change}");
+        assert!(cut.times > 3 && last["usage"]["output_tokens"].as_u64() > Some(2), "{} of {change}", cut.times);
+    }
+    let limited = json!({"type": "object", "required": ["n"], "additionalProperties": false,
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}}});
+    let tools = json!([{"type": "function", "name": "f", "parameters": limited}]);
+    let calls = |seed: u64| {
+        with(
+            &body,
+            &json!({"temperature": 1.0, "seed": seed, "max_output_tokens": 300, "tools": tools,
+            "tool_choice": "required"}),
+        )
+    };
+    for seed in 0..40 {
+        let asked = server.client.post(format!("{}{RESPONSE}", server.base)).json(&calls(seed));
+        let text = asked.send().await.unwrap().text().await.unwrap();
+        if text.matches("event: response.output_item.added").count() >= 3 {
+            let cut = cut_everywhere(&server, RESPONSE, &calls(seed)).await;
+            assert!(cut.times >= 3, "{}", cut.times);
+            return;
+        }
+    }
+    panic!("no response has three calls");
 }
 
 #[tokio::test]
 async fn stop_strings_and_forms_are_continued_too() {
     let server = server().await;
     let sampled = json!({"stream": true, "temperature": 1.5, "seed": 5, "max_tokens": 60, "ignore_eos": true});
-    let (_, text) = cut_everywhere(&server, "application/json", question(&sampled).to_string().as_bytes()).await;
+    let text = cut_everywhere(&server, CHAT, &question(&sampled)).await.text(0);
     let middle: String = text.chars().skip(text.chars().count() / 2).take(3).collect();
-    let mut stopping = question(&sampled);
-    stopping["stop"] = json!([middle]);
-    let (_, cut) = cut_everywhere(&server, "application/json", stopping.to_string().as_bytes()).await;
+    let stopping = with(&question(&sampled), &json!({"stop": [middle]}));
+    let cut = cut_everywhere(&server, CHAT, &stopping).await.text(0);
     assert!(!cut.is_empty() && text.starts_with(&cut) && cut.len() < text.len(), "{cut} of {text}");
 
     let mut form = Vec::new();
@@ -174,7 +201,7 @@ async fn stop_strings_and_forms_are_continued_too() {
     form.extend_from_slice(b"--X\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n");
     form.extend_from_slice(&png());
     form.extend_from_slice(b"\r\n--X--\r\n");
-    cut_everywhere(&server, "multipart/form-data; boundary=X", &form).await;
+    cut_of(&server, CHAT, "multipart/form-data; boundary=X", &form).await;
 }
 
 /// What the sampler knows of the tokens before, and of the answer's form and length, it knows in the middle too.
@@ -196,12 +223,9 @@ async fn the_samplers_state_is_continued_with_every_parameter() {
         json!({"logprobs": true, "top_logprobs": 5, "ignore_eos": true}),
         json!({"messages": both, "ignore_eos": true}),
     ] {
-        let mut body = question(&json!({"stream": true, "temperature": 1.2, "seed": 11, "max_tokens": 40}));
-        for (name, value) in change.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let (cuts, text) = cut_everywhere(&server, "application/json", body.to_string().as_bytes()).await;
-        assert!(cuts > 5, "{cuts} in {text} of {change}");
+        let body = question(&json!({"stream": true, "temperature": 1.2, "seed": 11, "max_tokens": 40}));
+        let cut = cut_everywhere(&server, CHAT, &with(&body, &change)).await;
+        assert!(cut.times > 5, "{} in {} of {change}", cut.times, cut.text(0));
     }
 }
 
@@ -214,7 +238,7 @@ async fn a_character_that_was_cut_comes_whole() {
     let body = question(&json!({"stream": true, "temperature": 0, "max_tokens": 60, "response_format": form}));
     let asked = server.post().header("x-vlm-stream-state", "true").json(&body).send().await.unwrap();
     let whole = moments(&asked.text().await.unwrap());
-    let text = text_of(whole.iter().map(|moment| moment.data.as_str()));
+    let text = text_of(whole.iter().map(|moment| moment.data.as_str()), 0);
     assert_eq!(text, "\"一只猫🐱 é\"");
     let told = whole.iter().filter_map(|moment| moment.state.as_ref());
     let tokens: Vec<u32> = told.flat_map(|state| state.tokens.clone()).collect();
@@ -223,10 +247,10 @@ async fn a_character_that_was_cut_comes_whole() {
     for cut in 0..text.len() {
         let body = body.to_string();
         let response = post(&server, &head(tokens[..cut].to_vec()), body.as_bytes(), &gateway(), now()).await;
-        let rest = events(&response.text().await.unwrap());
+        let rest = moments(&response.text().await.unwrap());
         let shown = (0..=cut).rev().find(|at| text.is_char_boundary(*at)).unwrap();
-        assert_eq!(text_of(rest.iter().map(String::as_str)), text[shown..], "after {cut} bytes");
-        assert_eq!(rest.last().unwrap(), "[DONE]");
+        assert_eq!(text_of(rest.iter().map(|moment| moment.data.as_str()), 0), text[shown..], "after {cut} bytes");
+        assert_eq!(rest.last().unwrap().data, "[DONE]");
     }
 }
 
@@ -251,7 +275,7 @@ async fn calls_of_functions_are_counted_on() {
         assert_eq!(indexes, (0..indexes.len() as u64).collect::<Vec<_>>(), "{text}");
         most = most.max(indexes.len());
         if indexes.len() >= 3 {
-            cut_everywhere(&server, "application/json", body.to_string().as_bytes()).await;
+            cut_everywhere(&server, CHAT, &body).await;
             return;
         }
     }
@@ -271,20 +295,20 @@ async fn nobody_but_the_gateway_continues_anything() {
     let unsigned = server.client.post(format!("{}{PATH}", server.base)).body(body.clone()).send().await.unwrap();
     assert_eq!(unsigned.status(), 401);
     assert_eq!(post(&server, &head, body.as_bytes(), &gateway(), now()).await.status(), 200);
-    // Nor anything but a stream of one answer of a chat.
-    let text = json!({"model": "tiny", "prompt": "hi", "stream": true}).to_string();
-    let response = json!({"model": "tiny", "input": "hi", "stream": true}).to_string();
+    // Nor anything but a stream, of as many answers as are asked for.
     let whole = question(&json!({})).to_string();
-    let two = question(&json!({"stream": true, "n": 2})).to_string();
-    for (path, body, why) in [
-        ("/v1/models", body.as_str(), "an answer of /v1/models cannot be continued"),
-        ("/v1/completions", text.as_str(), "an answer of /v1/completions cannot be continued"),
-        ("/v1/responses", response.as_str(), "an answer of /v1/responses cannot be continued"),
-        ("/v1/chat/completions", whole.as_str(), "only streams of one answer"),
-        ("/v1/chat/completions", two.as_str(), "only streams of one answer"),
-        ("/v1/chat/completions", "{", "not valid JSON"),
+    let text = json!({"model": "tiny", "prompt": "hi"}).to_string();
+    let response = json!({"model": "tiny", "input": "hi"}).to_string();
+    let two = Head { answers: vec![AnswerState::default(); 2], ..head.clone() };
+    for (path, head, body, why) in [
+        ("/v1/models", &head, body.as_str(), "an answer of /v1/models cannot be continued"),
+        (CHAT, &head, whole.as_str(), "only streams"),
+        (TEXT, &head, text.as_str(), "only streams"),
+        (RESPONSE, &head, response.as_str(), "only streams"),
+        (CHAT, &two, body.as_str(), "2 answers, and the request asks for 1"),
+        (CHAT, &head, "{", "not valid JSON"),
     ] {
-        let head = Head { path: path.into(), ..head.clone() };
+        let head = Head { path: path.into(), ..(*head).clone() };
         let (status, refused) = answer(post(&server, &head, body.as_bytes(), &gateway(), now()).await).await;
         assert_eq!(status, 400, "{path} {body}: {refused}");
         assert!(refused["error"]["message"].as_str().unwrap().contains(why), "{path} {body}: {refused}");

@@ -6,6 +6,7 @@ mod access;
 mod bad_input;
 mod connections;
 mod continuation;
+mod cutting;
 mod drain;
 mod fairness;
 mod fetch;

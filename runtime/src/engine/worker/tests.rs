@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use super::super::fair::ClientId;
-use super::super::{Engine, EngineOptions, Sampling, Sizes, Stop, SubmitError, TokenStream};
+use super::super::{AnswerStart, Engine, EngineOptions, Sampling, Sizes, Stop, SubmitError, TokenStream};
 use super::*;
 use crate::image::{ImageKey, PreparedImage};
 use crate::ops::room_for;
@@ -52,6 +51,11 @@ fn engine(max_concurrency: usize, max_queue: usize) -> (Engine, Arc<Mutex<Vec<St
 
 fn prompt(ids: Vec<u32>) -> Prompt {
     Prompt { ids, image_token: IMAGE, images: Vec::new() }
+}
+
+/// So many answers from their beginning.
+fn starts(answers: usize) -> Vec<AnswerStart> {
+    (0..answers as u64).map(|number| AnswerStart { number, generated: Vec::new() }).collect()
 }
 
 fn ask(engine: &Engine, what: u32, prompt_tokens: usize, max_new_tokens: usize) -> TokenStream {
@@ -315,8 +319,8 @@ async fn one_client_with_many_requests_delays_another_by_no_more_than_a_batch() 
     let of = |name: &[u8], new: usize| {
         let prompt = prompt(vec![WELL; 4]);
         let request = Request { prompt, max_new_tokens: new, ..Request::default() };
-        let origin = Origin { client: ClientId::of("test", name), ..Origin::default() };
-        engine.submit_several(origin, request, 1).unwrap().0
+        let client = ClientId::of("test", name);
+        engine.submit_several(client, request, starts(1)).unwrap().remove(0)
     };
     let greedy: Vec<_> = (0..100).map(|_| of(b"greedy", 50)).collect();
     let mut greedy = greedy.into_iter();
@@ -336,9 +340,8 @@ async fn what_was_generated_elsewhere_is_read_and_not_sent_again() {
     let (engine, log) = engine(1, 1);
     for (generated, left) in [(0, 10), (7, 3), (9, 1), (10, 0)] {
         let prompt = prompt(vec![WELL; 4]);
-        let request = Request { prompt, max_new_tokens: 10, ..Request::default() };
-        let origin = Origin { generated: vec![WELL; generated], ..Origin::default() };
-        let stream = engine.submit_several(origin, request, 1).unwrap().0;
+        let request = Request { prompt, max_new_tokens: 10, generated: vec![WELL; generated], ..Request::default() };
+        let stream = engine.submit(request).unwrap();
         assert_eq!(end(stream).await, (left, Event::Finished(FinishReason::Length)));
     }
     assert!(log.lock().unwrap().iter().any(|line| line == "prefill 1 11"));

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use uuid::Uuid;
+use vlm_contract::continuation::Identity;
 use vlm_contract::openai::format::FormatType;
 use vlm_contract::openai::responses::{
     Event, FunctionCallItem, IncompleteDetails, InputTokensDetails, MessageItem, NumberedEvent, OutputItem, OutputPart,
@@ -14,10 +14,10 @@ use vlm_contract::openai::usage::Usage;
 
 use super::super::answer::Piece;
 use super::super::answers::{Voice, Whole};
-use super::super::app::unix_seconds;
 use super::super::call::Call;
 use super::super::error::ApiError;
 use super::super::events::{self, Event as SentEvent};
+use super::super::identity::item_name;
 
 /// Why an answer is not complete.
 const CUT: &str = "length";
@@ -34,16 +34,16 @@ pub struct ResponseVoice {
 
 impl ResponseVoice {
     /// Of a request that was checked to be `call`.
-    pub fn new(asked: ResponsesRequest, call: &Call) -> Self {
+    pub fn new(asked: ResponsesRequest, call: &Call, identity: &Identity) -> Self {
         let plain = || TextFormat { r#type: FormatType::Text, name: None, schema: None, strict: None };
         let tool_choice = match asked.tool_choice.unwrap_or(ToolChoice::Mode(ToolMode::Auto)) {
             ToolChoice::Mode(mode) => json!(mode),
             ToolChoice::Function(named) => json!({"type": "function", "name": named.function.name}),
         };
         let body = ResponseBody {
-            id: named("resp"),
+            id: identity.id.clone(),
             object: "response".into(),
-            created_at: unix_seconds(),
+            created_at: identity.created,
             status: Status::InProgress,
             error: None,
             incomplete_details: None,
@@ -73,6 +73,11 @@ impl ResponseVoice {
         events::event(&numbered).named(name)
     }
 
+    /// A name in the item that comes next.
+    fn next_name(&self, kind: &str) -> String {
+        item_name(&self.body.id, kind, 0, self.body.output.len())
+    }
+
     /// The response as it is now.
     fn now(&self) -> Box<ResponseBody> {
         Box::new(self.body.clone())
@@ -83,7 +88,7 @@ impl ResponseVoice {
         if self.open.is_some() {
             return Vec::new();
         }
-        let (id, output_index) = (named("msg"), self.body.output.len());
+        let (id, output_index) = (self.next_name("msg"), self.body.output.len());
         let item = message(id.clone(), Status::InProgress, Vec::new());
         let added = Event::PartAdded { item_id: id.clone(), output_index, content_index: 0, part: part(String::new()) };
         self.open = Some((id, String::new()));
@@ -123,11 +128,11 @@ impl ResponseVoice {
         events
     }
 
-    fn call(&mut self, call_id: String, name: String, arguments: String) -> Vec<SentEvent> {
+    fn call(&mut self, name: String, arguments: String) -> Vec<SentEvent> {
         let mut events = self.close();
         let output_index = self.body.output.len();
-        let (item, whole) = call_item(call_id, name.clone(), arguments.clone());
-        let item_id = whole.id.clone();
+        let (item_id, call_id) = (self.next_name("fc"), self.next_name("call"));
+        let (item, whole) = call_item(item_id.clone(), call_id, name.clone(), arguments.clone());
         let more = [
             Event::ItemAdded { output_index, item },
             Event::ArgumentsDelta { item_id: item_id.clone(), output_index, delta: arguments.clone() },
@@ -153,10 +158,6 @@ impl ResponseVoice {
     }
 }
 
-fn named(kind: &str) -> String {
-    format!("{kind}_{}", Uuid::new_v4().simple())
-}
-
 fn part(text: String) -> OutputPart {
     OutputPart::OutputText { text, annotations: Vec::new(), logprobs: Vec::new() }
 }
@@ -166,8 +167,8 @@ fn message(id: String, status: Status, content: Vec<OutputPart>) -> OutputItem {
 }
 
 /// A call as it begins, and as it is whole.
-fn call_item(call_id: String, name: String, arguments: String) -> (OutputItem, FunctionCallItem) {
-    let whole = FunctionCallItem { id: named("fc"), status: Status::Completed, call_id, name, arguments };
+fn call_item(id: String, call_id: String, name: String, arguments: String) -> (OutputItem, FunctionCallItem) {
+    let whole = FunctionCallItem { id, status: Status::Completed, call_id, name, arguments };
     let begun = FunctionCallItem { status: Status::InProgress, arguments: String::new(), ..whole.clone() };
     (OutputItem::FunctionCall(begun), whole)
 }
@@ -180,8 +181,8 @@ impl Voice for ResponseVoice {
             self.text(whole.text);
             self.close();
         }
-        for (call_id, name, arguments) in whole.calls {
-            self.call(call_id, name, arguments);
+        for (name, arguments) in whole.calls {
+            self.call(name, arguments);
         }
         self.finish(usage);
         Json(self.body).into_response()
@@ -196,7 +197,7 @@ impl Voice for ResponseVoice {
         match piece {
             Piece::Text { text, .. } if text.is_empty() => Vec::new(),
             Piece::Text { text, .. } => self.text(text),
-            Piece::Call { id, name, arguments } => self.call(id, name, arguments),
+            Piece::Call { name, arguments } => self.call(name, arguments),
             Piece::End { reason, .. } => {
                 self.cut = reason == CUT;
                 let mut events = if self.body.output.is_empty() { self.open() } else { Vec::new() };

@@ -5,8 +5,7 @@ use super::*;
 
 fn several(engine: &Engine, what: u32, prompt_tokens: usize, answers: usize) -> Vec<TokenStream> {
     let request = Request { prompt: prompt(vec![what; prompt_tokens]), max_new_tokens: 3, ..Request::default() };
-    let (first, others) = engine.submit_several(Origin::default(), request, answers).unwrap();
-    std::iter::once(first).chain(others).collect()
+    engine.submit_several(ClientId::default(), request, starts(answers)).unwrap()
 }
 
 #[tokio::test]
@@ -40,11 +39,25 @@ async fn all_answers_of_a_request_are_accepted_or_none() {
     let (engine, _) = engine(1, 2);
     assert_eq!(engine.most_answers(), 3);
     let request = || Request { prompt: prompt(vec![WELL; 4]), max_new_tokens: 1, ..Request::default() };
-    assert!(matches!(engine.submit_several(Origin::default(), request(), 4), Err(SubmitError::QueueFull { .. })));
-    let (first, others) = engine.submit_several(Origin::default(), request(), 3).unwrap();
-    for stream in std::iter::once(first).chain(others) {
+    let submit = |answers| engine.submit_several(ClientId::default(), request(), starts(answers));
+    assert!(matches!(submit(4), Err(SubmitError::QueueFull { .. })));
+    for stream in submit(3).unwrap() {
         assert_eq!(end(stream).await.0, 1);
     }
+}
+
+#[tokio::test]
+async fn each_answer_goes_on_from_its_own_tokens_and_none_waits_for_one_that_is_over() {
+    let (engine, log) = engine(2, 4);
+    let lengths = [(0, 10), (3, 4), (1, 0)];
+    let start = |(number, generated)| AnswerStart { number, generated: vec![WELL; generated] };
+    let request = Request { prompt: prompt(vec![WELL; 4]), max_new_tokens: 10, ..Request::default() };
+    let streams = engine.submit_several(ClientId::default(), request, lengths.map(start).to_vec()).unwrap();
+    for (stream, left) in streams.into_iter().zip([0, 6, 10]) {
+        assert_eq!(end(stream).await, (left, Event::Finished(FinishReason::Length)));
+    }
+    let read: Vec<String> = log.lock().unwrap().iter().filter(|line| line.starts_with("prefill")).cloned().collect();
+    assert_eq!(read, ["prefill 0 8", "prefill 1 4"]);
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ fn who_leaves_the_queue_is_not_waited_for() {
 fn all_answers_to_a_prompt_go_with_who_asked_for_them() {
     let steps = Steps::new(1, 4);
     let request = Request { prompt: prompt(vec![0; 2000]), max_new_tokens: 9, ..Request::default() };
-    let leave = steps.engine.submit_several(Origin::default(), request, 3).unwrap();
+    let leave = steps.engine.submit_several(ClientId::default(), request, starts(3)).unwrap();
     assert_eq!(steps.next(), "read 0:512");
     let _waits = ask(&steps.engine, 1, 5, 1);
     assert_eq!(steps.waiting(), 3);
