@@ -28,6 +28,7 @@ pub mod outage;
 pub mod provoked;
 #[cfg(feature = "cluster")]
 pub mod space;
+pub mod streamed;
 #[cfg(feature = "cluster")]
 pub mod streams;
 pub mod tools;

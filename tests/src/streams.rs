@@ -12,20 +12,13 @@ use serde_json::{Value, json};
 use crate::cluster::{SYSTEM, await_that, get, kubectl, list};
 use crate::load::{Load, long_question};
 use crate::space::Space;
+use crate::streamed::Asked;
 use crate::tools::run;
 
-/// Questions whose answers differ.
-const QUESTIONS: [&str; 4] = ["What is drawn here?", "Count to ten.", "Name a colour.", "Describe the sea."];
 /// Whole answers that are under way at the same time, beside the streams.
 const WHOLE: usize = 4;
 /// Tokens of each: few enough that one ends within a drain.
 const WHOLE_TOKENS: u32 = 40;
-
-fn body(model: &str, question: usize, tokens: u32) -> Value {
-    json!({"model": model, "temperature": 0, "max_tokens": tokens, "ignore_eos": true, "stream": true,
-           "stream_options": {"include_usage": true},
-           "messages": [{"role": "user", "content": QUESTIONS[question % QUESTIONS.len()]}]})
-}
 
 /// What became of all streams.
 #[derive(Debug, Default)]
@@ -43,26 +36,26 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Opens `count` at `base` of `tokens` tokens each, after an undisturbed one of each kind.
+    /// Opens `count` at `base` of `tokens` tokens an answer, after an undisturbed one of each kind.
     pub async fn open(base: &str, model: &str, count: usize, tokens: u32) -> Self {
-        let (url, client) = (format!("{base}/v1/chat/completions"), reqwest::Client::new());
+        let (base, client) = (base.to_owned(), reqwest::Client::new());
         let mut undisturbed = Vec::new();
-        for question in 0..QUESTIONS.len() {
-            let body = body(model, question, tokens);
-            undisturbed.push(await_that("an undisturbed stream", 60, || ask(&client, &url, &body, tokens)).await);
+        for kind in 0..Asked::KINDS {
+            let asked = Asked::kind(kind, tokens);
+            undisturbed.push(await_that("an undisturbed stream", 60, || ask(&client, &base, model, asked)).await);
         }
         let (stop, undisturbed) = (Arc::new(AtomicBool::new(false)), Arc::new(undisturbed));
         let keep = |number: usize| {
             let (stop, undisturbed, client) = (Arc::clone(&stop), Arc::clone(&undisturbed), client.clone());
-            let (url, body) = (url.clone(), body(model, number, tokens));
+            let (base, model, asked) = (base.clone(), model.to_owned(), Asked::kind(number, tokens));
             async move {
                 let mut outcome = Outcome::default();
                 while !stop.load(Ordering::Relaxed) {
                     outcome.streams += 1;
-                    match ask(&client, &url, &body, tokens).await {
-                        Ok(text) if text == undisturbed[number % QUESTIONS.len()] => {}
-                        Ok(text) => outcome.wrong.push(format!("another text: {text}")),
-                        Err(error) => outcome.wrong.push(error),
+                    match ask(&client, &base, &model, asked).await {
+                        Ok(text) if text == undisturbed[number % Asked::KINDS] => {}
+                        Ok(text) => outcome.wrong.push(format!("{asked:?}: another text: {text}")),
+                        Err(error) => outcome.wrong.push(format!("{asked:?}: {error}")),
                     }
                 }
                 outcome
@@ -84,33 +77,21 @@ impl Streams {
     }
 }
 
-/// The text of one stream, if it is whole: one id, one end, one `[DONE]`, and as many tokens as were asked for.
-async fn ask(client: &reqwest::Client, url: &str, body: &Value, tokens: u32) -> Result<String, String> {
-    let response = client.post(url).json(body).send().await.map_err(|e| format!("{e:?}"))?;
+/// The texts of one stream, if it is whole.
+async fn ask(client: &reqwest::Client, base: &str, model: &str, asked: Asked) -> Result<String, String> {
+    let request = client.post(format!("{base}{}", asked.path())).json(&asked.body(model));
+    let response = request.send().await.map_err(|e| format!("{e:?}"))?;
     let status = response.status().as_u16();
     let raw = response.text().await.map_err(|e| format!("{e:?}"))?;
     if status != 200 {
         return Err(format!("{status}: {raw}"));
     }
-    whole(&raw, tokens).ok_or_else(|| format!("not whole: …{}", tail(&raw)))
+    asked.whole(&raw).ok_or_else(|| format!("not whole: …{}", tail(&raw)))
 }
 
 fn tail(raw: &str) -> String {
     let from = raw.len().saturating_sub(900);
     raw.char_indices().filter(|(at, _)| *at >= from).map(|(_, character)| character).collect()
-}
-
-fn whole(raw: &str, tokens: u32) -> Option<String> {
-    let data: Vec<_> = raw.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-    let (last, chunks) = data.split_last()?;
-    let chunks: Vec<Value> = chunks.iter().map(|chunk| serde_json::from_str(chunk).ok()).collect::<Option<_>>()?;
-    let same = |field: &str| chunks.iter().all(|chunk| chunk[field] == chunks[0][field] && !chunk[field].is_null());
-    let ends = chunks.iter().filter(|chunk| chunk["choices"][0]["finish_reason"].is_string()).count();
-    let begins = chunks.iter().filter(|chunk| chunk["choices"][0]["delta"]["role"].is_string()).count();
-    let used = &chunks.last()?["usage"]["completion_tokens"];
-    let sound = *last == "[DONE]" && same("id") && same("created") && same("model") && (begins, ends) == (1, 1);
-    let text = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
-    (sound && *used == tokens && !raw.contains("vlm-state")).then_some(text)
 }
 
 /// Sends a signal, such as `KILL`, to a process of the server of this model, and says in which pod.
