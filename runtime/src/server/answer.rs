@@ -349,9 +349,6 @@ impl Answer {
         self.tokens = None;
         let not_finite = matches!(error, ApiError::Engine(Failure::NotFinite));
         self.conclude(if not_finite { Outcome::NotFinite } else { Outcome::Error });
-        if self.app.snapshot().is_some_and(|now| now.stopped) {
-            self.app.lifecycle.engine_lost().cancel();
-        }
         error
     }
 

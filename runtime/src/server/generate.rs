@@ -194,7 +194,7 @@ pub fn submit(
             generated: Vec::new(),
         };
         let before: Vec<AnswerState> = before.by_ref().take(generation.answers).collect();
-        let streams = begin(app, model, client, request, &before)?;
+        let streams = begin(model, client, request, &before)?;
         app.metrics.prompt(prompt_tokens);
         for (tokens, before) in streams.into_iter().zip(before) {
             let begin = Begin {
@@ -217,7 +217,6 @@ pub fn submit(
 
 /// Hands a prompt to the engine, for those of its answers that have not ended.
 fn begin(
-    app: &App,
     model: &Loaded,
     client: ClientId,
     request: engine::Request,
@@ -225,11 +224,7 @@ fn begin(
 ) -> Result<Vec<Option<TokenStream>>, ApiError> {
     let running = (0..).zip(before).filter(|(_, before)| before.ended.is_none());
     let starts = running.map(|(number, before)| AnswerStart { number, generated: before.tokens.clone() });
-    let streams = model.engine.submit_several(client, request, starts.collect()).inspect_err(|error| {
-        if *error == engine::SubmitError::Stopped {
-            app.lifecycle.engine_lost().cancel();
-        }
-    })?;
+    let streams = model.engine.submit_several(client, request, starts.collect())?;
     let mut streams = streams.into_iter();
     Ok(before.iter().map(|before| if before.ended.is_none() { streams.next() } else { None }).collect())
 }

@@ -37,13 +37,12 @@ impl Phase {
 pub struct Lifecycle {
     phase: AtomicU8,
     abort: CancellationToken,
-    engine_lost: CancellationToken,
 }
 
 impl Lifecycle {
     /// Starts in [`Phase::Loading`]. `abort` cuts the running answers.
     pub fn new(abort: CancellationToken) -> Self {
-        Self { phase: AtomicU8::new(Phase::Loading as u8), abort, engine_lost: CancellationToken::new() }
+        Self { phase: AtomicU8::new(Phase::Loading as u8), abort }
     }
 
     /// The present phase.
@@ -65,11 +64,6 @@ impl Lifecycle {
     /// Cancelled when running answers must end.
     pub fn aborted(&self) -> &CancellationToken {
         &self.abort
-    }
-
-    /// Cancelled when the engine thread has ended and the process must not go on.
-    pub fn engine_lost(&self) -> &CancellationToken {
-        &self.engine_lost
     }
 }
 
