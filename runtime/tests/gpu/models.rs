@@ -77,10 +77,12 @@ fn every_case_agrees_with_its_reference_in_every_number_format() {
 }
 
 /// Asserts that logits are as near as the table of tolerances asks; in f32 nearer, because the kernels are the same.
+/// Beside quantised weights few rows are rounded to other bits than many: both are as near to the reference as the table
+/// asks, and so to each other within twice its angle.
 #[track_caller]
 fn assert_same(got: &Tensor, want: &Tensor, precision: Precision, what: &str) {
     let limit = match (tolerance::quantized_logits(precision.quantization, true), precision.dtype) {
-        (Some(limit), _) => limit,
+        (Some(limit), _) => Limit { cosine: limit.cosine.map(|cosine| 2.0 * cosine * cosine - 1.0), ..limit },
         (None, DType::F32) => Limit { max_abs: Some(5e-4), cosine: None },
         (None, dtype) => tolerance::logits(dtype),
     };
