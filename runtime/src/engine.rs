@@ -151,8 +151,9 @@ impl Engine {
     ///
     /// # Errors
     /// See [`SubmitError`].
-    pub fn submit(&self, request: Request) -> Result<TokenStream, SubmitError> {
-        let streams = self.submit_several(ClientId::default(), request, vec![AnswerStart::default()])?;
+    pub fn submit(&self, mut request: Request) -> Result<TokenStream, SubmitError> {
+        let start = AnswerStart { number: 0, generated: std::mem::take(&mut request.generated) };
+        let streams = self.submit_several(ClientId::default(), request, vec![start])?;
         streams.into_iter().next().ok_or(SubmitError::Empty)
     }
 

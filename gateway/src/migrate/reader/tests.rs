@@ -61,11 +61,11 @@ fn rest_of(answer: usize, before: &AnswerState) -> VecDeque<String> {
         if token % 3 == 2 && token + 1 < all {
             continue;
         }
-        if token == 6 {
-            events.push_back(event(None, &chunk(answer, Some("half "), None)));
-        }
+        // Both halves together: what has no state belongs to the next event that has one, whosever it is.
+        let half = if token == 6 { event(None, &chunk(answer, Some("half "), None)) } else { String::new() };
         let ended = (token + 1 == all).then_some(Ended::Stop);
-        events.push_back(event(Some(state(answer, &fresh, ended)), &chunk(answer, Some(&shown), None)));
+        let whole = event(Some(state(answer, &fresh, ended)), &chunk(answer, Some(&shown), None));
+        events.push_back(half + &whole);
         (fresh, shown) = (Vec::new(), String::new());
     }
     if !before.closed {
@@ -219,7 +219,7 @@ fn a_stream_without_states_is_passed_on_as_it_is_and_cannot_continue() {
     assert_eq!(run.text(), error, "no other can do better, so the client reads why");
     // Nor can one whose lines end in another way, whatever its replica said before.
     let mut run = Run::new();
-    run.push("data: x\r\n\r\n", 5).unwrap();
+    run.push("data: x\r\n\r\n", 50).unwrap();
     assert_eq!((run.text().as_str(), run.head()), ("data: x\r\n\r\n", None));
 }
 
