@@ -56,6 +56,8 @@ pub(super) fn given<'a>(all: impl Iterator<Item = &'a mut Recent>) {
     let sum: f64 = all.iter().map(|one| one.requests).sum();
     if sum >= REMEMBERED * all.len() as f64 {
         let kept = (sum - 1.0) / sum;
-        all.into_iter().for_each(|one| one.requests *= kept);
+        for one in all {
+            one.requests *= kept;
+        }
     }
 }

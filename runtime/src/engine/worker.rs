@@ -194,7 +194,9 @@ impl<E: Executor> Worker<E> {
             self.followers.insert(id, followers);
         }
         let max_tokens = content.len().saturating_add(request.max_new_tokens);
-        generated.iter().for_each(|token| content.push(*token));
+        for token in &generated {
+            content.push(*token);
+        }
         self.scheduler.push(Sequence { id, content, max_tokens });
         self.executor.begin(id, std::mem::take(&mut request.prompt.images));
         let seed = request.sampling.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
@@ -205,7 +207,9 @@ impl<E: Executor> Worker<E> {
     fn over(&mut self, events: &EventSink, reason: FinishReason, followers: Vec<Submission>) {
         self.shared.ended(true);
         let _ = events.send(Event::Finished(reason));
-        followers.into_iter().for_each(|follower| self.accept(follower));
+        for follower in followers {
+            self.accept(follower);
+        }
     }
 
     fn forget_cancelled(&mut self) {

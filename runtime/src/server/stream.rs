@@ -110,7 +110,9 @@ fn tell(answers: &mut Answers, index: usize, events: &[Event], out: &mut Vec<u8>
 /// Writes events, the last with `state`.
 fn write(events: &[Event], state: Option<&StreamState>, out: &mut Vec<u8>) {
     let Some((last, others)) = events.split_last() else { return };
-    others.iter().for_each(|event| event.write(None, out));
+    for event in others {
+        event.write(None, out);
+    }
     last.write(state, out);
 }
 

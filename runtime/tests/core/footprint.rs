@@ -33,7 +33,7 @@ fn no_model_took_more_than_a_fit_reckons_nor_much_less() {
     for file in std::fs::read_dir(root().join("runtime/benches/results")).unwrap() {
         let file = file.unwrap().path();
         let name = file.file_name().unwrap().to_str().unwrap();
-        if !name.starts_with("models-") || !name.ends_with(".json") {
+        if !name.starts_with("models-") || file.extension().is_none_or(|kind| kind != "json") {
             continue;
         }
         let rows: Vec<Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

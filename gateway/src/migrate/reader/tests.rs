@@ -57,7 +57,7 @@ fn rest_of(answer: usize, before: &AnswerState) -> VecDeque<String> {
     let (mut fresh, mut shown) = (Vec::new(), String::new());
     for token in (before.tokens.len() as u32..all).filter(|_| before.ended.is_none()) {
         fresh.push(token);
-        shown += &format!("t{token} ");
+        shown.extend(["t", &token.to_string(), " "]);
         if token % 3 == 2 && token + 1 < all {
             continue;
         }
