@@ -4,7 +4,7 @@
 //! Rendezvous hashing (Thaler and Ravishankar, 1998) ranks the pods for an affinity, so every gateway ranks them alike
 //! and a pod that comes or goes moves only its own share. Bounded loads (Mirrokni et al., 2018) keep one popular picture
 //! from burying a pod: for its pictures' sake no pod has more than 1.25 times the mean in flight, nor got more than that
-//! lately, neither in requests nor in time ([`recent`]). What is in flight is bounded in whole requests, rounded up, so
+//! lately, neither in requests nor in time (`recent`). What is in flight is bounded in whole requests, rounded up, so
 //! it says little while few are; what came lately has fractions. Bounds of several gateways add up to one of the same
 //! factor, though none knows of another.
 
