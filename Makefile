@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: metrics-check images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit chart crds build plugin images \
+.PHONY: metrics-check images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit crds build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator

@@ -42,7 +42,6 @@ phase "build Kubernetes (the rest of it)" kube_built
 phase "unit, contract, CRD and chart tests" make --no-print-directory unit
 phase "official clients" make --no-print-directory conformance
 phase "metrics by the rules of Prometheus" make --no-print-directory metrics-check
-phase "helm lint and template" make --no-print-directory chart
 if [ "$1" = all ]; then
     phase "build and images" make --no-print-directory images
     phase "local cluster" make --no-print-directory cluster-check
