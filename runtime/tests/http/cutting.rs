@@ -81,17 +81,50 @@ fn comparable(moments: &[Moment]) -> Value {
     json!(all)
 }
 
-/// Whether both are the same, but for how numbers are rounded: what is read at once is added up in another order than
-/// what came token by token.
+/// By so much the same number differs at most: what is read at once is added up in another order than what came token
+/// by token.
+const ROUNDING: f64 = 1e-3;
+
+/// Whether both are the same, but for how numbers are rounded.
 fn alike(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-3,
+        (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < ROUNDING,
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| alike(a, b)))
+            let same = |(name, a): (&String, &Value)| {
+                let b = b.get(name);
+                b.is_some_and(|b| if name == "top_logprobs" { same_likeliest(a, b) } else { alike(a, b) })
+            };
+            a.len() == b.len() && a.iter().all(same)
         }
         _ => a == b,
     }
+}
+
+/// Whether the same tokens are told to be the likeliest, but for those that are as likely as the last of them. A chat
+/// lists the tokens of a place, a completion those of all places.
+fn same_likeliest(a: &Value, b: &Value) -> bool {
+    let places = |value: &Value| -> Vec<Vec<(String, f64)>> {
+        let all = value.as_array().into_iter().flatten();
+        let chat = |top: &Value| Some((top["token"].to_string() + &top["bytes"].to_string(), top["logprob"].as_f64()?));
+        if all.clone().all(|top| top.get("bytes").is_some()) {
+            return vec![all.filter_map(chat).collect()];
+        }
+        let place = |tops: &Value| {
+            tops.as_object().unwrap().iter().map(|(token, p)| (token.clone(), p.as_f64().unwrap())).collect()
+        };
+        all.map(place).collect()
+    };
+    let within = |some: &[(String, f64)], others: &[(String, f64)]| {
+        let least = others.iter().map(|(_, logprob)| *logprob).fold(f64::INFINITY, f64::min);
+        let told = |(token, logprob): &(String, f64)| {
+            let other = others.iter().find(|(other, _)| other == token).map_or(least, |(_, logprob)| *logprob);
+            (logprob - other).abs() < ROUNDING
+        };
+        some.len() == others.len() && some.iter().all(told)
+    };
+    let (a, b) = (places(a), places(b));
+    a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| within(a, b) && within(b, a))
 }
 
 /// A stream that was cut wherever it can be, and went on each time as if it had not been.
