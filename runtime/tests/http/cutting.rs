@@ -107,7 +107,7 @@ fn same_likeliest(a: &Value, b: &Value) -> bool {
     let places = |value: &Value| -> Vec<Vec<(String, f64)>> {
         let all = value.as_array().into_iter().flatten();
         let chat = |top: &Value| Some((top["token"].to_string() + &top["bytes"].to_string(), top["logprob"].as_f64()?));
-        if all.clone().all(|top| top.get("bytes").is_some()) {
+        if all.clone().all(|top| top.get("logprob").is_some()) {
             return vec![all.filter_map(chat).collect()];
         }
         let place = |tops: &Value| {
@@ -117,9 +117,9 @@ fn same_likeliest(a: &Value, b: &Value) -> bool {
     };
     let within = |some: &[(String, f64)], others: &[(String, f64)]| {
         let least = others.iter().map(|(_, logprob)| *logprob).fold(f64::INFINITY, f64::min);
+        let near = |a: f64, b: f64| (a - b).abs() < ROUNDING;
         let told = |(token, logprob): &(String, f64)| {
-            let other = others.iter().find(|(other, _)| other == token).map_or(least, |(_, logprob)| *logprob);
-            (logprob - other).abs() < ROUNDING
+            near(*logprob, least) || others.iter().any(|(other, b)| other == token && near(*logprob, *b))
         };
         some.len() == others.len() && some.iter().all(told)
     };

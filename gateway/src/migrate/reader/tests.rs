@@ -260,6 +260,7 @@ fn what_a_replica_can_make_the_gateway_keep_is_bounded() {
     for (states, least) in [
         ((0..8).map(|answer| state(answer % 3, &vec![250_000; 30_000], None)).collect::<Vec<_>>(), 4),
         (vec![state(15_000, &[], None), state(15_999, &[], None)], 1),
+        (vec![state(usize::MAX / 2, &[], None)], 0),
         ((0..8).map(|answer| state(answer, &[], None)).chain((0..8).map(unsent)).collect(), 9),
     ] {
         let (mut run, mut followed) = (Run::new(), 0);
