@@ -2,15 +2,15 @@
 //! replayed over buffers that stay where they are. A small model's step is otherwise bound by its launches.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use candle_core::cuda::cudarc::driver::CudaGraph;
 use candle_core::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, bail};
+use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 use vlm_catalog::footprint::GPU_PADDED_ROWS;
 
 use crate::models::Language;
+use crate::ops::cuda::{failed, no_memory, with_room};
 use crate::ops::{Batch, DeviceRows, FEW_QUANTISED_ROWS, KvCache, Segment};
 
 /// Tokens of context of the smallest graph.
@@ -22,6 +22,9 @@ const ROWS: usize = GPU_PADDED_ROWS as usize;
 
 /// Rows of the steps that are recorded before any of them is asked for, as far as sequences may be that many.
 const AT_START: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// Steps that are computed as they are, once there was no memory to record one, before that is tried again.
+const PAUSE: u64 = 256;
 
 /// What a graph is recorded for: at least the rows and the longest sequence of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +65,8 @@ pub struct Graphs {
     settled: bool,
     /// Steps that were replayed, and steps for which nothing was recorded.
     counts: (u64, u64),
+    /// Nothing is recorded before so many of the latter.
+    pause: u64,
 }
 
 /// One graph and what it reads and writes.
@@ -88,8 +93,8 @@ impl Graphs {
         let most = (rows.next_multiple_of(ROWS), language.vocabulary()?);
         self.logits = Some(Tensor::zeros(most, DType::F32, cache.device())?);
         for size in Size::at_start(rows, tokens) {
-            if let Entry::Vacant(vacant) = self.recorded.entry(size) {
-                vacant.insert(Recorded::new(size, language, cache, device, &mut self.logits)?);
+            if !self.recorded.contains_key(&size) {
+                self.record(size, language, cache, device)?;
             }
         }
         Ok(())
@@ -97,7 +102,7 @@ impl Graphs {
 
     /// One more token for each sequence, its segment being one row, fed with `ids` (`[sequences]` in u32, of the
     /// vocabulary): logits `[sequences, vocabulary]`. The first step of a size is computed as it is, and recorded for the
-    /// next.
+    /// next, where there is room.
     pub fn next(
         &mut self,
         language: &Language,
@@ -108,20 +113,37 @@ impl Graphs {
         let size = Size::of(segments);
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
         self.settle(language, cache)?;
-        match self.recorded.entry(size) {
-            Entry::Occupied(recorded) => {
-                self.counts.0 += 1;
-                recorded.into_mut().replay(language, cache, segments, ids)
-            }
-            Entry::Vacant(vacant) => {
-                self.counts.1 += 1;
-                let batch = Batch::new(segments);
-                let hidden = language.forward(&language.embed_at(ids)?, &batch, cache)?;
-                let logits = language.logits(&hidden, batch.last_rows())?;
-                vacant.insert(Recorded::new(size, language, cache, device, &mut self.logits)?);
-                Ok(logits)
+        if let Some(recorded) = self.recorded.get_mut(&size) {
+            match recorded.replay(language, cache, segments, ids) {
+                // Computed as it is, it may have room.
+                Err(error) if no_memory(&error) => {}
+                done => {
+                    self.counts.0 += 1;
+                    return done;
+                }
             }
         }
+        self.counts.1 += 1;
+        let batch = Batch::new(segments);
+        let hidden = language.forward(&language.embed_at(ids)?, &batch, cache)?;
+        let logits = language.logits(&hidden, batch.last_rows())?;
+        if !self.recorded.contains_key(&size) && self.counts.1 > self.pause {
+            match self.record(size, language, cache, device) {
+                Err(error) if no_memory(&error) => {
+                    tracing::warn!(rows = size.rows, tokens = size.tokens, "no memory to record a decode step");
+                    self.pause = self.counts.1 + PAUSE;
+                }
+                done => done?,
+            }
+        }
+        Ok(logits)
+    }
+
+    fn record(&mut self, size: Size, language: &Language, cache: &KvCache, device: &CudaDevice) -> Result<()> {
+        let shared = &mut self.logits;
+        let recorded = with_room(device, || Recorded::new(size, language, cache, device, shared))?;
+        self.recorded.insert(size, recorded);
+        Ok(())
     }
 
     /// Steps so far that were replayed, and those that were not.
@@ -169,14 +191,14 @@ impl Recorded {
         whole()?;
         let stream = device.cuda_stream();
         on_device.synchronize()?;
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(cuda)?;
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failed)?;
         let done = whole();
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // The stream is to be usable again whether the step can be recorded or not.
         let graph = stream.end_capture(flags);
         done?;
-        let Some(graph) = graph.map_err(cuda)? else { bail!("nothing of a decode step was recorded") };
-        graph.upload().map_err(cuda)?;
+        let Some(graph) = graph.map_err(failed)? else { bail!("nothing of a decode step was recorded") };
+        graph.upload().map_err(failed)?;
         tracing::debug!(rows = size.rows, tokens = size.tokens, "recorded a decode step");
         Ok(Self { graph: Owned(graph), rows, ids, logits })
     }
@@ -190,18 +212,15 @@ impl Recorded {
     ) -> Result<Tensor> {
         let batch = Batch::padded(segments, self.ids.dim(0)?);
         language.check(&[], &batch, cache)?;
+        let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
         let Some(rows) = Arc::get_mut(&mut self.rows) else { bail!("the rows of a recorded step are in use") };
         language.place(&batch, rows)?;
         // Rows that only fill up the step keep what they were fed last.
         self.ids.slice_set(ids, 0, 0)?;
-        self.graph.0.launch().map_err(cuda)?;
+        with_room(device, || self.graph.0.launch().map_err(failed))?;
         // The next step writes to the same place.
         self.logits.narrow(0, 0, segments.len())?.force_contiguous()
     }
-}
-
-fn cuda(error: candle_core::cuda::cudarc::driver::DriverError) -> Error {
-    Error::Cuda(Box::new(error))
 }
 
 #[cfg(test)]

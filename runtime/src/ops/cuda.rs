@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::cublas::result::CublasError;
+use candle_core::cuda::cudarc::driver::result::{device, mem_pool};
 use candle_core::cuda::cudarc::driver::{
     CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, DeviceRepr, DriverError, LaunchArgs, LaunchConfig,
 };
@@ -13,6 +14,7 @@ use candle_core::cuda::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, CudaStorage, Error, Layout, Result, bail};
 
 use super::element::Element;
+use crate::device::NO_MEMORY;
 
 /// Threads of a block where each has one number.
 pub const THREADS: usize = 256;
@@ -182,6 +184,37 @@ pub fn storage<T: CudaDType>(slice: CudaSlice<T>, device: &CudaDevice) -> CudaSt
 /// A driver's error as candle's.
 pub fn failed(error: DriverError) -> Error {
     Error::Cuda(Box::new(error))
+}
+
+/// Whether there was no memory for it.
+pub fn no_memory(error: &Error) -> bool {
+    error.to_string().contains(NO_MEMORY)
+}
+
+/// Does `work`, and once more where it had no memory: tensors that are gone leave theirs to later tensors, and what is no
+/// tensor, such as a recorded step, gets none of that before it is the driver's again.
+pub fn with_room<T>(device: &CudaDevice, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    match work() {
+        Err(error) if no_memory(&error) => {
+            give_back(device)?;
+            work()
+        }
+        done => done,
+    }
+}
+
+/// Gives the driver what no tensor holds any more, after all that is computed.
+fn give_back(device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.synchronize().map_err(failed)?;
+    #[expect(
+        unsafe_code,
+        reason = "the pool is the default one of an open GPU, and only what is free there is given back"
+    )]
+    let given = unsafe {
+        device::get_default_mem_pool(stream.context().cu_device()).and_then(|pool| mem_pool::trim_to(pool, 0))
+    };
+    given.map_err(failed)
 }
 
 /// As [`failed`], of cuBLAS.
