@@ -50,7 +50,7 @@ fn picture(checkpoint: &Checkpoint, tiles: usize, name: usize) -> Arc<PreparedIm
 fn prompt(checkpoint: &Checkpoint, n: usize) -> Prompt {
     let config = checkpoint.config();
     let image_token = config.image_token_id.unwrap();
-    let images: Vec<_> = if n.is_multiple_of(3) { vec![] } else { vec![picture(checkpoint, 1 + n % 2, n / 2)] };
+    let images: Vec<_> = if n.is_multiple_of(3) { vec![] } else { vec![picture(checkpoint, 1 + n / 2 % 2, n / 2)] };
     let mut ids = vec![n as u32 + 3];
     ids.extend(images.iter().flat_map(|image| std::iter::repeat_n(image_token, image.tokens)));
     ids.extend((0..3 + n * 11 % 60).map(|at| ((at * 17 + n * 5) % 200) as u32 + 3));
@@ -83,14 +83,17 @@ async fn requests_at_once_get_what_each_gets_alone() {
         let new_tokens = |n: usize| 20 + n * 7 % 40;
         let (mut alone, one) = (Vec::new(), engine(&checkpoint, 1, None, &gpu));
         for n in 0..14 {
-            alone.push(answer(one.submit(request(prompt(&checkpoint, n), new_tokens(n), Some(2))).unwrap()).await);
+            let asked = request(prompt(&checkpoint, n), new_tokens(n), Some(2));
+            let (ids, leads, end) = answer(one.submit(asked).unwrap()).await;
+            assert_eq!(end, Event::Finished(FinishReason::Length), "{case} {n} alone");
+            alone.push((ids, leads));
         }
         // Less than six sequences take, so that some give way and are read again.
         let engine = engine(&checkpoint, 6, Some(2 * blocks_for(LONGEST)), &gpu);
         let ask = |n| engine.submit(request(prompt(&checkpoint, n), new_tokens(n), None)).unwrap();
         let streams: Vec<TokenStream> = (0..14).map(ask).collect();
         let (mut compared, mut all) = (0, 0);
-        for (n, (stream, (want, leads, _))) in streams.into_iter().zip(&alone).enumerate() {
+        for (n, (stream, (want, leads))) in streams.into_iter().zip(&alone).enumerate() {
             let (got, _, end) = answer(stream).await;
             assert_eq!(end, Event::Finished(FinishReason::Length), "{case} {n}");
             let sure = leads.iter().position(|lead| *lead < UNSURE).unwrap_or(leads.len());
