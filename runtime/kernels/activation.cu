@@ -1,4 +1,5 @@
 // Activation functions, four numbers a thread. Numbers in 16 bits are widened before and rounded behind.
+#include "early.cuh"
 #include "element.cuh"
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
@@ -12,6 +13,7 @@ struct Gelu {
 
 // Rows [gate | up] of 2 · width to rows of width: a row's blocks lie along y.
 template <typename T> __device__ void silu_mul(const T *x, T *y, uint32_t width) {
+    in_turn();
     uint32_t column = (blockIdx.y * blockDim.x + threadIdx.x) * 4;
     if (column >= width) return;
     x += (size_t)blockIdx.x * 2 * width + column;

@@ -1,9 +1,12 @@
-// Causal attention to cached keys. Single rows of a sequence (decode): one warp a part of the keys and a group of query
-// heads that share a kv head, then the parts are joined. Runs of rows (prefill): four warps a run of up to 64 rows and
-// a head on tensor cores, where the cache has 16 bits, and half a run where it has 32.
+// Causal attention to cached keys. Single rows of a sequence (decode): a part of the keys and a group of query heads that
+// share a kv head at a time, on tensor cores where the cache has 16 bits and heads are of a usual width, and else by one warp; then
+// the parts are joined. Runs of rows (prefill): four warps a run of up to 64 rows and a head on tensor cores, where the cache
+// has 16 bits, and half a run where it has 32.
 #include "cache.cuh"
+#include "early.cuh"
 #include "flash.cuh"
 #include "rotate.cuh"
+#include "single.cuh"
 #include "softmax.cuh"
 
 struct Shape {
@@ -43,6 +46,7 @@ template <typename T> struct alignas(16) Eight {
 template <typename T, int QUERIES>
 __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *singles,
                        const float *qkv, const float *angles, float *parts, Shape shape) {
+    in_turn();
     constexpr int FLIGHT = QUERIES > 2 ? 2 : 4; // keys of a half that are on their way together
     uint32_t hd = shape.head_dim, half = threadIdx.x / 16, column = threadIdx.x % 16 * 8;
     uint32_t group = shape.heads / shape.kv_heads, chunks = (group + QUERIES - 1) / QUERIES;
@@ -131,24 +135,85 @@ __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const
     }
 }
 
-// One block a head and single row, one thread a column.
+// The same on tensor cores, each part by four warps, and joined by the last. If it `stores`, keys and values of the rows
+// are not in the cache yet. Everything else is there before the rows of the step are, and those before any kernel begins.
+template <typename T, typename Out, int HD>
+__device__ void decode_products(T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *singles,
+                                const float *qkv, const float *angles, float *parts, Out *out, Shape shape, bool stores) {
+    __shared__ single::Shared<T, HD> shared;
+    let_next_start();
+    uint32_t group = shape.heads / shape.kv_heads, chunks = (group + single::QUERIES - 1) / single::QUERIES;
+    uint32_t kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * single::QUERIES;
+    uint32_t heads = min(group - first, (uint32_t)single::QUERIES), head = kv_head * group + first;
+    uint32_t index = singles[blockIdx.z];
+    Row row = rows[index];
+    uint32_t tokens = row.position + 1, steps = (tokens + single::PART - 1) / single::PART;
+    uint32_t each = (steps + gridDim.x - 1) / gridDim.x * single::PART, count = (tokens + each - 1) / each;
+    if (blockIdx.x >= count) return wait_for_last();
+    uint32_t begin = blockIdx.x * each, end = min(begin + each, tokens);
+    Cached<T> source = cached<T>(cache, tables, row, at, kv_head);
+    single::Turns<T, HD> turns{source, begin + threadIdx.x / 32 * single::KEYS, end};
+    turns.first(false, row.position);
+    wait_for_last();
+    const float *numbers = qkv + (size_t)index * shape.width, *turn = angles + (size_t)row.angles * HD;
+    shared.take(numbers + (size_t)head * HD, turn, heads);
+    if (stores && row.position >= begin && row.position < end) {
+        const float *key = numbers + (size_t)(shape.heads + kv_head) * HD;
+        T *to = cache + (uint64_t)kv_head * at.head + source.offset(row.position);
+        single::store<T, HD>(to, at.value, key, key + (size_t)shape.kv_heads * HD, turn);
+    }
+    __syncthreads();
+    turns.first(true, row.position);
+    single::Warp<T, HD> warp;
+    warp.begin(shared.queries);
+    turns.attend(warp);
+    shared.put(warp);
+    __syncthreads();
+    float *part = parts + ((size_t)blockIdx.z * shape.heads + head) * gridDim.x * (HD + 2);
+    shared.join(part + blockIdx.x * (HD + 2), gridDim.x * (HD + 2), heads);
+    if (!shared.is_last(blockIdx.z * gridDim.y + blockIdx.y, count)) return;
+    for (uint32_t q = threadIdx.x / 32; q < heads; q += single::WARPS) {
+        shared.join_parts(part + (size_t)q * gridDim.x * (HD + 2), count, out + ((size_t)index * shape.heads + head + q) * HD);
+    }
+}
+
+// One block a head and single row, one thread a column. There are no more parts than threads, nor than MOST_PARTS.
+using single::MOST_PARTS;
 template <typename Out>
 __device__ void join(const float *parts, const uint32_t *singles, Out *out, uint32_t splits, uint32_t head_dim) {
-    uint32_t head = blockIdx.x, heads = gridDim.x;
-    parts += ((size_t)blockIdx.y * heads + head) * splits * (head_dim + 2);
-    float highest = -INFINITY;
-    for (uint32_t s = 0; s < splits; s++) highest = fmaxf(highest, parts[s * (head_dim + 2) + head_dim]);
-    for (uint32_t i = threadIdx.x; i < head_dim; i += blockDim.x) {
-        float sum = 0.f, mixed = 0.f;
-        for (uint32_t s = 0; s < splits; s++) {
-            const float *part = parts + s * (head_dim + 2);
-            // A part of no keys says nothing; one of scores that are no numbers must not be lost.
-            if (part[head_dim + 1] == 0.f) continue;
-            float correction = expf(part[head_dim] - highest);
-            sum += correction * part[head_dim + 1];
-            mixed += correction * part[i];
+    __shared__ float scales[MOST_PARTS];
+    in_turn();
+    uint32_t head = blockIdx.x, heads = gridDim.x, stride = head_dim + 2, lane = threadIdx.x % 32;
+    parts += ((size_t)blockIdx.y * heads + head) * splits * stride;
+    if (threadIdx.x < 32) {
+        float highest[MOST_PARTS / 32], sum[MOST_PARTS / 32], largest = -INFINITY, all = 0.f;
+#pragma unroll
+        for (int n = 0; n < MOST_PARTS / 32; n++) {
+            uint32_t s = n * 32 + lane;
+            highest[n] = s < splits ? parts[s * stride + head_dim] : -INFINITY;
+            sum[n] = s < splits ? parts[s * stride + head_dim + 1] : 0.f;
+            largest = fmaxf(largest, highest[n]);
         }
-        out[((size_t)singles[blockIdx.y] * heads + head) * head_dim + i] = narrow<Out>(mixed / sum);
+        largest = warp_max(largest);
+#pragma unroll
+        for (int n = 0; n < MOST_PARTS / 32; n++) {
+            // A part of no keys says nothing; one of scores that are no numbers must not be lost.
+            highest[n] = sum[n] == 0.f ? 0.f : expf(highest[n] - largest);
+            all += highest[n] * sum[n];
+        }
+        all = warp_sum(all);
+#pragma unroll
+        for (int n = 0; n < MOST_PARTS / 32; n++) scales[n * 32 + lane] = highest[n] / all;
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < head_dim; i += blockDim.x) {
+        float mixed = 0.f;
+#pragma unroll 8
+        for (uint32_t s = 0; s < splits; s++) {
+            // What a part of no keys has is nothing.
+            if (scales[s] != 0.f) mixed += scales[s] * parts[s * stride + i];
+        }
+        out[((size_t)singles[blockIdx.y] * heads + head) * head_dim + i] = narrow<Out>(mixed);
     }
 }
 
@@ -263,6 +328,22 @@ __device__ void prefill_exact(const T *cache, Strides at, const uint32_t *tables
 DECODE(f32, float)
 DECODE(f16, __half)
 DECODE(bf16, __nv_bfloat16)
+#define DECODE_PRODUCTS(name, T, Out, HD)                                                                             \
+    extern "C" __global__ void __launch_bounds__(single::THREADS) decode_products_##name##_##HD(                      \
+        T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *qkv,          \
+        const float *angles, float *parts, Out *out, uint32_t width, uint32_t heads, uint32_t kv_heads,               \
+        uint32_t stores) {                                                                                            \
+        decode_products<T, Out, HD>(cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv,       \
+                                    angles, parts, out, {width, heads, kv_heads, HD}, stores != 0);                   \
+    }
+#define WIDTHS(name, T, Out)                                                                                          \
+    DECODE_PRODUCTS(name, T, Out, 64)                                                                                 \
+    DECODE_PRODUCTS(name, T, Out, 96)                                                                                 \
+    DECODE_PRODUCTS(name, T, Out, 128)
+WIDTHS(f16_f32, __half, float)
+WIDTHS(f16_f16, __half, __half)
+WIDTHS(bf16_f32, __nv_bfloat16, float)
+WIDTHS(bf16_bf16, __nv_bfloat16, __nv_bfloat16)
 ATTENTION(, prefill_exact, prefill_f32, float, float, MOST)
 #define PREFILL(name, T)                                                                                              \
     ATTENTION(FLASH_BOUNDS(64), prefill, prefill_##name##_f32_64, T, float, float, 64)                                \

@@ -1,8 +1,10 @@
 // Chosen rows of a table in 32 or 16 bits, in f32. One block a row.
+#include "early.cuh"
 #include "element.cuh"
 
 template <typename T>
 __device__ void gather(const T *table, const uint32_t *ids, float *out, uint32_t width) {
+    in_turn();
     const T *row = table + (size_t)ids[blockIdx.x] * width;
     out += (size_t)blockIdx.x * width;
     for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) out[i] = widen(row[i]);

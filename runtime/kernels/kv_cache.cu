@@ -1,11 +1,13 @@
 // Writes keys, rotated, and values of new rows to the cache. One block a row and kv head.
 #include "cache.cuh"
+#include "early.cuh"
 #include "rotate.cuh"
 
 // Rows of qkv have `width` numbers: queries, keys, values.
 template <typename T>
 __device__ void store(T *cache, Strides at, const uint32_t *tables, const Row *rows, const float *qkv,
                       const float *angles, uint32_t width, uint32_t kv_heads, uint32_t head_dim) {
+    in_turn();
     Row row = rows[blockIdx.x];
     const float *keys = qkv + (size_t)blockIdx.x * width + (width - (2 * kv_heads - blockIdx.y) * head_dim);
     const float *values = keys + kv_heads * head_dim;

@@ -1,4 +1,5 @@
 // Root-mean-square and layer norms: one block a row, which its threads hold where it is not too long, statistics in f32.
+#include "early.cuh"
 #include "element.cuh"
 
 // Sum over all threads of a block of up to 1024, known to all of them.
@@ -54,6 +55,7 @@ struct Part {
 // Rows of x are `stride` numbers apart, those of y follow each other.
 template <typename T>
 __device__ void rms_norm(const float *x, const float *weight, T *y, uint32_t width, uint32_t stride, float eps) {
+    in_turn();
     x += (size_t)blockIdx.x * stride;
     y += (size_t)blockIdx.x * width;
     if (held(x, weight, width, stride)) {

@@ -46,7 +46,7 @@ impl Norm {
 
     /// As [`Self::forward`], in the format in which `linear` takes the rows `x`.
     fn forward_for(&self, x: &Tensor, linear: &Linear) -> Result<Tensor> {
-        self.forward_as(x, linear.takes(x.dim(0)?))
+        self.forward_as(x, linear.takes())
     }
 
     fn forward_as(&self, x: &Tensor, out: DType) -> Result<Tensor> {

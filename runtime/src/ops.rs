@@ -30,7 +30,7 @@ mod tile_attention;
 mod upload;
 
 pub use activation::{activate, silu_mul};
-pub use attention::attention;
+pub use attention::{attention, store_and_attend};
 #[cfg(feature = "cuda")]
 pub use batch::DeviceRows;
 pub use batch::{Batch, Row, Segment};

@@ -10,7 +10,7 @@ use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 use vlm_catalog::footprint::GPU_PADDED_ROWS;
 
 use crate::models::Language;
-use crate::ops::cuda::{failed, no_memory, with_room};
+use crate::ops::cuda::{failed, no_memory, recording, with_room};
 use crate::ops::{Batch, DeviceRows, FEW_QUANTISED_ROWS, KvCache, Segment};
 
 /// Tokens of context of the smallest graph.
@@ -181,18 +181,18 @@ impl Recorded {
         // What is made on first use, buffers of cuBLAS for these sizes among it, cannot be while it is recorded.
         let batch = Batch::placed(size.rows, Arc::clone(&rows));
         let step = || language.all_logits(&language.forward(&language.embed_at(&ids)?, &batch, cache)?);
-        let vocabulary = step()?.dim(1)?;
+        let vocabulary = recording(device, step)?.dim(1)?;
         let held = match shared.take() {
             Some(held) if held.dim(0)? >= size.rows => held,
             _ => Tensor::zeros((size.rows, vocabulary), DType::F32, &on_device)?,
         };
         let logits = shared.insert(held).narrow(0, 0, size.rows)?;
         let whole = || logits.slice_set(&step()?, 0, 0);
-        whole()?;
+        recording(device, whole)?;
         let stream = device.cuda_stream();
         on_device.synchronize()?;
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failed)?;
-        let done = whole();
+        let done = recording(device, whole);
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // The stream is to be usable again whether the step can be recorded or not.
         let graph = stream.end_capture(flags);

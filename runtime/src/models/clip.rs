@@ -76,6 +76,6 @@ impl Layer {
     /// What attention gives to the layer behind it.
     fn mixed(&self, x: &Tensor, tiles: usize, heads: usize) -> Result<Tensor> {
         let [q, k, v] = thirds(&self.qkv.forward_rounded(&self.norm1.forward_for(x, &self.qkv)?)?)?;
-        tile_attention([&q, &k, &v], tiles, heads, self.out.takes(q.dim(0)?))
+        tile_attention([&q, &k, &v], tiles, heads, self.out.takes())
     }
 }

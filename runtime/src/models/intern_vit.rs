@@ -88,7 +88,7 @@ impl Layer {
 
     /// What attention adds, before its scale.
     fn mixed(&self, x: &Tensor, tiles: usize, heads: usize) -> Result<Tensor> {
-        let (normed, takes) = (self.norm1.forward_for(x, &self.qkv)?, self.out.takes(x.dim(0)?));
+        let (normed, takes) = (self.norm1.forward_for(x, &self.qkv)?, self.out.takes());
         let Some([of_q, of_k]) = &self.qk_norms else {
             let [q, k, v] = thirds(&self.qkv.forward_rounded(&normed)?)?;
             return self.out.forward_rounded(&tile_attention([&q, &k, &v], tiles, heads, takes)?);

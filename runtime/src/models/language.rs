@@ -10,7 +10,7 @@ use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
 #[cfg(feature = "cuda")]
 use crate::ops::DeviceRows;
-use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, attention, gather, gather_at, silu_mul};
+use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, gather, gather_at, store_and_attend};
 
 /// The decoder.
 pub struct Language {
@@ -113,7 +113,7 @@ impl Language {
 
     /// Logits `[rows, vocabulary]` of all hidden states.
     pub fn all_logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward_as(hidden, self.head.takes(hidden.dim(0)?))?)
+        self.head.forward(&self.norm.forward_as(hidden, self.head.takes())?)
     }
 
     /// Numbers of a row of logits.
@@ -171,26 +171,22 @@ impl Layer {
         cache: &KvCache,
         wanted: Option<&[u32]>,
     ) -> Result<Tensor> {
-        let rows = x.dim(0)?;
-        // Few rows would be computed in another way than many, which only pays beside many products of 16 bits.
-        let early = self.out.takes(rows) != DType::F32;
+        // Few rows may be computed in another way than many, which is the same to products of 16 bits alone.
+        let early = self.out.takes() != DType::F32;
         let mixed = {
-            let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes(rows))?)?;
-            cache.store(n, &qkv, rope, batch)?;
+            let qkv = self.qkv.forward(&self.input_norm.forward_as(&x, self.qkv.takes())?)?;
             if wanted == Some(&[]) {
+                cache.store(n, &qkv, rope, batch)?;
                 return gather(&x, &[]);
             }
-            attention(&qkv, cache, n, rope, batch, self.out.takes(rows))?
+            store_and_attend(&qkv, cache, n, rope, batch, self.out.takes())?
         };
         let (x, mixed) = match wanted {
             Some(wanted) if early => (gather(&x, wanted)?, gather(&mixed, wanted)?),
             _ => (x, mixed),
         };
-        let (x, rows) = (self.out.forward_added(&mixed, x)?, mixed.dim(0)?);
-        let gated = {
-            let gate_up = self.gate_up.forward_rounded(&self.post_norm.forward_as(&x, self.gate_up.takes(rows))?)?;
-            silu_mul(&gate_up)?
-        };
+        let x = self.out.forward_added(&mixed, x)?;
+        let gated = self.gate_up.forward_gated(&self.post_norm.forward_as(&x, self.gate_up.takes())?)?;
         let x = self.down.forward_added(&gated, x)?;
         match wanted {
             Some(wanted) if !early => gather(&x, wanted),

@@ -92,7 +92,7 @@ impl Stem {
     /// Pixels `[tiles, 3, side, side]` to `[tiles, 1 + patches, width]`, the class token first.
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let (tiles, places) = (pixels.dim(0)?, self.grid * self.grid);
-        let rows = patches(pixels, self.patch, self.patches.inputs()?, self.patches.takes(tiles * places))?;
+        let rows = patches(pixels, self.patch, self.patches.inputs()?, self.patches.takes())?;
         let rows = self.patches.forward(&rows)?;
         let width = rows.dim(1)?;
         stem(&rows.reshape((tiles, places, width))?, &self.class, &self.positions)

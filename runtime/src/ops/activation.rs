@@ -62,25 +62,25 @@ impl CustomOp1 for SiluMul {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         match x.dtype() {
-            DType::F16 => Self::launch::<f16>(x, layout, "silu_mul_f16"),
-            DType::BF16 => Self::launch::<bf16>(x, layout, "silu_mul_bf16"),
-            _ => Self::launch::<f32>(x, layout, "silu_mul_f32"),
+            DType::F16 => gated::<f16>(x, layout),
+            DType::BF16 => gated::<bf16>(x, layout),
+            _ => gated::<f32>(x, layout),
         }
     }
 }
 
+/// As [`silu_mul`], of numbers of `T`.
 #[cfg(feature = "cuda")]
-impl SiluMul {
-    fn launch<T: Format>(x: &CudaStorage, layout: &Layout, name: &str) -> Result<(CudaStorage, Shape)> {
-        let (device, (rows, width)) = (&x.device, Self::dims(layout)?);
-        let (x, columns) = (cuda::slice::<T>(x, layout)?, width as u32);
-        let mut out = cuda::room::<T>(device, rows * width)?;
-        if rows > 0 {
-            let config = cuda::blocks([rows, width.div_ceil(4 * THREADS), 1], THREADS, 0)?;
-            launch!(Kernel::of(device, &ACTIVATION, name)?, config, &x, &mut out, &columns)?;
-        }
-        Ok((cuda::storage(out, device), (rows, width).into()))
+pub fn gated<T: Format>(x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    let (device, (rows, width)) = (&x.device, SiluMul::dims(layout)?);
+    let (x, columns) = (cuda::slice::<T>(x, layout)?, width as u32);
+    let mut out = cuda::room::<T>(device, rows * width)?;
+    if rows > 0 {
+        let config = cuda::blocks([rows, width.div_ceil(4 * THREADS), 1], THREADS, 0)?;
+        let kernel = Kernel::early(device, &ACTIVATION, &format!("silu_mul_{}", T::name()))?;
+        launch!(kernel, config, &x, &mut out, &columns)?;
     }
+    Ok((cuda::storage(out, device), (rows, width).into()))
 }
 
 /// Of each number on its own.

@@ -15,7 +15,7 @@ mod on_gpu;
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`, rounded to `out`: f32, or on a GPU
-/// the cache's 16 bits. A GPU rounds the queries and weights of rows that follow each other to the cache's format.
+/// the cache's 16 bits. A GPU rounds queries and weights to the cache's format where it has 16 bits.
 pub fn attention(
     qkv: &Tensor,
     cache: &KvCache,
@@ -24,11 +24,36 @@ pub fn attention(
     batch: &Batch,
     out: DType,
 ) -> Result<Tensor> {
-    let cache = cache.layer(layer);
+    attend(qkv, cache, layer, &Attention { batch, rope, out, stores: false })
+}
+
+/// As [`attention`], of rows whose own keys and values are not in the cache yet and will be ([`KvCache::store`]).
+///
+/// # Errors
+/// Those of both.
+pub fn store_and_attend(
+    qkv: &Tensor,
+    cache: &KvCache,
+    layer: usize,
+    rope: &RopeTable,
+    batch: &Batch,
+    out: DType,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_gpu::stores(cache.layer(layer), rope, batch)? {
+        rope.check(batch)?;
+        return attend(qkv, cache, layer, &Attention { batch, rope, out, stores: true });
+    }
+    cache.store(layer, qkv, rope, batch)?;
+    attention(qkv, cache, layer, rope, batch, out)
+}
+
+fn attend(qkv: &Tensor, cache: &KvCache, layer: usize, attention: &Attention<'_>) -> Result<Tensor> {
+    let (cache, out) = (cache.layer(layer), attention.out);
     if out != DType::F32 && (qkv.device().is_cpu() || out != cache.dtype()) {
         bail!("attention over a cache of {:?} cannot give {out:?} there", cache.dtype())
     }
-    qkv.apply_op3_no_bwd(cache, rope.tensor(), &Attention { batch, rope, out })
+    qkv.apply_op3_no_bwd(cache, attention.rope.tensor(), attention)
 }
 
 #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a CPU gives f32 alone"))]
@@ -36,6 +61,8 @@ struct Attention<'a> {
     batch: &'a Batch,
     rope: &'a RopeTable,
     out: DType,
+    /// Whether the rows' own keys and values are stored first, which a GPU does where all rows are single ones.
+    stores: bool,
 }
 
 impl CustomOp3 for Attention<'_> {

@@ -1,20 +1,22 @@
 //! What the CUDA halves of ops share: the project's kernels as the build made them, elements of tensors, results, and
 //! the launch. Knows no op.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod launching;
+mod recording;
 
 use candle_core::cuda::CudaDType;
 use candle_core::cuda::cudarc::cublas::result::CublasError;
 use candle_core::cuda::cudarc::driver::result::{device, mem_pool};
-use candle_core::cuda::cudarc::driver::{
-    CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, DeviceRepr, DriverError, LaunchArgs, LaunchConfig,
-};
-use candle_core::cuda::cudarc::nvrtc::Ptx;
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, DriverError, LaunchConfig};
 use candle_core::{CudaDevice, CudaStorage, Error, Layout, Result, bail};
 
 use super::element::Element;
 use crate::device::NO_MEMORY;
+
+pub(crate) use launching::launch;
+use launching::loaded;
+pub use launching::{Kernel, Limits, bits};
+pub use recording::{recording, room};
 
 /// Threads of a block where each has one number.
 pub const THREADS: usize = 256;
@@ -55,6 +57,7 @@ modules! {
     ATTENTION = "attention",
     CHOOSE = "choose",
     DRAWN = "drawn",
+    FEW_ROWS = "few_rows",
     FINITE = "finite",
     GATHER = "gather",
     KV_CACHE = "kv_cache",
@@ -68,61 +71,10 @@ modules! {
     WIDEN = "widen",
 }
 
-/// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.
-static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
-
 /// Loads every module, where steps would do so on their first use of each.
 pub fn load_all(device: &CudaDevice) -> Result<()> {
     MODULES.iter().try_for_each(|module| loaded(device, module).map(drop))
 }
-
-/// A module, which is loaded on its first use.
-fn loaded(device: &CudaDevice, module: &Module) -> Result<Arc<CudaModule>> {
-    let stream = device.cuda_stream();
-    let context = stream.context();
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (context.ordinal(), module.name);
-    if let Some(held) = loaded.get(&key) {
-        return Ok(Arc::clone(held));
-    }
-    let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
-    loaded.insert(key, Arc::clone(&fresh));
-    Ok(fresh)
-}
-
-/// A kernel and the stream of its device.
-pub struct Kernel {
-    function: CudaFunction,
-    stream: Arc<CudaStream>,
-}
-
-impl Kernel {
-    /// The kernel `name` of `module`, which is loaded on its first use.
-    pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
-        let function = loaded(device, module)?.load_function(name).map_err(failed)?;
-        Ok(Self { function, stream: device.cuda_stream() })
-    }
-
-    /// Its arguments, none yet.
-    pub fn arguments(&self) -> LaunchArgs<'_> {
-        self.stream.launch_builder(&self.function)
-    }
-}
-
-/// Launches a kernel with references to its arguments in order, which must be those of its definition, and reach no
-/// further than the tensors behind them.
-macro_rules! launch {
-    ($kernel:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
-        use candle_core::cuda::cudarc::driver::PushKernelArg;
-        let kernel = &$kernel;
-        let mut arguments = kernel.arguments();
-        $(arguments.arg($argument);)+
-        #[expect(unsafe_code, reason = "the arguments are those of the kernel, within tensors that were checked")]
-        let launched = unsafe { arguments.launch($config) };
-        launched.map(drop).map_err($crate::ops::cuda::failed)
-    }};
-}
-pub(crate) use launch;
 
 /// One thread for each of `count` numbers.
 pub fn each(count: usize) -> Result<LaunchConfig> {
@@ -167,13 +119,6 @@ pub fn rows<'a, T: CudaDType>(storage: &'a CudaStorage, layout: &Layout) -> Resu
         }
         _ => bail!("expected rows of numbers that follow each other, got {layout:?}"),
     }
-}
-
-/// Room for `count` numbers, to be written by the next kernel.
-#[expect(unsafe_code, reason = "the kernel that gets it writes every number of it before anything reads it")]
-pub fn room<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
-    // No room at all cannot be had.
-    unsafe { device.alloc::<T>(count.max(1)) }
 }
 
 /// A result as a storage.

@@ -70,7 +70,7 @@ impl CustomOp2 for Gather {
         let (count, columns) = (ids.len(), width as u32);
         let mut out = cuda::room::<f32>(device, count * width)?;
         let config = cuda::blocks([count.max(1), 1, 1], cuda::threads(width), 0)?;
-        let kernel = |format: &str| Kernel::of(device, &GATHER, &format!("gather_{format}"));
+        let kernel = |format: &str| Kernel::early(device, &GATHER, &format!("gather_{format}"));
         if count > 0 {
             match table.dtype() {
                 DType::F16 => {

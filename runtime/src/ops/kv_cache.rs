@@ -266,7 +266,7 @@ impl Store<'_> {
         let [width, kv_heads, head_dim] = [width, shape.kv_heads, shape.head_dim].map(|size| size as u32);
         let config = cuda::blocks([count, shape.kv_heads, 1], cuda::threads(shape.head_dim), 0)?;
         launch!(
-            Kernel::of(&device, &KV_CACHE, kernel)?,
+            Kernel::early(&device, &KV_CACHE, kernel)?,
             config,
             &mut cache,
             &block,

@@ -12,6 +12,7 @@ mod on_gpu;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::activation::silu_mul;
 use super::residual::add;
 use vlm_catalog::footprint::GPU_FEW_QUANTISED_ROWS;
 
@@ -44,11 +45,11 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// The format to which so many rows are rounded before they are multiplied: the weights' 16 bits where a GPU has many
-    /// rows, and otherwise f32, which is not rounded. Rows may come in either.
-    pub fn takes(&self, rows: usize) -> DType {
+    /// The format to which rows are rounded before they are multiplied: the weights' 16 bits on a GPU, and otherwise f32, which
+    /// is not rounded. Rows may come in either.
+    pub fn takes(&self) -> DType {
         match &self.weight {
-            Weight::Dense(weight) if weight.device().is_cuda() && rows > FEW_ROWS => weight.dtype(),
+            Weight::Dense(weight) if weight.device().is_cuda() => weight.dtype(),
             _ => DType::F32,
         }
     }
@@ -87,7 +88,7 @@ impl Linear {
 
     /// As [`Self::forward`], in the format that [`Self::takes`]: for what only goes through an activation.
     pub fn forward_rounded(&self, x: &Tensor) -> Result<Tensor> {
-        self.products(x, self.takes(x.dim(0)?))
+        self.products(x, self.takes())
     }
 
     /// `to` (`[rows, out]` in f32) plus what [`Self::forward`] gives, in its memory where the device adds products to what
@@ -96,13 +97,25 @@ impl Linear {
     pub fn forward_added(&self, x: &Tensor, to: Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Weight::Dense(weight) = &self.weight
-            && self.takes(x.dim(0)?) != DType::F32
+            && self.takes() != DType::F32
         {
             self.check(x)?;
             on_gpu::add_to(&to, x, weight, self.bias.as_ref())?;
             return Ok(to);
         }
         add(&to, &self.forward(x)?)
+    }
+
+    /// `SiLU` of the first half of what [`Self::forward_rounded`] gives times the second half ([`silu_mul`]).
+    pub fn forward_gated(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Weight::Dense(weight) = &self.weight
+            && self.takes() != DType::F32
+        {
+            self.check(x)?;
+            return on_gpu::forward_gated(x, weight, self.bias.as_ref());
+        }
+        silu_mul(&self.forward_rounded(x)?)
     }
 
     fn check(&self, x: &Tensor) -> Result<usize> {

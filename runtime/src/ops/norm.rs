@@ -91,7 +91,7 @@ impl RmsNormAs<'_> {
         let (count, width) = check(x_layout, weight.len())?;
         let mut out = cuda::room::<T>(device, count * width)?;
         let (config, columns, stride) = (cuda::blocks([count, 1, 1], threads(width), 0)?, width as u32, stride as u32);
-        let kernel = Kernel::of(device, &NORM, kernel)?;
+        let kernel = Kernel::early(device, &NORM, kernel)?;
         launch!(kernel, config, &x, &weight, &mut out, &columns, &stride, &self.norm.eps)?;
         Ok((cuda::storage(out, device), x_layout.shape().clone()))
     }

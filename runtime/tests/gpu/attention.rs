@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor};
-use vlm_runtime::ops::{Batch, KvCache, RopeTable, Segment, attention, nth_table, room_for, tile_attention};
+use vlm_runtime::ops::{
+    Batch, KvCache, RopeTable, Segment, attention, nth_table, room_for, store_and_attend, tile_attention,
+};
 
 use crate::gpu::{assert_near, assert_not_finite, few, gpu, random};
 
@@ -14,21 +16,25 @@ const TOKENS: usize = 700;
 static TABLES: LazyLock<Vec<Vec<u32>>> = LazyLock::new(|| (0..SLOTS).map(|slot| nth_table(slot, TOKENS)).collect());
 
 /// Heads, heads of keys and values, width of a head.
-const GEOMETRIES: [(usize, usize, usize); 8] =
-    [(4, 4, 64), (8, 2, 128), (14, 2, 64), (12, 1, 96), (6, 3, 80), (2, 1, 8), (4, 2, 10), (3, 3, 128)];
+const GEOMETRIES: [(usize, usize, usize); 9] =
+    [(4, 4, 64), (8, 2, 128), (14, 2, 64), (12, 1, 96), (6, 3, 80), (2, 1, 8), (4, 2, 10), (3, 3, 128), (9, 1, 128)];
 
-/// What each of some steps gives, and the cache after them.
+/// What each of some steps gives, and the cache after them; `stores` says whether attention itself writes that.
 fn run(
     device: &Device,
     (heads, kv_heads, width): (usize, usize, usize),
     (dtype, out): (DType, DType),
     steps: &[(Vec<Segment<'_>>, Tensor)],
+    stores: bool,
 ) -> (Vec<Tensor>, Tensor) {
     let rope = RopeTable::new(TOKENS, width, 10_000.0, device).unwrap();
     let cache = KvCache::new(2, room_for(SLOTS, TOKENS), kv_heads, width, dtype, device).unwrap();
     let outs = steps.iter().map(|(segments, qkv)| {
         let (batch, qkv) = (Batch::new(segments), qkv.to_device(device).unwrap());
         assert_eq!(qkv.dim(1).unwrap(), (heads + 2 * kv_heads) * width);
+        if stores {
+            return store_and_attend(&qkv, &cache, 1, &rope, &batch, out).unwrap();
+        }
         cache.store(1, &qkv, &rope, &batch).unwrap();
         attention(&qkv, &cache, 1, &rope, &batch, out).unwrap()
     });
@@ -55,10 +61,10 @@ fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
             of(vec![segment(4, 565, 135), segment(2, 35, 2)]),
         ];
         for (dtype, limit) in [(DType::F32, 2e-5), (DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
-            let (want, cached) = run(&Device::Cpu, (heads, kv_heads, width), (dtype, DType::F32), &steps);
-            for out in [DType::F32, dtype] {
-                let (got, cached_there) = run(&gpu, (heads, kv_heads, width), (dtype, out), &steps);
-                let what = format!("{heads} and {kv_heads} heads of {width} in {dtype:?}, {out:?}");
+            let (want, cached) = run(&Device::Cpu, (heads, kv_heads, width), (dtype, DType::F32), &steps, false);
+            for (out, stores) in [(DType::F32, false), (dtype, false), (DType::F32, true), (dtype, true)] {
+                let (got, cached_there) = run(&gpu, (heads, kv_heads, width), (dtype, out), &steps, stores);
+                let what = format!("{heads} and {kv_heads} heads of {width} in {dtype:?}, {out:?}, stores {stores}");
                 // Keys are rotated with other roundings, which may fall to either side.
                 assert_near(&cached_there, &cached, limit * 2.0, &format!("cache of {what}"));
                 for (step, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -77,8 +83,8 @@ fn large_scores_and_numbers_that_are_none_are_not_lost() {
     let prompt = (random(&[100, 8 * 64]) * 300.0).unwrap();
     let single = (random(&[1, 8 * 64]) * 300.0).unwrap();
     let steps = [(vec![segment(0, 0, 100)], prompt.clone()), (vec![segment(0, 100, 1)], single.clone())];
-    let (want, _) = run(&Device::Cpu, geometry, (DType::F32, DType::F32), &steps);
-    let (got, _) = run(&gpu, geometry, (DType::F32, DType::F32), &steps);
+    let (want, _) = run(&Device::Cpu, geometry, (DType::F32, DType::F32), &steps, false);
+    let (got, _) = run(&gpu, geometry, (DType::F32, DType::F32), &steps, false);
     for (got, want) in got.iter().zip(&want) {
         assert_near(got, want, 2.0, "scores of tens of thousands");
     }
@@ -87,7 +93,7 @@ fn large_scores_and_numbers_that_are_none_are_not_lost() {
     let broken = Tensor::from_vec(values, (100, 512), &Device::Cpu).unwrap();
     let steps = [(vec![segment(0, 0, 100)], broken), (vec![segment(1, 0, 1)], single)];
     for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let (got, _) = run(&gpu, geometry, (dtype, DType::F32), &steps);
+        let (got, _) = run(&gpu, geometry, (dtype, DType::F32), &steps, true);
         assert_not_finite(&got[0].narrow(0, 70, 1).unwrap(), "a query that is no number");
         let others = [got[0].narrow(0, 0, 70).unwrap(), got[0].narrow(0, 71, 29).unwrap(), got[1].clone()];
         for part in others {

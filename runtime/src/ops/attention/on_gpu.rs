@@ -1,13 +1,14 @@
-//! The launches of attention: single rows in parts of their keys that are joined afterwards, runs of rows by tiles, on
-//! tensor cores where the cache has 16 bits.
+//! The launches of attention: single rows in parts of their keys that are joined afterwards, runs of rows by tiles, both on
+//! tensor cores where the cache has 16 bits; single rows there, if all are, store their keys and values on the way.
 
-use candle_core::cuda::cudarc::driver::CudaSlice;
-use candle_core::{CudaStorage, DType, Layout, Result, Shape};
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 use super::Attention;
 use crate::ops::batch::RUN;
 use crate::ops::cuda::{self, ATTENTION, Flash, Format, Kernel, QUERIES, check_head, launch, tile_memory};
 use crate::ops::kv_cache::{KvShape, KvStrides};
+use crate::ops::{Batch, RopeTable};
 
 /// Keys that a part of a single row's attention has at least, where the row sees so many.
 const PART: usize = 64;
@@ -15,6 +16,14 @@ const PART: usize = 64;
 const MOST_PARTS: usize = 64;
 /// Warps that keep any GPU busy: more parts only add to what is joined.
 const BUSY: usize = 8192;
+/// Heads of so many numbers are multiplied on tensor cores, also of single rows.
+const WIDTHS: [usize; 3] = [64, 96, 128];
+/// Queries that are multiplied together there, the threads of a block, and most rows times groups of queries.
+const COLUMNS: usize = 8;
+const THREADS: usize = 128;
+/// Blocks of such threads that keep any GPU busy.
+const BUSY_BLOCKS: usize = 1024;
+const MOST_GROUPS: usize = 1 << 16;
 
 /// What the kernels for single rows and for runs take alike.
 macro_rules! attend {
@@ -44,6 +53,24 @@ macro_rules! attend {
             &head_dim
         )
     }};
+}
+
+/// Whether single rows are multiplied on tensor cores, in 16 bits.
+fn takes(shape: KvShape) -> bool {
+    let KvStrides { block, value, head, token, .. } = shape.strides();
+    let even = [block, value, head.into(), token.into()].iter().all(|numbers| numbers.is_multiple_of(8));
+    even && WIDTHS.contains(&shape.head_dim)
+}
+
+/// In how many parts the keys of rows that see up to `longest` are read, if `busy` keep a GPU busy.
+fn parts(longest: usize, busy: usize) -> usize {
+    longest.div_ceil(PART).clamp(1, busy.min(MOST_PARTS))
+}
+
+/// Whether attention of all rows over `cache` stores their keys and values itself.
+pub fn stores(cache: &Tensor, rope: &RopeTable, batch: &Batch) -> Result<bool> {
+    let Device::Cuda(device) = cache.device() else { return Ok(false) };
+    Ok(cache.dtype() != DType::F32 && takes(KvShape::of(cache.layout())?) && batch.on_gpu(rope, device)?.runs == 0)
 }
 
 impl Attention<'_> {
@@ -79,20 +106,67 @@ impl Attention<'_> {
             attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut out, sizes)?;
         }
         if step.singles > 0 {
-            let group = heads / kv_heads;
-            let queries = group.next_power_of_two().min(QUERIES);
-            let groups = kv_heads * group.div_ceil(queries);
-            let most = BUSY.div_ceil(step.singles * groups).min(MOST_PARTS);
-            let parts = step.longest.div_ceil(PART).clamp(1, most);
-            let mut mixed = cuda::room::<f32>(device, step.singles * heads * parts * (hd + 2))?;
-            let kernel = Kernel::of(device, &ATTENTION, &format!("decode_{format}_{queries}"))?;
-            check_head(hd)?;
-            let config = cuda::blocks([parts, groups, step.singles], 32, 0)?;
-            let which = step.singles();
-            attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut mixed, sizes)?;
-            self.join(&mixed, [parts, heads, step.singles, hd], &mut out, device)?;
+            if T::DTYPE != DType::F32 && takes(shape) {
+                self.products(device, [&qkv, &rope], &cache, &mut out, (shape, sizes))?;
+            } else {
+                let group = heads / kv_heads;
+                let queries = group.next_power_of_two().min(QUERIES);
+                let groups = kv_heads * group.div_ceil(queries);
+                let parts = parts(step.longest, BUSY.div_ceil(step.singles * groups));
+                let mut mixed = cuda::room::<f32>(device, step.singles * heads * parts * (hd + 2))?;
+                let kernel = Kernel::early(device, &ATTENTION, &format!("decode_{format}_{queries}"))?;
+                check_head(hd)?;
+                let config = cuda::blocks([parts, groups, step.singles], 32, 0)?;
+                let which = step.singles();
+                attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut mixed, sizes)?;
+                self.join(&mixed, [parts, heads, step.singles, hd], &mut out, device)?;
+            }
         }
         Ok((cuda::storage(out, device), (count, heads * hd).into()))
+    }
+
+    /// Single rows on tensor cores.
+    fn products<T: Format, Out: Format>(
+        &self,
+        device: &CudaDevice,
+        [qkv, rope]: [&CudaView<'_, f32>; 2],
+        cache: &CudaView<'_, T>,
+        out: &mut CudaSlice<Out>,
+        (shape, [width, heads, kv_heads, _]): (KvShape, [u32; 4]),
+    ) -> Result<()> {
+        let step = self.batch.on_gpu(self.rope, device)?;
+        let groups = kv_heads as usize * ((heads / kv_heads) as usize).div_ceil(COLUMNS);
+        if step.singles * groups > MOST_GROUPS {
+            bail!("{} sequences with {groups} groups of heads are more than one step takes", step.singles)
+        }
+        let parts = parts(step.longest, BUSY_BLOCKS.div_ceil(step.singles * groups));
+        let mut mixed = cuda::room::<f32>(device, step.singles * heads as usize * parts * (shape.head_dim + 2))?;
+        let name = format!("decode_products_{}_{}_{}", T::name(), Out::name(), shape.head_dim);
+        let (kernel, which) = (Kernel::early(device, &ATTENTION, &name)?, step.singles());
+        let config = cuda::blocks([parts, groups, step.singles], THREADS, 0)?;
+        let KvStrides { block, value, head, token, block_tokens } = shape.strides();
+        let (tables, rows, stores) = (step.tables(), step.rows(), u32::from(self.stores));
+        launch!(
+            kernel,
+            config,
+            cache,
+            &block,
+            &value,
+            &head,
+            &token,
+            &block_tokens,
+            &tables,
+            &rows,
+            &which,
+            qkv,
+            rope,
+            &mut mixed,
+            out,
+            &width,
+            &heads,
+            &kv_heads,
+            &stores
+        )
     }
 
     fn join<Out: Format>(
@@ -100,12 +174,12 @@ impl Attention<'_> {
         mixed: &CudaSlice<f32>,
         [parts, heads, singles, head_dim]: [usize; 4],
         out: &mut CudaSlice<Out>,
-        device: &candle_core::CudaDevice,
+        device: &CudaDevice,
     ) -> Result<()> {
         let step = self.batch.on_gpu(self.rope, device)?;
         let (which, splits, columns) = (step.singles(), parts as u32, head_dim as u32);
         let config = cuda::blocks([heads, singles, 1], cuda::threads(head_dim), 0)?;
-        let kernel = Kernel::of(device, &ATTENTION, &format!("join_{}", Out::name()))?;
+        let kernel = Kernel::early(device, &ATTENTION, &format!("join_{}", Out::name()))?;
         launch!(kernel, config, mixed, &which, out, &splits, &columns)
     }
 }

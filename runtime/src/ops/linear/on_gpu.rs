@@ -1,24 +1,25 @@
-//! Products on a GPU: few rows by the project's own kernel and those with quantised weights by candle's, many by cuBLAS.
-//! Sums are f32. Many rows are rounded to the weights' 16 bits first, as the checkpoints were trained, if they do not
-//! come so, and beside quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly
-//! than in 8 bits.
+//! Products on a GPU: few rows by the project's own kernels and those with quantised weights by candle's, many by cuBLAS.
+//! Sums are f32. Rows are rounded to the weights' 16 bits first, as the checkpoints were trained, if they do not come so, and
+//! many beside quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
 
 mod biased;
+mod few;
+mod quantised;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::cudarc::driver::{CudaView, DevicePtr, DevicePtrMut};
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, InplaceOp3, Layout, Result, Shape, Storage,
-    Tensor, bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, InplaceOp3, Layout, Result, Shape, Storage, Tensor, bail,
 };
 use half::{bf16, f16};
-use vlm_catalog::footprint::GPU_WIDENED_NUMBERS;
-use vlm_catalog::quantization::BlockFormat;
 
 use self::biased::{Places, Sizes};
-use super::{Blocks, FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
-use crate::ops::cuda::{self, Format, Kernel, LINEAR, WIDEN, launch};
+use self::few::{Plan, What};
+use self::quantised::{AddBias, Widened};
+use super::{FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
+use crate::ops::activation::gated;
+use crate::ops::cuda::{self, Format, Kernel, LINEAR, Limits, launch};
 
 /// `[rows, in]` to `[rows, out]` in the format `out`, with the bias.
 pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: DType) -> Result<Tensor> {
@@ -38,6 +39,11 @@ pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: DType) -
 /// Adds the products of many rows, and the bias, to `to`.
 pub fn add_to(to: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
     to.inplace_op3(x, weight, &Added(bias))
+}
+
+/// `SiLU` of the first half of the products times the second, in the weights' 16 bits: `[rows, in]` to `[rows, out / 2]`.
+pub fn forward_gated(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    x.apply_op2_no_bwd(weight, &Gated(bias))
 }
 
 /// Calls `use_it` with the numbers of a bias.
@@ -110,6 +116,26 @@ impl InplaceOp3 for Added<'_> {
     }
 }
 
+struct Gated<'a>(Option<&'a Tensor>);
+
+impl CustomOp2 for Gated<'_> {
+    fn name(&self) -> &'static str {
+        "linear-gated"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the rows and the weights are not on one GPU")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        match w.dtype() {
+            DType::F16 => Products::<f16>::of(x, xl, w, wl)?.gated(self.0),
+            DType::BF16 => Products::<bf16>::of(x, xl, w, wl)?.gated(self.0),
+            _ => Products::<f32>::of(x, xl, w, wl)?.gated(self.0),
+        }
+    }
+}
+
 /// What cuBLAS calls a format.
 fn of_cublas<T: Format>() -> sys::cudaDataType_t {
     match T::DTYPE {
@@ -160,13 +186,66 @@ impl<'a, T: Format> Products<'a, T> {
     fn times(&self, bias: Option<&Tensor>, out: DType) -> Result<(CudaStorage, Shape)> {
         let storage = match &self.x {
             _ if out == T::DTYPE && out != DType::F32 => self.products::<T>(bias)?,
-            Rows::Exact(x) if (1..=FEW_ROWS).contains(&self.rows) => self.few(x, bias)?,
-            _ => self.products::<f32>(bias)?,
+            Rows::Exact(x) if T::DTYPE == DType::F32 && (1..=FEW_ROWS).contains(&self.rows) => {
+                self.few_exact(x, bias)?
+            }
+            _ => match self.plan(What::Plain, self.outer)? {
+                Some(plan) => {
+                    let mut out = cuda::room::<f32>(self.device, self.rows * self.outer)?;
+                    self.few(&plan, bias, &mut out)?;
+                    cuda::storage(out, self.device)
+                }
+                None => self.products::<f32>(bias)?,
+            },
         };
         Ok((storage, (self.rows, self.outer).into()))
     }
 
-    fn few(&self, x: &CudaView<'_, f32>, bias: Option<&Tensor>) -> Result<CudaStorage> {
+    fn gated(&self, bias: Option<&Tensor>) -> Result<(CudaStorage, Shape)> {
+        let width = self.outer / 2;
+        if bias.is_none()
+            && self.outer.is_multiple_of(2)
+            && let Some(plan) = self.plan(What::Gated, width)?
+        {
+            let mut out = cuda::room::<T>(self.device, self.rows * width)?;
+            self.few(&plan, None, &mut out)?;
+            return Ok((cuda::storage(out, self.device), (self.rows, width).into()));
+        }
+        gated::<T>(&self.products::<T>(bias)?, &Layout::contiguous((self.rows, self.outer)))
+    }
+
+    /// How few rows in 16 bits are multiplied, if these are such.
+    fn plan(&self, what: What, outer: usize) -> Result<Option<Plan>> {
+        if T::DTYPE == DType::F32 || !self.whole || self.rows > few::MOST_ROWS {
+            return Ok(None);
+        }
+        let sizes = few::Sizes { rows: self.rows, inner: self.inner, outer };
+        Ok(Plan::new(sizes, what, Limits::of(self.device)?))
+    }
+
+    fn few<O: Format>(&self, plan: &Plan, bias: Option<&Tensor>, out: &mut impl DevicePtrMut<O>) -> Result<()> {
+        let stream = self.device.cuda_stream();
+        let (out, _out) = out.device_ptr_mut(&stream);
+        self.with_bias::<f32, _>(bias, |bias| {
+            self.rounded(|x| plan.launch(self.device, &self.w, x, bias.unwrap_or_default(), out))
+        })
+    }
+
+    /// Calls `use_it` with the rows in the format of the weights.
+    fn rounded<R>(&self, use_it: impl FnOnce(&CudaView<'_, T>) -> Result<R>) -> Result<R> {
+        match &self.x {
+            Rows::Rounded(x) => use_it(x),
+            Rows::Exact(x) => {
+                let count = self.rows * self.inner;
+                let mut narrowed = cuda::room::<T>(self.device, count)?;
+                let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", T::name()))?;
+                launch!(kernel, cuda::each(count)?, x, &mut narrowed, &count)?;
+                use_it(&narrowed.slice(..))
+            }
+        }
+    }
+
+    fn few_exact(&self, x: &CudaView<'_, f32>, bias: Option<&Tensor>) -> Result<CudaStorage> {
         let mut out = cuda::room::<f32>(self.device, self.rows * self.outer)?;
         let (inner, outer, whole) = (self.inner as u32, self.outer as u32, u32::from(self.whole));
         // Four warps a block; the kernel says how many outputs each has.
@@ -176,7 +255,7 @@ impl<'a, T: Format> Products<'a, T> {
             _ => 4,
         };
         let config = cuda::blocks([self.outer.div_ceil(4 * outputs), 1, 1], 128, 0)?;
-        let kernel = Kernel::of(self.device, &LINEAR, &format!("few_rows_{}_{}", T::name(), self.rows))?;
+        let kernel = Kernel::of(self.device, &LINEAR, &format!("few_rows_f32_{}", self.rows))?;
         if let Some(bias) = bias {
             with_bias(bias, self.outer, |bias| {
                 launch!(kernel, config, &self.w, x, bias, &mut out, &inner, &outer, &whole)
@@ -204,6 +283,9 @@ impl<'a, T: Format> Products<'a, T> {
         }
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected whole rows, got {layout:?}") };
         let mut to = to.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
+        if let Some(plan) = self.plan(What::Added, self.outer)? {
+            return self.few(&plan, bias, &mut to);
+        }
         self.with_bias::<f32, _>(bias, |bias| self.many(bias, 1.0, &mut to))
     }
 
@@ -230,15 +312,8 @@ impl<'a, T: Format> Products<'a, T> {
     /// `out` becomes the products, and the bias where there is one, added to `keep` times what it is.
     fn many<O: Format>(&self, bias: Option<u64>, keep: f32, out: &mut impl DevicePtrMut<O>) -> Result<()> {
         match &self.x {
-            Rows::Rounded(x) => self.gemm::<T, O>(x, bias, keep, out),
             Rows::Exact(x) if T::DTYPE == DType::F32 => self.gemm::<f32, O>(x, bias, keep, out),
-            Rows::Exact(x) => {
-                let count = self.rows * self.inner;
-                let mut narrowed = cuda::room::<T>(self.device, count)?;
-                let kernel = Kernel::of(self.device, &LINEAR, &format!("narrow_{}", T::name()))?;
-                launch!(kernel, cuda::each(count)?, x, &mut narrowed, &count)?;
-                self.gemm::<T, O>(&narrowed, bias, keep, out)
-            }
+            _ => self.rounded(|x| self.gemm::<T, O>(x, bias, keep, out)),
         }
     }
 
@@ -286,77 +361,5 @@ impl<'a, T: Format> Products<'a, T> {
             )
         };
         done.map_err(cuda::failed_blas)
-    }
-}
-
-/// Many rows with quantised weights, which are widened for them, some at a time.
-struct Widened<'a> {
-    blocks: &'a Blocks,
-    bias: Option<&'a Tensor>,
-}
-
-impl CustomOp1 for Widened<'_> {
-    fn name(&self) -> &'static str {
-        "quantised-many-rows"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("the rows and the weights are not on one GPU")
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (device, (rows, _), (outer, inner)) = (&x.device, layout.shape().dims2()?, self.blocks.dims());
-        let kernel = match self.blocks.format() {
-            BlockFormat::Q8_0 => "widen_q8_0",
-            BlockFormat::Q4_0 => "widen_q4_0",
-            BlockFormat::Q4_K => "widen_q4_k",
-        };
-        let (kernel, blocks) = (Kernel::of(device, &WIDEN, kernel)?, self.blocks.tensor().device_ptr()? as u64);
-        // The columns of a part begin at a multiple of what any kernel asks for.
-        let at_a_time = (GPU_WIDENED_NUMBERS as usize / inner / 64 * 64).clamp(64, outer.next_multiple_of(64));
-        let mut widened = cuda::room::<f32>(device, at_a_time.min(outer) * inner)?;
-        let mut out = cuda::room::<f32>(device, rows * outer)?;
-        for first in (0..outer).step_by(at_a_time) {
-            let some = at_a_time.min(outer - first);
-            let (from, count) = (blocks + (first * self.blocks.row_bytes()) as u64, some * inner);
-            launch!(kernel, cuda::each(count)?, &from, &mut widened, &count)?;
-            let products = Products {
-                device,
-                x: Rows::Exact(cuda::slice(x, layout)?),
-                w: widened.slice(..count),
-                rows,
-                inner,
-                outer: some,
-                stride: outer,
-                compute: sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-                whole: true,
-            };
-            let bias = self.bias.map(|bias| bias.narrow(0, first, some)).transpose()?;
-            let mut columns = out.slice_mut(first..);
-            products.with_bias::<f32, _>(bias.as_ref(), |bias| products.many(bias, 0.0, &mut columns))?;
-        }
-        Ok((cuda::storage(out, device), (rows, outer).into()))
-    }
-}
-
-struct AddBias<'a>(&'a Tensor);
-
-impl CustomOp1 for AddBias<'_> {
-    fn name(&self) -> &'static str {
-        "add-bias"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("the rows and the bias are not on one GPU")
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (device, (_, outer)) = (&x.device, layout.shape().dims2()?);
-        let x = cuda::slice::<f32>(x, layout)?;
-        let (count, columns) = (x.len(), outer as u32);
-        let mut out = cuda::room::<f32>(device, count)?;
-        let kernel = Kernel::of(device, &LINEAR, "add_bias")?;
-        with_bias(self.0, outer, |bias| launch!(kernel, cuda::each(count)?, &x, bias, &mut out, &columns, &count))?;
-        Ok((cuda::storage(out, device), layout.shape().clone()))
     }
 }

@@ -1,0 +1,292 @@
+// Attention of one row of a sequence on tensor cores: up to eight query heads that share a kv head are the columns of a product
+// whose rows are keys, and then of one whose rows are the numbers of values. A warp has 16 keys at a time, all in its registers, a
+// thread eight numbers side by side of two keys and two values, four times; the next are on their way while these are used.
+// Four warps a block take turns at the keys of a part; the last block of a row and its group of heads joins all parts. In which order a product takes the numbers of a head is of no matter as
+// long as both sides have the same.
+#pragma once
+#include "cache.cuh"
+#include "product.cuh"
+#include "rotate.cuh"
+
+namespace single {
+
+constexpr int WARPS = 4, THREADS = 32 * WARPS;
+constexpr int KEYS = 16; // of a warp at a time
+constexpr int QUERIES = 8;
+constexpr int PART = WARPS * KEYS;  // keys that a block takes at once
+constexpr float LOG2E = 1.44269504f;
+constexpr int MOST_PARTS = 64;
+
+// Numbers from one query to the next in shared memory: eight threads that read two of them side by side use all banks.
+template <int HD> constexpr int STRIDE = HD % 64 == 0 ? HD + 32 : HD;
+
+// Blocks that are done with their part, for each row and group of heads. The last of them joins the parts and begins anew.
+constexpr uint32_t MOST_GROUPS = 1 << 16;
+__device__ uint32_t done[MOST_GROUPS];
+
+// The transpose of eight rows of eight numbers: a thread has two side by side of row t / 4, of which column it gets two.
+__device__ __forceinline__ uint32_t transposed(uint32_t pair) {
+    uint32_t other;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(other) : "r"(pair));
+    return other;
+}
+
+// 16 bytes of the cache, which is written by kernels before this one.
+__device__ __forceinline__ uint4 cached16(const void *from) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
+// Two rows of the cache, eight apart: eight numbers of each 32.
+template <int HD> struct Pair {
+    uint4 row[2][HD / 32];
+
+    template <typename T> __device__ __forceinline__ void load(const T *first, uint32_t apart, bool has_second) {
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) {
+            row[0][i] = cached16(first + i * 32);
+            row[1][i] = cached16(first + (has_second ? 8 * apart : 0) + i * 32);
+        }
+    }
+};
+
+// What a warp knows: a thread has queries 2t and 2t + 1, t being its number in a group of four.
+template <typename T, int HD> struct Warp {
+    uint4 query[HD / 32];
+    float out[HD / 16][4], highest[2], sum[2];
+
+    __device__ __forceinline__ void begin(const T (&queries)[QUERIES][STRIDE<HD>]) {
+        const T *own = queries[threadIdx.x % 32 / 4] + threadIdx.x % 4 * 8;
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) query[i] = *reinterpret_cast<const uint4 *>(own + i * 32);
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++) out[i][0] = out[i][1] = out[i][2] = out[i][3] = 0.f;
+        highest[0] = highest[1] = -INFINITY, sum[0] = sum[1] = 0.f;
+    }
+
+    // Scores of 16 keys, of which `visible` count: of keys lane / 4 and that + 8, two queries each.
+    __device__ __forceinline__ void score(const Pair<HD> &keys, int visible, float (&scores)[4]) const {
+        int key = threadIdx.x % 32 / 4;
+        scores[0] = scores[1] = scores[2] = scores[3] = 0.f;
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) {
+            uint4 low = keys.row[0][i], high = keys.row[1][i];
+            product(scores, {low.x, high.x, low.y, high.y}, query[i].x, query[i].y, T());
+            product(scores, {low.z, high.z, low.w, high.w}, query[i].z, query[i].w, T());
+        }
+        if (key >= visible) scores[0] = scores[1] = -INFINITY;
+        if (key + 8 >= visible) scores[2] = scores[3] = -INFINITY;
+    }
+
+    // They become weights.
+    __device__ __forceinline__ void weigh(float (&scores)[4]) {
+        float correction[2];
+#pragma unroll
+        for (int q = 0; q < 2; q++) {
+            float largest = fmaxf(highest[q], fmaxf(scores[q], scores[q + 2]));
+#pragma unroll
+            for (int distance = 4; distance < 32; distance *= 2) {
+                largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, distance));
+            }
+            correction[q] = power(highest[q] - largest), highest[q] = largest;
+            scores[q] = power(scores[q] - largest), scores[q + 2] = power(scores[q + 2] - largest);
+            sum[q] = sum[q] * correction[q] + scores[q] + scores[q + 2];
+        }
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++) {
+            out[i][0] *= correction[0], out[i][1] *= correction[1];
+            out[i][2] *= correction[0], out[i][3] *= correction[1];
+        }
+    }
+
+    // Adds the values of the 16 keys.
+    __device__ __forceinline__ void add(const Pair<HD> &values, const float (&weights)[4]) {
+        uint32_t low = transposed(two(weights[0], weights[1], T())), high = transposed(two(weights[2], weights[3], T()));
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) {
+            uint4 a = values.row[0][i], b = values.row[1][i];
+            product(out[2 * i], {transposed(a.x), transposed(a.y), transposed(b.x), transposed(b.y)}, low, high, T());
+            product(out[2 * i + 1], {transposed(a.z), transposed(a.w), transposed(b.z), transposed(b.w)}, low, high, T());
+        }
+    }
+
+    // Which number of a head out[i][2 * half] and the one behind it are of.
+    __device__ static __forceinline__ uint32_t column(int i, int half) {
+        uint32_t n = threadIdx.x % 32 / 4;
+        return i / 2 * 32 + n / 2 * 8 + i % 2 * 4 + half * 2 + n % 2;
+    }
+};
+
+// Where a block of 32 or more tokens begins in the cache: 16 keys at a multiple of 16 are in one.
+template <typename T> __device__ __forceinline__ const T *keys_at(const Cached<T> &source, uint32_t position) {
+    uint32_t lane = threadIdx.x % 32;
+    return source.cache + source.offset(position) + (uint64_t)(lane / 4) * source.at.token + lane % 4 * 8;
+}
+
+// What a block shares: its queries, and the sums of its warps.
+template <typename T, int HD> struct Shared {
+    alignas(16) T queries[QUERIES][STRIDE<HD>];
+    float out[WARPS][QUERIES][HD + 4], highest[WARPS][QUERIES], sum[WARPS][QUERIES], scales[WARPS][MOST_PARTS];
+    bool last;
+
+    // `heads` query heads one after another, turned; zeros behind them.
+    __device__ __forceinline__ void take(const float *from, const float *angles, uint32_t heads) {
+        float scale = LOG2E / sqrtf((float)HD);
+#pragma unroll 4
+        for (uint32_t i = threadIdx.x; i < QUERIES * (HD / 2); i += THREADS) {
+            uint32_t n = i / (HD / 2), pair = i % (HD / 2);
+            float low = 0.f, high = 0.f;
+            if (n < heads) {
+                float a = from[n * HD + pair], b = from[n * HD + pair + HD / 2];
+                float cosine = scale * angles[pair], sine = scale * angles[pair + HD / 2];
+                low = a * cosine - b * sine, high = b * cosine + a * sine;
+            }
+            queries[n][pair] = narrow<T>(low), queries[n][pair + HD / 2] = narrow<T>(high);
+        }
+    }
+
+    __device__ __forceinline__ void put(Warp<T, HD> &warp) {
+        uint32_t lane = threadIdx.x % 32, own = threadIdx.x / 32, query = lane % 4 * 2;
+#pragma unroll
+        for (int q = 0; q < 2; q++) {
+#pragma unroll
+            for (int distance = 4; distance < 32; distance *= 2) {
+                warp.sum[q] += __shfl_xor_sync(~0u, warp.sum[q], distance);
+            }
+            if (lane < 4) highest[own][query + q] = warp.highest[q], sum[own][query + q] = warp.sum[q];
+#pragma unroll
+            for (int i = 0; i < HD / 16; i++) {
+                out[own][query + q][Warp<T, HD>::column(i, 0)] = warp.out[i][q];
+                out[own][query + q][Warp<T, HD>::column(i, 1)] = warp.out[i][2 + q];
+            }
+        }
+    }
+
+    // Joins the warps. To `part`, `apart` numbers from one query to the next: mixed values, largest score, sum of weights. A warp
+    // has every fourth query. One that had no keys has a sum of zero and says nothing.
+    __device__ __forceinline__ void join(float *part, uint32_t apart, uint32_t heads) const {
+        for (uint32_t q = threadIdx.x / 32; q < heads; q += WARPS) {
+            float largest = -INFINITY, all = 0.f, scale[WARPS];
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) largest = fmaxf(largest, highest[w][q]);
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) {
+                scale[w] = sum[w][q] == 0.f ? 0.f : power(highest[w][q] - largest);
+                all += scale[w] * sum[w][q];
+            }
+            float *to = part + (size_t)q * apart;
+            for (uint32_t i = threadIdx.x % 32; i < HD; i += 32) {
+                float mixed = 0.f;
+#pragma unroll
+                for (int w = 0; w < WARPS; w++) mixed += scale[w] * out[w][q][i];
+                to[i] = mixed;
+            }
+            if (threadIdx.x % 32 == 0) to[HD] = largest, to[HD + 1] = all;
+        }
+    }
+
+    // Whether this block is the last of `parts` that is done, whose parts are then all there.
+    __device__ __forceinline__ bool is_last(uint32_t group, uint32_t parts) {
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            last = atomicAdd(done + group, 1) + 1 == parts;
+            if (last) done[group] = 0;
+        }
+        __syncthreads();
+        __threadfence();
+        return last;
+    }
+
+    // Joins the parts of a query of which there are `count`, by a warp.
+    template <typename Out>
+    __device__ __forceinline__ void join_parts(const float *parts, uint32_t count, Out *to) {
+        uint32_t lane = threadIdx.x % 32;
+        float *scale = scales[threadIdx.x / 32], high[MOST_PARTS / 32], largest = -INFINITY, all = 0.f;
+#pragma unroll
+        for (int n = 0; n < MOST_PARTS / 32; n++) {
+            uint32_t s = n * 32 + lane;
+            high[n] = s < count ? __ldcg(parts + s * (HD + 2) + HD) : -INFINITY;
+            largest = fmaxf(largest, high[n]);
+        }
+        largest = warp_max(largest);
+#pragma unroll
+        for (int n = 0; n < MOST_PARTS / 32; n++) {
+            uint32_t s = n * 32 + lane;
+            float own = s < count ? power(high[n] - largest) : 0.f;
+            if (s < count) all += own * __ldcg(parts + s * (HD + 2) + HD + 1);
+            scale[s] = own;
+        }
+        all = 1.f / warp_sum(all);
+        __syncwarp();
+        // Two numbers side by side of each 64; of 16 parts at once, since each takes as long as all of them.
+        constexpr int PAIRS = (HD + 63) / 64;
+        float2 mixed[PAIRS] = {};
+#pragma unroll 16
+        for (uint32_t s = 0; s < count; s++) {
+#pragma unroll
+            for (int n = 0; n < PAIRS; n++) {
+                uint32_t i = n * 64 + lane * 2;
+                if (i >= HD) continue;
+                float2 pair = __ldcg(reinterpret_cast<const float2 *>(parts + s * (HD + 2) + i));
+                mixed[n].x += scale[s] * pair.x, mixed[n].y += scale[s] * pair.y;
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < PAIRS; n++) {
+            uint32_t i = n * 64 + lane * 2;
+            if (i < HD) put_two(to + i, mixed[n].x * all, mixed[n].y * all);
+        }
+        __syncwarp();
+    }
+};
+
+// The key, turned, and the value of a new token to their places in the cache.
+template <typename T, int HD>
+__device__ __forceinline__ void store(T *to, uint64_t value, const float *key, const float *values, const float *angles) {
+    for (uint32_t i = threadIdx.x; i < HD; i += THREADS) {
+        to[i] = narrow<T>(rotated(key, angles, HD, i));
+        to[value + i] = narrow<T>(values[i]);
+    }
+}
+
+// The keys of a part from `position` to `end`, by the warps of a block in turns: keys that are in the cache already, and maybe, as
+// the last of all, one that is stored by this step.
+template <typename T, int HD> struct Turns {
+    const Cached<T> &source;
+    uint32_t position, end;
+    Pair<HD> keys, values;
+
+    // Rows behind the last are not read: others stand in for them, and count for nothing.
+    __device__ __forceinline__ void load(Pair<HD> &to, uint32_t position, uint64_t which) const {
+        uint32_t count = end - position, own = threadIdx.x % 32 / 4;
+        const T *first = keys_at(source, position) + which;
+        if (own >= count) first -= (uint64_t)own * source.at.token;
+        to.load(first, source.at.token, own + 8 < count);
+    }
+    // `stored`: whether the keys may be among the first of the warp that this step stores.
+    __device__ __forceinline__ void first(bool stored, uint32_t newest) {
+        bool has_newest = position <= newest && newest < position + KEYS;
+        if (position >= end || stored != has_newest) return;
+        load(keys, position, 0);
+        load(values, position, source.at.value);
+    }
+    __device__ __forceinline__ void attend(Warp<T, HD> &warp) {
+        while (position < end) {
+            uint32_t next = position + PART;
+            float scores[4];
+            warp.score(keys, (int)(end - position), scores);
+            if (next < end) load(keys, next, 0);
+            warp.weigh(scores);
+            warp.add(values, scores);
+            if (next < end) load(values, next, source.at.value);
+            position = next;
+        }
+    }
+};
+
+} // namespace single

@@ -1,0 +1,175 @@
+//! Kernels, their arguments, and the launch.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda::cudarc::driver::sys::{
+    self, CUdevice_attribute, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
+};
+use candle_core::cuda::cudarc::driver::{
+    CudaFunction, CudaModule, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, LaunchConfig,
+};
+use candle_core::cuda::cudarc::nvrtc::Ptx;
+use candle_core::{CudaDevice, Result};
+
+use super::{Module, failed};
+
+/// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.
+static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
+
+/// A module, which is loaded on its first use.
+pub fn loaded(device: &CudaDevice, module: &Module) -> Result<Arc<CudaModule>> {
+    let stream = device.cuda_stream();
+    let context = stream.context();
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (context.ordinal(), module.name);
+    if let Some(held) = loaded.get(&key) {
+        return Ok(Arc::clone(held));
+    }
+    let fresh = context.load_module(Ptx::from_binary(module.image.to_vec())).map_err(failed)?;
+    loaded.insert(key, Arc::clone(&fresh));
+    Ok(fresh)
+}
+
+/// What a GPU has.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Multiprocessors.
+    pub processors: usize,
+    /// Bytes of shared memory that a block may have.
+    pub shared: usize,
+    /// Whether kernels may start early: from compute capability 9.0 on.
+    pub early: bool,
+}
+
+impl Limits {
+    /// Those of `device`.
+    pub fn of(device: &CudaDevice) -> Result<Self> {
+        use CUdevice_attribute as Attribute;
+        let stream = device.cuda_stream();
+        let get = |attribute| stream.context().attribute(attribute).map_err(failed);
+        let size = |attribute| get(attribute).map(|value| usize::try_from(value).unwrap_or_default());
+        Ok(Self {
+            processors: size(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared: size(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            early: get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 9,
+        })
+    }
+}
+
+/// A kernel and the stream of its device.
+pub struct Kernel {
+    function: CudaFunction,
+    stream: Arc<CudaStream>,
+    early: bool,
+}
+
+impl Kernel {
+    /// The kernel `name` of `module`, which is loaded on its first use.
+    pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
+        let function = loaded(device, module)?.load_function(name).map_err(failed)?;
+        Ok(Self { function, stream: device.cuda_stream(), early: false })
+    }
+
+    /// As [`Self::of`], of a kernel that waits for those before it by itself (`kernels/early.cuh`): where the GPU can, it
+    /// starts while the one before it still runs.
+    pub fn early(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
+        Ok(Self { early: Limits::of(device)?.early, ..Self::of(device, module, name)? })
+    }
+
+    /// Lets its blocks have `bytes` of shared memory, which may be more than 48 KiB.
+    pub fn with_shared(self, bytes: usize) -> Result<Self> {
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        self.function.set_attribute(attribute, i32::try_from(bytes).unwrap_or(i32::MAX)).map_err(failed)?;
+        Ok(self)
+    }
+
+    /// The stream on which it runs.
+    pub fn stream(&self) -> &CudaStream {
+        &self.stream
+    }
+
+    /// Launches it.
+    ///
+    /// # Safety
+    /// The arguments are those of its definition, in order, and reach no further than the memory behind them.
+    #[expect(unsafe_code, reason = "the caller answers for the arguments")]
+    pub unsafe fn launch(&self, config: LaunchConfig, arguments: &[u64]) -> Result<()> {
+        self.stream.context().bind_to_thread().map_err(failed)?;
+        // None is longer than eight bytes, and the shorter begin with the first.
+        let mut places: Vec<*mut c_void> = arguments.iter().map(|bits| (&raw const *bits).cast_mut().cast()).collect();
+        let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        let value = CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        let mut early = CUlaunchAttribute { id, pad: [0; 4], value };
+        let ((grid_x, grid_y, grid_z), (block_x, block_y, block_z)) = (config.grid_dim, config.block_dim);
+        let launch = sys::CUlaunchConfig {
+            gridDimX: grid_x,
+            gridDimY: grid_y,
+            gridDimZ: grid_z,
+            blockDimX: block_x,
+            blockDimY: block_y,
+            blockDimZ: block_z,
+            sharedMemBytes: config.shared_mem_bytes,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: u32::from(self.early),
+        };
+        let done = unsafe {
+            sys::cuLaunchKernelEx(&raw const launch, self.function.cu_function(), places.as_mut_ptr(), null_mut())
+        };
+        done.result().map_err(failed)
+    }
+}
+
+/// Something that a kernel is given: a number of up to eight bytes, or where memory is.
+pub trait Argument {
+    /// Its bytes, the first of them lowest.
+    fn bits(&self, stream: &CudaStream) -> u64;
+}
+
+macro_rules! numbers {
+    ($($number:ty: $bits:expr),+ $(,)?) => {
+        $(impl Argument for $number {
+            fn bits(&self, _: &CudaStream) -> u64 {
+                $bits(*self)
+            }
+        })+
+    };
+}
+numbers! {
+    u32: u64::from,
+    u64: u64::from,
+    usize: |number| number as u64,
+    f32: |number: f32| u64::from(number.to_bits()),
+}
+
+macro_rules! places {
+    ($($place:ty),+ $(,)?) => {
+        $(impl<T> Argument for $place {
+            fn bits(&self, stream: &CudaStream) -> u64 {
+                self.device_ptr(stream).0
+            }
+        })+
+    };
+}
+places!(CudaSlice<T>, CudaView<'_, T>, CudaViewMut<'_, T>);
+
+/// The bytes of an argument.
+pub fn bits(argument: &impl Argument, stream: &CudaStream) -> u64 {
+    argument.bits(stream)
+}
+
+/// Launches a kernel with references to its arguments in order, which must be those of its definition, and reach no
+/// further than the tensors behind them.
+macro_rules! launch {
+    ($kernel:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
+        let kernel = &$kernel;
+        let arguments = [$($crate::ops::cuda::bits($argument, kernel.stream())),+];
+        #[expect(unsafe_code, reason = "the arguments are those of the kernel, within tensors that were checked")]
+        let launched = unsafe { kernel.launch($config, &arguments) };
+        launched
+    }};
+}
+pub(crate) use launch;
