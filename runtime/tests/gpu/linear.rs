@@ -11,7 +11,7 @@ const SHAPES: [(usize, usize); 8] =
     [(64, 96), (7, 5), (130, 33), (256, 17), (2048, 40), (96, 1), (1024, 1000), (768, 50)];
 
 /// More of them than a block of few rows in 16 bits has in its memory at a time, and more outputs than a tile for each block.
-const LARGE: [(usize, usize); 3] = [(18_944, 24), (1024, 4608), (5120, 9000)];
+const LARGE: [(usize, usize); 3] = [(1024, 4608), (5120, 9000), (18_944, 24)];
 
 /// Rows that are the same in `dtype`, in f32. Products with weights as large as 1 are about as large.
 fn rows_of(dtype: DType, rows: usize, inner: usize) -> Tensor {
