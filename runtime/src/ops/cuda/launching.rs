@@ -19,6 +19,9 @@ use super::{Module, failed};
 /// Modules that are loaded, by GPU and name. They live as long as the process, as the context of its GPU does.
 static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
 
+/// What a kernel that may start early was compiled for at least, ten times the compute capability.
+const WAITS: i32 = 90;
+
 /// A module, which is loaded on its first use.
 pub fn loaded(device: &CudaDevice, module: &Module) -> Result<Arc<CudaModule>> {
     let stream = device.cuda_stream();
@@ -40,8 +43,6 @@ pub struct Limits {
     pub processors: usize,
     /// Bytes of shared memory that a block may have.
     pub shared: usize,
-    /// Whether kernels may start early: from compute capability 9.0 on.
-    pub early: bool,
 }
 
 impl Limits {
@@ -49,12 +50,13 @@ impl Limits {
     pub fn of(device: &CudaDevice) -> Result<Self> {
         use CUdevice_attribute as Attribute;
         let stream = device.cuda_stream();
-        let get = |attribute| stream.context().attribute(attribute).map_err(failed);
-        let size = |attribute| get(attribute).map(|value| usize::try_from(value).unwrap_or_default());
+        let size = |attribute| {
+            let value = stream.context().attribute(attribute).map_err(failed)?;
+            usize::try_from(value).map_err(candle_core::Error::wrap)
+        };
         Ok(Self {
             processors: size(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared: size(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-            early: get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? >= 9,
         })
     }
 }
@@ -73,10 +75,13 @@ impl Kernel {
         Ok(Self { function, stream: device.cuda_stream(), early: false })
     }
 
-    /// As [`Self::of`], of a kernel that waits for those before it by itself (`kernels/early.cuh`): where the GPU can, it
-    /// starts while the one before it still runs.
+    /// As [`Self::of`], of a kernel that waits for those before it by itself (`kernels/early.cuh`): it starts while the one
+    /// before it still runs. That needs code that was compiled for 9.0, where the waiting is: what a driver makes of PTX
+    /// for 8.0 has none, whatever the GPU.
     pub fn early(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
-        Ok(Self { early: Limits::of(device)?.early, ..Self::of(device, module, name)? })
+        let kernel = Self::of(device, module, name)?;
+        let compiled = kernel.function.get_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION);
+        Ok(Self { early: compiled.map_err(failed)? >= WAITS, ..kernel })
     }
 
     /// Lets its blocks have `bytes` of shared memory, which may be more than 48 KiB.

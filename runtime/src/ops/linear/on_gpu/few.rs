@@ -99,10 +99,8 @@ mod tests {
     use super::*;
 
     /// An H100, and an L4.
-    const GPUS: [Limits; 2] = [
-        Limits { processors: 132, shared: 227 << 10, early: true },
-        Limits { processors: 58, shared: 99 << 10, early: false },
-    ];
+    const GPUS: [Limits; 2] =
+        [Limits { processors: 132, shared: 227 << 10 }, Limits { processors: 58, shared: 99 << 10 }];
 
     #[test]
     fn rows_are_in_memory_whole_where_there_is_room_and_else_in_equal_parts() {
