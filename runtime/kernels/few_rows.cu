@@ -74,6 +74,14 @@ template <typename T, int WHAT> struct Walk {
         if (++tile == share.tiles) tile = 0, phase++;
         place(share, of);
     }
+    // The first chunks, and what comes behind them into the cache.
+    __device__ __forceinline__ void begin(uint4 (&to)[FLIGHT][2][2], const Share<WHAT> &share, const Sizes &of,
+                                          uint32_t chunks) {
+        place(share, of);
+#pragma unroll
+        for (int f = 0; f < FLIGHT; f++) load(to[f], share, of, chunks);
+        ahead(share, of, chunks);
+    }
     // Brings what comes behind the first chunks into the cache: a thread has a line of every second of them.
     __device__ __forceinline__ void ahead(const Share<WHAT> &share, const Sizes &of, uint32_t chunks) const {
         uint32_t lane = threadIdx.x % 32, row;
@@ -100,6 +108,12 @@ template <typename T> __device__ void fetch(T *to, const T *x, const Sizes &of, 
     }
     asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
     __syncthreads();
+}
+
+// The sums of a warp to where they are added, and begun anew.
+__device__ __forceinline__ void put(float *to, float (&sums)[4]) {
+    *reinterpret_cast<float4 *>(to) = make_float4(sums[0], sums[1], sums[2], sums[3]);
+    sums[0] = sums[1] = sums[2] = sums[3] = 0.f;
 }
 
 // Where the sums of a tile go.
@@ -138,12 +152,7 @@ __device__ __forceinline__ void products(const T *w, const T *x, const float *bi
     Walk<T, WHAT> walk{w};
     walk.first = warp * CHUNK + lane % 4 * 8;
     uint4 weights[FLIGHT][2][2];
-    if (share.tiles > 0) {
-        walk.place(share, of);
-#pragma unroll
-        for (int f = 0; f < FLIGHT; f++) walk.load(weights[f], share, of, chunks);
-        Walk<T, WHAT>{w}.ahead(share, of, chunks);
-    }
+    if (share.tiles > 0) walk.begin(weights, share, of, chunks);
     wait_for_last();
     if (share.tiles == 0) return;
     const Outputs<T, WHAT> outputs{bias, y};
@@ -168,8 +177,7 @@ __device__ __forceinline__ void products(const T *w, const T *x, const float *bi
             chunk = 0;
             float *own = sums + parity * WARPS * SUMS;
             parity ^= 1;
-            *reinterpret_cast<float4 *>(own + warp * SUMS + lane * 4) = make_float4(out[0], out[1], out[2], out[3]);
-            out[0] = out[1] = out[2] = out[3] = 0.f;
+            put(own + warp * SUMS + lane * 4, out);
             __syncthreads();
             if (threadIdx.x < SUMS) {
                 float sum = phase > 0 ? kept[tile * SUMS + threadIdx.x] : 0.f;
