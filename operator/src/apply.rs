@@ -1,6 +1,7 @@
 //! Writes the children by server-side apply, and only when something differs. Effects: writes.
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
@@ -59,16 +60,37 @@ pub struct Ledger(Mutex<HashMap<Key, Line>>);
 
 type Key = (String, String, String);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Line {
     wanted: String,
     answered: String,
+    /// The answer itself, until the watch has come as far: what was reported from it must not be taken back by what
+    /// the watch still holds from before.
+    ahead: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Line {
+    /// The newer one of what the watch holds and of what was answered.
+    fn newest<K: Resource + Send + Sync + 'static>(&self, there: &Arc<K>) -> Arc<K> {
+        let ahead = self.ahead.as_ref().and_then(|ahead| Arc::clone(ahead).downcast::<K>().ok());
+        ahead.filter(|ahead| is_behind(there.as_ref(), ahead)).unwrap_or_else(|| Arc::clone(there))
+    }
 }
 
 impl Ledger {
     /// Forgets the children of models that are gone.
     pub fn retain(&self, keep: impl Fn(&str, &str) -> bool) {
         self.lock().retain(|(_, namespace, name), _| keep(namespace, name));
+    }
+
+    /// What was written of a child. An answer that the watch has caught up with is let go.
+    fn line<K: Resource + Send + Sync + 'static>(&self, key: &Key, there: Option<&Arc<K>>) -> Option<Line> {
+        let mut lines = self.lock();
+        let line = lines.get_mut(key)?;
+        if there.is_some_and(|there| Arc::ptr_eq(&line.newest(there), there)) {
+            line.ahead = None;
+        }
+        Some(line.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Line>> {
@@ -103,18 +125,25 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn put<K>(&self, wanted: &K, there: Option<&Arc<K>>) -> Result<Arc<K>, ApplyError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
     {
         let kind = K::kind(&()).into_owned();
         let (namespace, name) = (wanted.namespace().unwrap_or_default(), wanted.name_any());
         let key = (kind.clone(), namespace.clone(), name.clone());
-        let line = self.ledger.lock().get(&key).cloned();
+        let line = self.ledger.line(&key, there);
         let print = fingerprint(wanted);
-        if let (Some(line), Some(there)) = (&line, there)
+        if let Some((line, newest)) = line.as_ref().zip(there).map(|(line, there)| (line, line.newest(there)))
             && line.wanted == print
-            && line.answered == content(there.as_ref())
+            && line.answered == content(newest.as_ref())
         {
-            return Ok(Arc::clone(there));
+            return Ok(newest);
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let failed = |source| ApplyError::Failed { kind: kind.clone(), name: name.clone(), source: Box::new(source) };
@@ -134,8 +163,11 @@ impl Writer<'_> {
         };
         self.metrics.wrote(&kind);
         info!(kind, namespace, name, "applied");
-        self.ledger.lock().insert(key, Line { wanted: print, answered: content(&answer) });
-        Ok(Arc::new(answer))
+        let answer = Arc::new(answer);
+        let ahead: Arc<dyn Any + Send + Sync> = Arc::clone(&answer) as _;
+        let line = Line { wanted: print, answered: content(answer.as_ref()), ahead: Some(ahead) };
+        self.ledger.lock().insert(key, line);
+        Ok(answer)
     }
 }
 
@@ -144,6 +176,14 @@ fn content<K: Resource + Serialize>(object: &K) -> String {
     let mut value = serde_json::to_value(object).unwrap_or_default();
     let spec = value.get_mut("spec").map(serde_json::Value::take);
     fingerprint(&(object.meta().uid.as_ref(), object.labels(), object.owner_references(), spec))
+}
+
+/// Whether this is an older state of the same object. Versions grow with every write; the API server says so of all of
+/// its resources. What is no number is not compared.
+fn is_behind<K: Resource>(there: &K, answer: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_ref().and_then(|version| version.parse::<u64>().ok());
+    let same = there.meta().uid == answer.meta().uid;
+    same && version(there).zip(version(answer)).is_some_and(|(there, answer)| there < answer)
 }
 
 /// Whether an object may be taken over: it belongs to a `VisionModel` of this name. One that was
@@ -178,6 +218,36 @@ mod tests {
         assert_eq!(content(&object), before);
         object.spec.get_or_insert_default().replicas = Some(2);
         assert_ne!(content(&object), before);
+    }
+
+    fn at(version: &str) -> Arc<Deployment> {
+        let mut object = Deployment::default();
+        object.metadata.uid = Some("a".to_owned());
+        object.metadata.resource_version = Some(version.to_owned());
+        Arc::new(object)
+    }
+
+    #[test]
+    fn what_was_answered_is_the_newest_until_the_watch_has_come_as_far() {
+        let ledger = Ledger::default();
+        let key = || ("Deployment".to_owned(), "here".to_owned(), "tiny".to_owned());
+        let ahead: Arc<dyn Any + Send + Sync> = at("10");
+        let line = Line { wanted: String::new(), answered: String::new(), ahead: Some(ahead) };
+        ledger.lock().insert(key(), line);
+        let newest = |there: &Arc<Deployment>| {
+            let newest = ledger.line(&key(), Some(there)).unwrap().newest(there);
+            newest.metadata.resource_version.clone().unwrap()
+        };
+        assert_eq!(newest(&at("9")), "10", "numbers, not letters");
+        assert_eq!(newest(&at("9")), "10", "the answer is still there");
+        let mut another = (*at("9")).clone();
+        another.metadata.uid = Some("b".to_owned());
+        assert_eq!(
+            ledger.line(&key(), None::<&Arc<Deployment>>).unwrap().newest(&Arc::new(another.clone())).metadata,
+            another.metadata
+        );
+        assert_eq!(newest(&at("11")), "11");
+        assert_eq!(newest(&at("9")), "9", "the answer has been let go: a store that was set back is believed");
     }
 
     #[test]
