@@ -3,6 +3,7 @@
 // of a block have every 16th chunk of 64 numbers each; their sums are added in shared memory. A thread has four chunks of its
 // two rows of weights in registers and fetches the next as soon as one is used, also from the tile behind: the first of
 // them, and some more into the cache, before the kernel before has ended.
+#include "copy.cuh"
 #include "early.cuh"
 #include "element.cuh"
 #include "product.cuh"
@@ -23,15 +24,6 @@ struct Sizes {
     uint32_t inner, outer, rows;
     uint32_t phase; // numbers of a row of x that are in shared memory at a time
 };
-
-// 16 bytes of weights, which no other block reads.
-__device__ __forceinline__ uint4 stream(const void *from) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from));
-    return v;
-}
 
 // The outputs of a block: from `begin` to `end`, in tiles. A tile of gated outputs has eight gates and their partners.
 template <int WHAT> struct Share {
@@ -90,7 +82,7 @@ template <typename T, int WHAT> struct Walk {
             uint32_t which = FLIGHT + n + lane / 16, k = which % chunks * STEP + threadIdx.x / 32 * CHUNK;
             uint32_t tile = which / chunks;
             if (tile < share.tiles && k < min(of.inner, of.phase) && share.row(tile, lane % 16, of.outer, row)) {
-                asm volatile("prefetch.global.L2 [%0];" ::"l"(weights + (size_t)row * of.inner + k));
+                prefetch(weights + (size_t)row * of.inner + k);
             }
         }
     }
@@ -101,12 +93,10 @@ template <typename T> __device__ void fetch(T *to, const T *x, const Sizes &of, 
     for (uint32_t r = 0; r < of.rows; r++) {
         for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += THREADS * 8) {
             bool is = begin + i < of.inner && i < of.phase;
-            uint32_t at = (uint32_t)__cvta_generic_to_shared(to + r * stride + i), bytes = is ? 16 : 0;
-            const T *from = x + (size_t)r * of.inner + (is ? begin + i : 0);
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+            send(to + r * stride + i, x + (size_t)r * of.inner + (is ? begin + i : 0), is);
         }
     }
-    asm volatile("cp.async.commit_group;\ncp.async.wait_group 0;" ::: "memory");
+    sent(), arrived<0>();
     __syncthreads();
 }
 

@@ -2,6 +2,7 @@
 // sums and softmax in f32 (Dao 2023). Four warps a block, 16 queries a warp; the sums are corrected when a larger score
 // comes. HD is the width of a head in shared memory: that of the model, filled up with zeros.
 #pragma once
+#include "copy.cuh"
 #include "product.cuh"
 
 namespace flash {
@@ -33,15 +34,6 @@ __device__ __forceinline__ void transposed(uint32_t (&to)[4], const void *row) {
                  : "r"(at)
                  : "memory");
 }
-
-// 16 bytes on their way to shared memory; zeros where `is` is false.
-__device__ __forceinline__ void send(void *to, const void *from, bool is) {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(to), bytes = is ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void sent() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// All but the last that were sent have come.
-__device__ __forceinline__ void arrived() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 
 // Rows in 16 bits to a tile in shared memory; those from `count` on, and numbers from `width` on, become zero. `whole`: rows
 // begin at multiples of 16 bytes and have whole eights. All places are found before the first is sent to: finding one takes
@@ -249,14 +241,14 @@ __device__ __forceinline__ void attend(T *keys, T *values, int tokens, Fetch fet
     for (int first = 0; first < tokens; first += KEYS) {
         int next = first + KEYS, left = min(tokens - next, KEYS), visible[2] = {own[0] - first, own[1] - first};
         float scores[KEYS / 8][4];
-        arrived();
+        arrived<1>();
         __syncthreads();
         queries.score(keys, scores);
         __syncthreads();
         if (left > 0) fetch(keys, next, left, false);
         sent();
         queries.weigh(scores, visible, next <= fewest);
-        arrived();
+        arrived<1>();
         __syncthreads();
         queries.add(values, scores);
         __syncthreads();

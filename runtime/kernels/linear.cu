@@ -63,11 +63,6 @@ FEW(6)
 FEW(7)
 FEW(8)
 
-extern "C" __global__ void add_bias(const float *x, const float *bias, float *y, uint32_t outer, size_t count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) y[i] = x[i] + bias[i % outer];
-}
-
 #define NARROW(name, T)                                                                                               \
     extern "C" __global__ void narrow_##name(const float *x, T *y, size_t count) {                                    \
         size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;                                                     \

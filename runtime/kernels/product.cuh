@@ -14,6 +14,14 @@ PRODUCT(__half, "f16")
 PRODUCT(__nv_bfloat16, "bf16")
 #undef PRODUCT
 
+// a · b of integers in 8 bits: a of 16 rows and 32 columns, b of 32 and 8.
+__device__ __forceinline__ void product(int (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%10, %10, %10, %10};"
+                 : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "r"(0));
+}
+
 // Two numbers in 16 bits.
 __device__ __forceinline__ uint32_t two(float low, float high, __half) {
     __half2 pair = __floats2half2_rn(low, high);

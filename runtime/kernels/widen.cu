@@ -1,41 +1,60 @@
-// Quantised weights as f32, for products of many rows. One thread a number; blocks are those of GGUF.
+// Quantised weights as f32, for products of many rows: whole outputs from `first` on, four numbers a thread.
 #include "element.cuh"
+#include "formats.cuh"
 
-__device__ __forceinline__ float half_at(const uint8_t *bytes) {
-    return __half2float(__ushort_as_half(bytes[0] | bytes[1] << 8));
+namespace {
+
+template <typename T> __device__ __forceinline__ const T &at(const uint8_t *bytes) {
+    return *reinterpret_cast<const T *>(bytes);
 }
 
-// 32 numbers: scale, 32 signed bytes.
-extern "C" __global__ void widen_q8_0(const uint8_t *blocks, float *out, size_t count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    const uint8_t *block = blocks + i / 32 * 34;
-    out[i] = half_at(block) * (int8_t)block[2 + i % 32];
+// Four numbers of output o from `k` on, which are as said in formats.cuh.
+__device__ __forceinline__ float4 numbers(packed::Q8_0, const uint8_t *chunk, uint32_t o, uint32_t k) {
+    using F = packed::Q8_0;
+    uint32_t block = k / 32 % 4;
+    float scale = __half2float(at<__half>(chunk + F::head(o, block, 0)));
+    char4 four = at<char4>(chunk + F::number(o, block, k % 32 / 4));
+    return make_float4(scale * four.x, scale * four.y, scale * four.z, scale * four.w);
 }
-
-// 32 numbers: scale, 16 bytes with the first numbers in their lower halves and the others in the upper ones.
-extern "C" __global__ void widen_q4_0(const uint8_t *blocks, float *out, size_t count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    const uint8_t *block = blocks + i / 32 * 18;
-    uint32_t n = i % 32, two = block[2 + n % 16];
-    out[i] = half_at(block) * ((int)(n < 16 ? two & 15 : two >> 4) - 8);
+__device__ __forceinline__ float4 numbers(packed::Q4_0, const uint8_t *chunk, uint32_t o, uint32_t k) {
+    using F = packed::Q4_0;
+    uint32_t block = k / 32 % 4, high = k % 32 / 16 * 4;
+    float scale = __half2float(at<__half>(chunk + F::head(o, block, 0)));
+    uchar4 two = at<uchar4>(chunk + F::number(o, block, k % 16 / 4));
+    return make_float4(scale * ((two.x >> high & 15) - 8), scale * ((two.y >> high & 15) - 8),
+                       scale * ((two.z >> high & 15) - 8), scale * ((two.w >> high & 15) - 8));
 }
-
-// 256 numbers in 8 groups: scale, scale of the minima, 12 bytes with 6 bits of scale and minimum for each group, and
-// 32 bytes for every two groups.
-extern "C" __global__ void widen_q4_k(const uint8_t *blocks, float *out, size_t count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    const uint8_t *block = blocks + i / 256 * 144, *six = block + 4;
-    uint32_t n = i % 256, group = n / 32, two = block[16 + n / 64 * 32 + n % 32], scale, minimum;
+__device__ __forceinline__ float4 numbers(packed::Q4_K, const uint8_t *chunk, uint32_t o, uint32_t k) {
+    using F = packed::Q4_K;
+    const uint8_t *head = chunk + F::head(o, 0, 0), *six = head + 4;
+    uint32_t n = k % 256, group = n / 32, high = group % 2 * 4, scale, minimum;
     if (group < 4) {
-        scale = six[group] & 63;
-        minimum = six[group + 4] & 63;
+        scale = six[group] & 63, minimum = six[group + 4] & 63;
     } else {
         scale = (six[group + 4] & 15) | (six[group - 4] >> 6) << 4;
         minimum = six[group + 4] >> 4 | (six[group] >> 6) << 4;
     }
-    uint32_t number = group % 2 == 0 ? two & 15 : two >> 4;
-    out[i] = half_at(block) * scale * number - half_at(block + 2) * minimum;
+    uchar4 two = at<uchar4>(chunk + F::number(o, 0, n / 64 * 8 + n % 32 / 4));
+    float unit = __half2float(at<__half>(head)) * scale, less = __half2float(at<__half>(head + 2)) * minimum;
+    return make_float4(unit * (two.x >> high & 15) - less, unit * (two.y >> high & 15) - less,
+                       unit * (two.z >> high & 15) - less, unit * (two.w >> high & 15) - less);
 }
+
+template <typename F>
+__device__ __forceinline__ void widened(const uint8_t *weights, float *out, uint32_t first, uint32_t row, size_t fours) {
+    size_t n = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= fours) return;
+    uint32_t output = first + n / (row / 4), k = n % (row / 4) * 4;
+    put_four(out + n * 4, numbers(F(), weights + packed::chunk_at<F>(output, k / F::BLOCK, row), output, k));
+}
+
+} // namespace
+
+#define WIDEN(name, F)                                                                                                \
+    extern "C" __global__ void widen_##name(const uint8_t *weights, float *out, uint32_t first, uint32_t row,         \
+                                            size_t fours) {                                                           \
+        widened<packed::F>(weights, out, first, row, fours);                                                          \
+    }
+WIDEN(q8_0, Q8_0)
+WIDEN(q4_0, Q4_0)
+WIDEN(q4_k, Q4_K)

@@ -40,7 +40,7 @@ pub use feed::feed;
 pub use finite::finite;
 pub use gather::{gather, gather_at};
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
-pub use linear::{BlockBuilder, Blocks, FEW_QUANTISED_ROWS, Linear, Weight};
+pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
 pub use normalise::normalise;
 pub use patches::patches;

@@ -10,7 +10,7 @@ pub const GPU_PREFILL_TOKENS: u64 = 4096;
 /// Tiles that go through the tower at a time; they may be of several pictures.
 pub const GPU_TILES_AT_A_TIME: u64 = 16;
 /// Rows up to which products are made with quantised weights as they are.
-pub const GPU_FEW_QUANTISED_ROWS: u64 = 32;
+pub const GPU_FEW_QUANTISED_ROWS: u64 = 64;
 /// Numbers of quantised weights that are widened at a time, for products of more rows.
 pub const GPU_WIDENED_NUMBERS: u64 = 32 << 20;
 /// Rows of decode steps are padded to a multiple of this, where they are more than a few.

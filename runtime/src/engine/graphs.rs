@@ -11,7 +11,7 @@ use vlm_catalog::footprint::GPU_PADDED_ROWS;
 
 use crate::models::Language;
 use crate::ops::cuda::{failed, no_memory, recording, with_room};
-use crate::ops::{Batch, DeviceRows, FEW_QUANTISED_ROWS, KvCache, Segment};
+use crate::ops::{Batch, DeviceRows, KvCache, Segment};
 
 /// Tokens of context of the smallest graph.
 const SHORTEST: usize = 256;
@@ -61,8 +61,6 @@ pub struct Graphs {
     recorded: HashMap<Size, Recorded>,
     /// Where all of them leave their logits, a step after the other: `[most rows so far, vocabulary]`.
     logits: Option<Tensor>,
-    /// Whether the buffers that steps share are as large as they will be.
-    settled: bool,
     /// Steps that were replayed, and steps for which nothing was recorded.
     counts: (u64, u64),
     /// Nothing is recorded before so many of the latter.
@@ -89,7 +87,6 @@ impl Graphs {
     /// Records the steps of up to `rows` sequences of up to `tokens` tokens that come first, so that none waits for that.
     pub fn prepare(&mut self, language: &Language, cache: &KvCache, rows: usize, tokens: usize) -> Result<()> {
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
-        self.settle(language, cache)?;
         let most = (rows.next_multiple_of(ROWS), language.vocabulary()?);
         self.logits = Some(Tensor::zeros(most, DType::F32, cache.device())?);
         for size in Size::at_start(rows, tokens) {
@@ -112,7 +109,6 @@ impl Graphs {
     ) -> Result<Tensor> {
         let size = Size::of(segments);
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
-        self.settle(language, cache)?;
         if let Some(recorded) = self.recorded.get_mut(&size) {
             match recorded.replay(language, cache, segments, ids) {
                 // Computed as it is, it may have room.
@@ -149,20 +145,6 @@ impl Graphs {
     /// Steps so far that were replayed, and those that were not.
     pub fn counts(&self) -> (u64, u64) {
         self.counts
-    }
-
-    /// Computes, once, as many rows as candle's two kinds of kernels for quantised weights ever get: each has one buffer,
-    /// which moves when it grows, and a graph would go on with where it was.
-    fn settle(&mut self, language: &Language, cache: &KvCache) -> Result<()> {
-        if std::mem::replace(&mut self.settled, true) {
-            return Ok(());
-        }
-        for rows in [EACH, FEW_QUANTISED_ROWS] {
-            let batch = Batch::padded(&[], rows);
-            let hidden = language.forward(&language.embed(&vec![0; rows])?, &batch, cache)?;
-            language.all_logits(&hidden)?;
-        }
-        Ok(())
     }
 }
 

@@ -14,14 +14,13 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::activation::silu_mul;
 use super::residual::add;
-use vlm_catalog::footprint::GPU_FEW_QUANTISED_ROWS;
 
 pub use blocks::{BlockBuilder, Blocks};
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
 /// The same for quantised weights: products in integers stay ahead for longer.
-pub const FEW_QUANTISED_ROWS: usize = GPU_FEW_QUANTISED_ROWS as usize;
+const FEW_QUANTISED_ROWS: usize = 32;
 
 /// A linear layer.
 #[derive(Clone, Debug)]
@@ -103,6 +102,15 @@ impl Linear {
             on_gpu::add_to(&to, x, weight, self.bias.as_ref())?;
             return Ok(to);
         }
+        #[cfg(feature = "cuda")]
+        if let Weight::Blocks(blocks) = &self.weight
+            && x.device().is_cuda()
+        {
+            self.check(x)?;
+            if on_gpu::add_quantised_to(&to, x, blocks, self.bias.as_ref())? {
+                return Ok(to);
+            }
+        }
         add(&to, &self.forward(x)?)
     }
 
@@ -114,6 +122,16 @@ impl Linear {
         {
             self.check(x)?;
             return on_gpu::forward_gated(x, weight, self.bias.as_ref());
+        }
+        #[cfg(feature = "cuda")]
+        if let Weight::Blocks(blocks) = &self.weight
+            && x.device().is_cuda()
+            && self.bias.is_none()
+        {
+            self.check(x)?;
+            if let Some(gated) = on_gpu::forward_quantised_gated(x, blocks)? {
+                return Ok(gated);
+            }
         }
         silu_mul(&self.forward_rounded(x)?)
     }

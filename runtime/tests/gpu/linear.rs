@@ -1,8 +1,7 @@
 //! Linear layers in every number format, few rows and many.
 
 use candle_core::{DType, Device, Tensor};
-use vlm_catalog::quantization::BlockFormat;
-use vlm_runtime::ops::{BlockBuilder, Blocks, Linear, Weight};
+use vlm_runtime::ops::{Linear, Weight};
 
 use crate::gpu::{assert_near, assert_not_finite, few, gpu, random, rounded};
 
@@ -106,53 +105,6 @@ fn layers_take_rows_from_the_middle_of_a_tensor() {
 }
 
 #[test]
-fn quantised_layers_are_near_those_of_the_cpu() {
-    let Some(gpu) = gpu() else { return };
-    for (inner, outer) in few([(256, 17), (2048, 40), (1024, 1000), (4096, 129), (768, 50)]) {
-        let (weights, bias) = (random(&[outer, inner]), random(&[outer]));
-        for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_K] {
-            let layer = |device: &Device, bias: Option<&Tensor>| {
-                let mut builder = BlockBuilder::new(format, outer, inner).unwrap();
-                builder.append(&weights).unwrap();
-                let bias = bias.map(|bias| bias.to_device(device).unwrap());
-                Linear::new(Weight::Blocks(builder.finish(device).unwrap()), bias)
-            };
-            for rows in [1, 2, 5, 8, 9, 31, 64, 130] {
-                let x = random(&[rows, inner]);
-                for bias in [None, Some(&bias)] {
-                    let got = layer(&gpu, bias).forward(&x.to_device(&gpu).unwrap()).unwrap();
-                    let want = layer(&Device::Cpu, bias).forward(&x).unwrap();
-                    // Up to 32 rows are rounded to 8 bits on either side, and more of them to 11 bits on the GPU.
-                    let limit = (inner as f32).sqrt() * if rows <= 32 { 1e-1 } else { 4e-3 };
-                    assert_near(&got, &want, limit, &format!("{rows} rows, {inner} to {outer} in {format}"));
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn weights_that_are_widened_in_parts_are_those_of_the_cpu() {
-    let Some(gpu) = gpu() else { return };
-    // A part, and eight rows of the next; the head of a large vocabulary, whose last part is short as well.
-    for (inner, outer) in few([(4096, 8200), (1024, 65_600)]) {
-        let (x, bias) = (random(&[40, inner]), random(&[outer]));
-        for format in [BlockFormat::Q8_0, BlockFormat::Q4_K] {
-            let layer = |device: &Device, bias: Option<&Tensor>| {
-                let blocks = Blocks::drawn(format, (outer, inner), 0.02, 7, device).unwrap();
-                let bias = bias.map(|bias| bias.to_device(device).unwrap());
-                Linear::new(Weight::Blocks(blocks), bias)
-            };
-            for bias in [None, Some(&bias)] {
-                let got = layer(&gpu, bias).forward(&x.to_device(&gpu).unwrap()).unwrap();
-                let want = layer(&Device::Cpu, bias).forward(&x).unwrap();
-                assert_near(&got, &want, 1e-2, &format!("{inner} to {outer} in {format}"));
-            }
-        }
-    }
-}
-
-#[test]
 fn numbers_that_are_none_are_not_lost() {
     let Some(gpu) = gpu() else { return };
     for dtype in [DType::F32, DType::BF16] {
@@ -164,19 +116,5 @@ fn numbers_that_are_none_are_not_lost() {
             assert_not_finite(&y, "linear");
         }
         assert!(layer.forward(&random(&[1, 63]).to_device(&gpu).unwrap()).is_err());
-    }
-}
-
-#[test]
-fn blocks_are_drawn_as_on_the_cpu() {
-    let Some(gpu) = gpu() else { return };
-    for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_K] {
-        for dims in [(1, 256), (17, 768), (1000, 1024)] {
-            let drawn = |device: &Device| Blocks::drawn(format, dims, 0.02, 5, device).unwrap();
-            let (there, here) = (drawn(&gpu), drawn(&Device::Cpu));
-            let (there, here) = (there.tensor().data().unwrap(), here.tensor().data().unwrap());
-            // An odd number of rows has one more there.
-            assert!(there[..here.len()] == here[..], "{format} {dims:?}");
-        }
     }
 }

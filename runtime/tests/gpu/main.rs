@@ -10,4 +10,5 @@ mod gpu;
 mod linear;
 mod lost;
 mod models;
+mod quantised;
 mod rows;

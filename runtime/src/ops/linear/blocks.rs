@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use vlm_catalog::quantization::BlockFormat;
 
 use super::kernels::{Q4K_GROUPS, scales_and_mins};
+#[cfg(feature = "cuda")]
+use super::on_gpu::Packed;
 use crate::ops::cpu;
 use crate::ops::element::widen_finite_f16;
 
@@ -19,16 +21,53 @@ const QUANTISED: usize = 1 << 18;
 /// Quantised weights `[rows, row length]`.
 #[derive(Clone, Debug)]
 pub struct Blocks {
-    tensor: Arc<QTensor>,
+    held: Held,
     format: BlockFormat,
     rows: usize,
     row_length: usize,
 }
 
+/// Where they are.
+#[derive(Clone, Debug)]
+enum Held {
+    /// In main memory: the rows one after another, each a sequence of blocks.
+    Here(Arc<Vec<u8>>),
+    #[cfg(feature = "cuda")]
+    OnGpu(Arc<Packed>),
+}
+
 impl Blocks {
-    /// The blocks of `tensor`, `dims` numbers in `format`.
-    pub(super) fn of(tensor: Arc<QTensor>, format: BlockFormat, (rows, row_length): (usize, usize)) -> Self {
-        Self { tensor, format, rows, row_length }
+    /// Those of `bytes`, `dims` numbers in `format`, in the memory of `device`.
+    pub(super) fn of(
+        bytes: Vec<u8>,
+        format: BlockFormat,
+        (rows, row_length): (usize, usize),
+        device: &Device,
+    ) -> Result<Self> {
+        let held = match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => {
+                Held::OnGpu(Arc::new(Packed::of(&device.clone_htod(&bytes)?, format, (rows, row_length), device)?))
+            }
+            Device::Cpu => Held::Here(Arc::new(bytes)),
+            _ => bail!("there are no quantised weights on {device:?}"),
+        };
+        Ok(Self { held, format, rows, row_length })
+    }
+
+    /// As [`Self::of`], of weights that are on a GPU already.
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_gpu(packed: Packed, format: BlockFormat, (rows, row_length): (usize, usize)) -> Self {
+        Self { held: Held::OnGpu(Arc::new(packed)), format, rows, row_length }
+    }
+
+    /// The weights on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) fn packed(&self) -> Result<&Packed> {
+        match &self.held {
+            Held::OnGpu(packed) => Ok(packed),
+            Held::Here(_) => bail!("the rows and the weights are not on one GPU"),
+        }
     }
 
     /// Rows, and the length of each.
@@ -41,11 +80,6 @@ impl Blocks {
         self.format
     }
 
-    /// The blocks as one tensor of candle.
-    pub fn tensor(&self) -> &QTensor {
-        &self.tensor
-    }
-
     /// Bytes in memory.
     pub fn byte_len(&self) -> usize {
         self.rows * self.row_bytes()
@@ -56,8 +90,15 @@ impl Blocks {
     }
 
     /// The rows one after another, each a sequence of blocks.
-    pub(super) fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        self.tensor.data()
+    ///
+    /// # Errors
+    /// Those of a GPU that has them.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.held {
+            Held::Here(bytes) => Ok(Cow::Borrowed(bytes)),
+            #[cfg(feature = "cuda")]
+            Held::OnGpu(packed) => packed.blocks().map(Cow::Owned),
+        }
     }
 
     /// Writes whole rows from `first` on to `out` in f32.
@@ -125,14 +166,9 @@ impl BlockBuilder {
 
     /// The blocks of all rows in the memory of `device`.
     pub fn finish(self, device: &Device) -> Result<Blocks> {
-        let Self { format, row_length, mut bytes } = self;
+        let Self { format, row_length, bytes } = self;
         let rows = bytes.len() / row_bytes(format, row_length);
-        // candle's kernels for two to eight rows take two outputs at a time and read one too many where the last is odd.
-        if device.is_cuda() && !rows.is_multiple_of(2) {
-            bytes.resize((rows + 1) * row_bytes(format, row_length), 0);
-        }
-        let storage = QStorage::from_data(Cow::Borrowed(&bytes), device, dtype(format))?;
-        Ok(Blocks::of(Arc::new(QTensor::new(storage, (rows, row_length))?), format, (rows, row_length)))
+        Blocks::of(bytes, format, (rows, row_length), device)
     }
 }
 

@@ -1,16 +1,16 @@
 //! Blocks that nobody quantised, for measurements of speed and memory: valid blocks of random numbers, made where they
 //! will be computed with. All of a format have the same scales.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
-use candle_core::quantized::{QStorage, QTensor};
+#[cfg(feature = "cuda")]
+use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::{Device, Result, bail};
 use half::f16;
 use rayon::prelude::*;
 use vlm_catalog::quantization::BlockFormat;
 
-use super::blocks::{Blocks, dtype, row_bytes};
+use super::blocks::{Blocks, row_bytes};
+#[cfg(feature = "cuda")]
+use super::on_gpu::Packed;
 #[cfg(feature = "cuda")]
 use crate::ops::cuda::{self, DRAWN, Kernel, launch};
 
@@ -86,48 +86,43 @@ impl Blocks {
         if !format.fits(row_length) || row_length == 0 {
             bail!("rows of {row_length} numbers are no whole blocks of {format}, which are of {}", format.block_len())
         }
-        let form = Form::of(format, spread);
-        let storage = match device {
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => {
-                // As many rows as [`super::BlockBuilder`] has.
-                let count = rows.next_multiple_of(2) * row_length;
-                QStorage::Cuda(candle_core::quantized::cuda::QCudaStorage::zeros(device, count, dtype(format))?)
-            }
-            _ => {
-                let mut bytes = vec![0; rows * row_bytes(format, row_length)];
-                bytes.par_chunks_mut(2 * PART).enumerate().for_each(|(part, bytes)| {
-                    for (n, word) in bytes.chunks_exact_mut(2).enumerate() {
-                        word.copy_from_slice(&form.word(part * PART + n, seed).to_le_bytes());
-                    }
-                });
-                QStorage::from_data(Cow::Borrowed(&bytes), device, dtype(format))?
-            }
-        };
-        let tensor = QTensor::new(storage, (rows, row_length))?;
+        let (form, count) = (Form::of(format, spread), rows * row_bytes(format, row_length) / 2);
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device {
-            on_gpu(&tensor, &form, rows * row_bytes(format, row_length) / 2, seed, device)?;
+            let drawn = on_gpu(&form, count, seed, device)?;
+            let packed = Packed::of(&drawn, format, (rows, row_length), device)?;
+            return Ok(Self::on_gpu(packed, format, (rows, row_length)));
         }
-        Ok(Self::of(Arc::new(tensor), format, (rows, row_length)))
+        let mut bytes = vec![0; 2 * count];
+        bytes.par_chunks_mut(2 * PART).enumerate().for_each(|(part, bytes)| {
+            for (n, word) in bytes.chunks_exact_mut(2).enumerate() {
+                word.copy_from_slice(&form.word(part * PART + n, seed).to_le_bytes());
+            }
+        });
+        Self::of(bytes, format, (rows, row_length), device)
     }
 }
 
-/// Draws `count` words of the blocks of `tensor`.
+/// `count` words of blocks.
 #[cfg(feature = "cuda")]
-fn on_gpu(tensor: &QTensor, form: &Form, count: usize, seed: u64, device: &candle_core::CudaDevice) -> Result<()> {
+fn on_gpu(form: &Form, count: usize, seed: u64, device: &candle_core::CudaDevice) -> Result<CudaSlice<u8>> {
     let mut head = [0u64; LONGEST_HEAD / 4];
     for (n, word) in form.head.iter().enumerate() {
         head[n / 4] |= u64::from(*word) << (16 * (n % 4));
     }
     let [first, second] = head;
-    let (words, heads, blocks) = (form.words as u32, form.head.len() as u32, tensor.device_ptr()? as u64);
+    let (words, heads) = (form.words as u32, form.head.len() as u32);
+    let blocks = cuda::room::<u8>(device, 2 * count)?;
     let kernel = Kernel::of(device, &DRAWN, "draw_blocks")?;
-    launch!(kernel, cuda::each(count)?, &blocks, &words, &first, &second, &heads, &seed, &count)
+    launch!(kernel, cuda::each(count)?, &blocks, &words, &first, &second, &heads, &seed, &count)?;
+    Ok(blocks)
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::quantized::{QStorage, QTensor};
+
+    use super::super::blocks::dtype;
     use super::*;
 
     #[test]
@@ -144,8 +139,9 @@ mod tests {
             let spread = (values.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / count).sqrt();
             assert!(mean.abs() < 3e-3 && (spread - 0.02).abs() < 4e-4, "{format}: {mean} {spread}");
             // candle reads the same numbers.
-            let theirs: Vec<f32> =
-                blocks.tensor().dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let storage = QStorage::from_data(blocks.bytes().unwrap(), &Device::Cpu, dtype(format)).unwrap();
+            let theirs = QTensor::new(storage, (rows, row_length)).unwrap().dequantize(&Device::Cpu).unwrap();
+            let theirs: Vec<f32> = theirs.flatten_all().unwrap().to_vec1().unwrap();
             assert!(theirs == values, "{format}");
             assert!(
                 drawn(1).bytes().unwrap() == blocks.bytes().unwrap()

@@ -1,9 +1,11 @@
-//! Products on a GPU: few rows by the project's own kernels and those with quantised weights by candle's, many by cuBLAS.
-//! Sums are f32. Rows are rounded to the weights' 16 bits first, as the checkpoints were trained, if they do not come so, and
-//! many beside quantised weights to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly than in 8 bits.
+//! Products on a GPU: few rows by the project's own kernels, many by cuBLAS. Sums are f32. Rows are rounded to the weights'
+//! 16 bits first, as the checkpoints were trained, if they do not come so; beside quantised weights few rows to 8 bits, and many
+//! to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly.
 
 mod biased;
 mod few;
+mod few_quantised;
+mod packed;
 mod quantised;
 
 use candle_core::backend::BackendStorage;
@@ -16,8 +18,9 @@ use half::{bf16, f16};
 
 use self::biased::{Places, Sizes};
 use self::few::{Plan, What};
-use self::quantised::{AddBias, Widened};
-use super::{FEW_QUANTISED_ROWS, FEW_ROWS, Weight};
+pub(super) use self::packed::Packed;
+use self::quantised::{Few, Widened};
+use super::{Blocks, FEW_ROWS, Weight};
 use crate::ops::activation::gated;
 use crate::ops::cuda::{self, Format, Kernel, LINEAR, Limits, launch};
 
@@ -25,15 +28,27 @@ use crate::ops::cuda::{self, Format, Kernel, LINEAR, Limits, launch};
 pub fn forward(x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: DType) -> Result<Tensor> {
     match weight {
         Weight::Dense(weight) => x.apply_op2_no_bwd(weight, &Dense { bias, out }),
-        Weight::Blocks(blocks) if x.dim(0)? > FEW_QUANTISED_ROWS => x.apply_op1_no_bwd(&Widened { blocks, bias }),
-        Weight::Blocks(blocks) => {
-            let y = x.apply_op1_no_bwd(blocks.tensor())?;
-            match bias {
-                Some(bias) => y.apply_op1_no_bwd(&AddBias(bias)),
-                None => Ok(y),
-            }
-        }
+        Weight::Blocks(blocks) => match few_quantised(x, blocks, bias, What::Plain)? {
+            Some(few) => x.apply_op1_no_bwd(&few),
+            None => x.apply_op1_no_bwd(&Widened { blocks, bias }),
+        },
     }
+}
+
+/// Products of few rows with quantised weights, or what becomes of them, if these are such.
+fn few_quantised<'a>(x: &Tensor, blocks: &'a Blocks, bias: Option<&'a Tensor>, what: What) -> Result<Option<Few<'a>>> {
+    Few::new(blocks, bias, x.dim(0)?, what, x.device().as_cuda_device()?)
+}
+
+/// Adds the products of few rows with quantised weights, and the bias, to `to`; says whether there is a kernel for that.
+pub fn add_quantised_to(to: &Tensor, x: &Tensor, blocks: &Blocks, bias: Option<&Tensor>) -> Result<bool> {
+    let few = few_quantised(x, blocks, bias, What::Added)?;
+    few.map(|few| to.inplace_op2(x, &few)).transpose().map(|added| added.is_some())
+}
+
+/// As [`forward_gated`], of few rows with quantised weights, if there is a kernel for that: in f32.
+pub fn forward_quantised_gated(x: &Tensor, blocks: &Blocks) -> Result<Option<Tensor>> {
+    few_quantised(x, blocks, None, What::Gated)?.map(|few| x.apply_op1_no_bwd(&few)).transpose()
 }
 
 /// Adds the products of many rows, and the bias, to `to`.
