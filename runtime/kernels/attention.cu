@@ -9,13 +9,6 @@
 #include "single.cuh"
 #include "softmax.cuh"
 
-struct Shape {
-    uint32_t width;    // numbers of a row of qkv
-    uint32_t heads;    // query heads
-    uint32_t kv_heads;
-    uint32_t head_dim;
-};
-
 // A query, rotated and scaled, to shared memory, by the threads of a warp. Zeros where there is none.
 __device__ __forceinline__ void load_query(float *out, const float *query, const float *angles, uint32_t head_dim) {
     float scale = 1.f / sqrtf((float)head_dim);
@@ -132,48 +125,6 @@ __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const
             if (column + i < hd) part[column + i] = mixed[q][i];
         }
         if (column == 0) part[hd] = largest, part[hd + 1] = whole_sum;
-    }
-}
-
-// The same on tensor cores, each part by four warps, and joined by the last. If it `stores`, keys and values of the rows
-// are not in the cache yet. Everything else is there before the rows of the step are, and those before any kernel begins.
-template <typename T, typename Out, int HD>
-__device__ void decode_products(T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *singles,
-                                const float *qkv, const float *angles, float *parts, Out *out, Shape shape, bool stores) {
-    __shared__ single::Shared<T, HD> shared;
-    let_next_start();
-    uint32_t group = shape.heads / shape.kv_heads, chunks = (group + single::QUERIES - 1) / single::QUERIES;
-    uint32_t kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * single::QUERIES;
-    uint32_t heads = min(group - first, (uint32_t)single::QUERIES), head = kv_head * group + first;
-    uint32_t index = singles[blockIdx.z];
-    Row row = rows[index];
-    uint32_t tokens = row.position + 1, steps = (tokens + single::PART - 1) / single::PART;
-    uint32_t each = (steps + gridDim.x - 1) / gridDim.x * single::PART, count = (tokens + each - 1) / each;
-    if (blockIdx.x >= count) return wait_for_last();
-    uint32_t begin = blockIdx.x * each, end = min(begin + each, tokens);
-    Cached<T> source = cached<T>(cache, tables, row, at, kv_head);
-    single::Turns<T, HD> turns{source, begin + threadIdx.x / 32 * single::KEYS, end};
-    turns.first(false, row.position);
-    wait_for_last();
-    const float *numbers = qkv + (size_t)index * shape.width, *turn = angles + (size_t)row.angles * HD;
-    shared.take(numbers + (size_t)head * HD, turn, heads);
-    if (stores && row.position >= begin && row.position < end) {
-        const float *key = numbers + (size_t)(shape.heads + kv_head) * HD;
-        T *to = cache + (uint64_t)kv_head * at.head + source.offset(row.position);
-        single::store<T, HD>(to, at.value, key, key + (size_t)shape.kv_heads * HD, turn);
-    }
-    __syncthreads();
-    turns.first(true, row.position);
-    single::Warp<T, HD> warp;
-    warp.begin(shared.queries);
-    turns.attend(warp);
-    shared.put(warp);
-    __syncthreads();
-    float *part = parts + ((size_t)blockIdx.z * shape.heads + head) * gridDim.x * (HD + 2);
-    shared.join(part + blockIdx.x * (HD + 2), gridDim.x * (HD + 2), heads);
-    if (!shared.is_last(blockIdx.z * gridDim.y + blockIdx.y, count)) return;
-    for (uint32_t q = threadIdx.x / 32; q < heads; q += single::WARPS) {
-        shared.join_parts(part + (size_t)q * gridDim.x * (HD + 2), count, out + ((size_t)index * shape.heads + head + q) * HD);
     }
 }
 
@@ -328,13 +279,17 @@ __device__ void prefill_exact(const T *cache, Strides at, const uint32_t *tables
 DECODE(f32, float)
 DECODE(f16, __half)
 DECODE(bf16, __nv_bfloat16)
+// Single rows on tensor cores, a block a part.
 #define DECODE_PRODUCTS(name, T, Out, HD)                                                                             \
     extern "C" __global__ void __launch_bounds__(single::THREADS) decode_products_##name##_##HD(                      \
         T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *qkv,          \
         const float *angles, float *parts, Out *out, uint32_t width, uint32_t heads, uint32_t kv_heads,               \
         uint32_t stores) {                                                                                            \
-        decode_products<T, Out, HD>(cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv,       \
-                                    angles, parts, out, {width, heads, kv_heads, HD}, stores != 0);                   \
+        __shared__ single::Shared<T, HD> shared;                                                                      \
+        let_next_start();                                                                                             \
+        const single::Step<T, Out> step{cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv,   \
+                                        angles, parts, out, {width, heads, kv_heads, HD}, gridDim.x, stores != 0};    \
+        single::part<HD>(step, blockIdx.x, blockIdx.y, blockIdx.z, shared, wait_for_last);                            \
     }
 #define WIDTHS(name, T, Out)                                                                                          \
     DECODE_PRODUCTS(name, T, Out, 64)                                                                                 \

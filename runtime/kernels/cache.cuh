@@ -13,6 +13,14 @@ struct Strides {
 
 #define STRIDES uint64_t block, uint64_t value, uint32_t head, uint32_t token, uint32_t block_tokens
 
+// What attention is of.
+struct Shape {
+    uint32_t width;    // numbers of a row of qkv
+    uint32_t heads;    // query heads
+    uint32_t kv_heads;
+    uint32_t head_dim;
+};
+
 // A row of a step.
 struct Row {
     uint32_t table;    // where the table of its sequence begins

@@ -3,7 +3,7 @@
 // much of each as there is room for. The 16 warps of a block have every 16th chunk of a tile each; their sums are added in
 // shared memory. A thread has FLIGHT chunks in registers and fetches the next as soon as one is used, also from the
 // tile behind: the first of them, and some more into the cache, before the kernel before has ended.
-#include "copy.cuh"
+#include "instructions.cuh"
 #include "early.cuh"
 #include "packed.cuh"
 

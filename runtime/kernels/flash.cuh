@@ -2,7 +2,7 @@
 // sums and softmax in f32 (Dao 2023). Four warps a block, 16 queries a warp; the sums are corrected when a larger score
 // comes. HD is the width of a head in shared memory: that of the model, filled up with zeros.
 #pragma once
-#include "copy.cuh"
+#include "instructions.cuh"
 #include "product.cuh"
 
 namespace flash {

@@ -1,6 +1,6 @@
 // Products of quantised weights (formats.cuh) with rows in 8 bits (rounded.cuh), which are exact within what shares a scale.
 #pragma once
-#include "copy.cuh"
+#include "instructions.cuh"
 #include "element.cuh"
 #include "formats.cuh"
 #include "product.cuh"

@@ -1,12 +1,14 @@
 // Attention of one row of a sequence on tensor cores: up to eight query heads that share a kv head are the columns of a product
 // whose rows are keys, and then of one whose rows are the numbers of values. A warp has 16 keys at a time, all in its registers, a
 // thread eight numbers side by side of two keys and two values, four times; the next are on their way while these are used.
-// Four warps a block take turns at the keys of a part; the last block of a row and its group of heads joins all parts. In which order a product takes the numbers of a head is of no matter as
-// long as both sides have the same.
+// Four warps take turns at the keys of a part; the last part of a row and its group of heads joins all of them. In which
+// order a product takes the numbers of a head is of no matter as long as both sides have the same.
 #pragma once
 #include "cache.cuh"
+#include "instructions.cuh"
 #include "product.cuh"
 #include "rotate.cuh"
+#include "together.cuh"
 
 namespace single {
 
@@ -17,29 +19,15 @@ constexpr int PART = WARPS * KEYS;  // keys that a block takes at once
 constexpr float LOG2E = 1.44269504f;
 constexpr int MOST_PARTS = 64;
 
+// This one of the threads that have a part together. A block may have several groups of them.
+__device__ __forceinline__ uint32_t thread() { return threadIdx.x % THREADS; }
+
 // Numbers from one query to the next in shared memory: eight threads that read two of them side by side use all banks.
 template <int HD> constexpr int STRIDE = HD % 64 == 0 ? HD + 32 : HD;
 
 // Blocks that are done with their part, for each row and group of heads. The last of them joins the parts and begins anew.
 constexpr uint32_t MOST_GROUPS = 1 << 16;
 __device__ uint32_t done[MOST_GROUPS];
-
-// The transpose of eight rows of eight numbers: a thread has two side by side of row t / 4, of which column it gets two.
-__device__ __forceinline__ uint32_t transposed(uint32_t pair) {
-    uint32_t other;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(other) : "r"(pair));
-    return other;
-}
-
-// 16 bytes of the cache, which is written by kernels before this one.
-__device__ __forceinline__ uint4 cached16(const void *from) {
-    uint4 v;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from)
-                 : "memory");
-    return v;
-}
 
 // Two rows of the cache, eight apart: eight numbers of each 32.
 template <int HD> struct Pair {
@@ -56,13 +44,11 @@ template <int HD> struct Pair {
 
 // What a warp knows: a thread has queries 2t and 2t + 1, t being its number in a group of four.
 template <typename T, int HD> struct Warp {
-    uint4 query[HD / 32];
+    const T *queries; // this thread's part of one, in shared memory
     float out[HD / 16][4], highest[2], sum[2];
 
-    __device__ __forceinline__ void begin(const T (&queries)[QUERIES][STRIDE<HD>]) {
-        const T *own = queries[threadIdx.x % 32 / 4] + threadIdx.x % 4 * 8;
-#pragma unroll
-        for (int i = 0; i < HD / 32; i++) query[i] = *reinterpret_cast<const uint4 *>(own + i * 32);
+    __device__ __forceinline__ void begin(const T (&all)[QUERIES][STRIDE<HD>]) {
+        queries = all[thread() % 32 / 4] + thread() % 4 * 8;
 #pragma unroll
         for (int i = 0; i < HD / 16; i++) out[i][0] = out[i][1] = out[i][2] = out[i][3] = 0.f;
         highest[0] = highest[1] = -INFINITY, sum[0] = sum[1] = 0.f;
@@ -70,13 +56,13 @@ template <typename T, int HD> struct Warp {
 
     // Scores of 16 keys, of which `visible` count: of keys lane / 4 and that + 8, two queries each.
     __device__ __forceinline__ void score(const Pair<HD> &keys, int visible, float (&scores)[4]) const {
-        int key = threadIdx.x % 32 / 4;
+        int key = thread() % 32 / 4;
         scores[0] = scores[1] = scores[2] = scores[3] = 0.f;
 #pragma unroll
         for (int i = 0; i < HD / 32; i++) {
-            uint4 low = keys.row[0][i], high = keys.row[1][i];
-            product(scores, {low.x, high.x, low.y, high.y}, query[i].x, query[i].y, T());
-            product(scores, {low.z, high.z, low.w, high.w}, query[i].z, query[i].w, T());
+            uint4 low = keys.row[0][i], high = keys.row[1][i], query = *reinterpret_cast<const uint4 *>(queries + i * 32);
+            product(scores, {low.x, high.x, low.y, high.y}, query.x, query.y, T());
+            product(scores, {low.z, high.z, low.w, high.w}, query.z, query.w, T());
         }
         if (key >= visible) scores[0] = scores[1] = -INFINITY;
         if (key + 8 >= visible) scores[2] = scores[3] = -INFINITY;
@@ -116,14 +102,14 @@ template <typename T, int HD> struct Warp {
 
     // Which number of a head out[i][2 * half] and the one behind it are of.
     __device__ static __forceinline__ uint32_t column(int i, int half) {
-        uint32_t n = threadIdx.x % 32 / 4;
+        uint32_t n = thread() % 32 / 4;
         return i / 2 * 32 + n / 2 * 8 + i % 2 * 4 + half * 2 + n % 2;
     }
 };
 
 // Where a block of 32 or more tokens begins in the cache: 16 keys at a multiple of 16 are in one.
 template <typename T> __device__ __forceinline__ const T *keys_at(const Cached<T> &source, uint32_t position) {
-    uint32_t lane = threadIdx.x % 32;
+    uint32_t lane = thread() % 32;
     return source.cache + source.offset(position) + (uint64_t)(lane / 4) * source.at.token + lane % 4 * 8;
 }
 
@@ -137,7 +123,7 @@ template <typename T, int HD> struct Shared {
     __device__ __forceinline__ void take(const float *from, const float *angles, uint32_t heads) {
         float scale = LOG2E / sqrtf((float)HD);
 #pragma unroll 4
-        for (uint32_t i = threadIdx.x; i < QUERIES * (HD / 2); i += THREADS) {
+        for (uint32_t i = thread(); i < QUERIES * (HD / 2); i += THREADS) {
             uint32_t n = i / (HD / 2), pair = i % (HD / 2);
             float low = 0.f, high = 0.f;
             if (n < heads) {
@@ -150,7 +136,7 @@ template <typename T, int HD> struct Shared {
     }
 
     __device__ __forceinline__ void put(Warp<T, HD> &warp) {
-        uint32_t lane = threadIdx.x % 32, own = threadIdx.x / 32, query = lane % 4 * 2;
+        uint32_t lane = thread() % 32, own = thread() / 32, query = lane % 4 * 2;
 #pragma unroll
         for (int q = 0; q < 2; q++) {
 #pragma unroll
@@ -169,7 +155,7 @@ template <typename T, int HD> struct Shared {
     // Joins the warps. To `part`, `apart` numbers from one query to the next: mixed values, largest score, sum of weights. A warp
     // has every fourth query. One that had no keys has a sum of zero and says nothing.
     __device__ __forceinline__ void join(float *part, uint32_t apart, uint32_t heads) const {
-        for (uint32_t q = threadIdx.x / 32; q < heads; q += WARPS) {
+        for (uint32_t q = thread() / 32; q < heads; q += WARPS) {
             float largest = -INFINITY, all = 0.f, scale[WARPS];
 #pragma unroll
             for (int w = 0; w < WARPS; w++) largest = fmaxf(largest, highest[w][q]);
@@ -179,25 +165,25 @@ template <typename T, int HD> struct Shared {
                 all += scale[w] * sum[w][q];
             }
             float *to = part + (size_t)q * apart;
-            for (uint32_t i = threadIdx.x % 32; i < HD; i += 32) {
+            for (uint32_t i = thread() % 32; i < HD; i += 32) {
                 float mixed = 0.f;
 #pragma unroll
                 for (int w = 0; w < WARPS; w++) mixed += scale[w] * out[w][q][i];
                 to[i] = mixed;
             }
-            if (threadIdx.x % 32 == 0) to[HD] = largest, to[HD + 1] = all;
+            if (thread() % 32 == 0) to[HD] = largest, to[HD + 1] = all;
         }
     }
 
     // Whether this block is the last of `parts` that is done, whose parts are then all there.
     __device__ __forceinline__ bool is_last(uint32_t group, uint32_t parts) {
         __threadfence();
-        __syncthreads();
-        if (threadIdx.x == 0) {
+        group_together<THREADS>();
+        if (thread() == 0) {
             last = atomicAdd(done + group, 1) + 1 == parts;
             if (last) done[group] = 0;
         }
-        __syncthreads();
+        group_together<THREADS>();
         __threadfence();
         return last;
     }
@@ -205,8 +191,8 @@ template <typename T, int HD> struct Shared {
     // Joins the parts of a query of which there are `count`, by a warp.
     template <typename Out>
     __device__ __forceinline__ void join_parts(const float *parts, uint32_t count, Out *to) {
-        uint32_t lane = threadIdx.x % 32;
-        float *scale = scales[threadIdx.x / 32], high[MOST_PARTS / 32], largest = -INFINITY, all = 0.f;
+        uint32_t lane = thread() % 32;
+        float *scale = scales[thread() / 32], high[MOST_PARTS / 32], largest = -INFINITY, all = 0.f;
 #pragma unroll
         for (int n = 0; n < MOST_PARTS / 32; n++) {
             uint32_t s = n * 32 + lane;
@@ -248,7 +234,7 @@ template <typename T, int HD> struct Shared {
 // The key, turned, and the value of a new token to their places in the cache.
 template <typename T, int HD>
 __device__ __forceinline__ void store(T *to, uint64_t value, const float *key, const float *values, const float *angles) {
-    for (uint32_t i = threadIdx.x; i < HD; i += THREADS) {
+    for (uint32_t i = thread(); i < HD; i += THREADS) {
         to[i] = narrow<T>(rotated(key, angles, HD, i));
         to[value + i] = narrow<T>(values[i]);
     }
@@ -263,7 +249,7 @@ template <typename T, int HD> struct Turns {
 
     // Rows behind the last are not read: others stand in for them, and count for nothing.
     __device__ __forceinline__ void load(Pair<HD> &to, uint32_t position, uint64_t which) const {
-        uint32_t count = end - position, own = threadIdx.x % 32 / 4;
+        uint32_t count = end - position, own = thread() % 32 / 4;
         const T *first = keys_at(source, position) + which;
         if (own >= count) first -= (uint64_t)own * source.at.token;
         to.load(first, source.at.token, own + 8 < count);
@@ -288,5 +274,68 @@ template <typename T, int HD> struct Turns {
         }
     }
 };
+
+// What a step is computed with. Everything but qkv is there before its first kernel begins, and but the keys and values of its
+// own rows where it `stores` those.
+template <typename T, typename Out> struct Step {
+    T *cache;
+    Strides at;
+    const uint32_t *tables;
+    const Row *rows;
+    const uint32_t *singles;
+    const float *qkv, *angles;
+    float *parts; // [singles, heads, parts, head dim + 2]: mixed values, largest score, sum of weights
+    Out *out;
+    Shape shape;
+    uint32_t most; // parts of a row
+    bool stores;
+
+    // Groups of query heads that are multiplied together.
+    __device__ __forceinline__ uint32_t groups() const {
+        return shape.kv_heads * ((shape.heads / shape.kv_heads + QUERIES - 1) / QUERIES);
+    }
+};
+
+// Part `n` of the keys of a single row, for a group of its heads: by four warps, and the last of all parts joins them. Calls
+// `wait`, once by each thread, before it reads or writes what others do.
+template <int HD, typename T, typename Out, typename Wait>
+__device__ __forceinline__ void part(const Step<T, Out> &step, uint32_t n, uint32_t group, uint32_t of_row,
+                                     Shared<T, HD> &shared, const Wait &wait) {
+    const Shape &shape = step.shape;
+    uint32_t of_kv_head = shape.heads / shape.kv_heads, chunks = (of_kv_head + QUERIES - 1) / QUERIES;
+    uint32_t kv_head = group / chunks, first = group % chunks * QUERIES;
+    uint32_t heads = min(of_kv_head - first, (uint32_t)QUERIES), head = kv_head * of_kv_head + first;
+    uint32_t index = step.singles[of_row];
+    Row row = step.rows[index];
+    uint32_t tokens = row.position + 1, steps = (tokens + PART - 1) / PART;
+    uint32_t each = (steps + step.most - 1) / step.most * PART, count = (tokens + each - 1) / each;
+    if (n >= count) return wait();
+    uint32_t begin = n * each, end = min(begin + each, tokens);
+    Cached<T> source = cached<T>(step.cache, step.tables, row, step.at, kv_head);
+    Turns<T, HD> turns{source, begin + thread() / 32 * KEYS, end};
+    turns.first(false, row.position);
+    wait();
+    const float *numbers = step.qkv + (size_t)index * shape.width, *turn = step.angles + (size_t)row.angles * HD;
+    shared.take(numbers + (size_t)head * HD, turn, heads);
+    if (step.stores && row.position >= begin && row.position < end) {
+        const float *key = numbers + (size_t)(shape.heads + kv_head) * HD;
+        T *to = step.cache + (uint64_t)kv_head * step.at.head + source.offset(row.position);
+        store<T, HD>(to, step.at.value, key, key + (size_t)shape.kv_heads * HD, turn);
+    }
+    group_together<THREADS>();
+    turns.first(true, row.position);
+    Warp<T, HD> warp;
+    warp.begin(shared.queries);
+    turns.attend(warp);
+    shared.put(warp);
+    group_together<THREADS>();
+    float *to = step.parts + ((size_t)of_row * shape.heads + head) * step.most * (HD + 2);
+    shared.join(to + n * (HD + 2), step.most * (HD + 2), heads);
+    if (!shared.is_last(of_row * step.groups() + group, count)) return;
+    for (uint32_t q = thread() / 32; q < heads; q += WARPS) {
+        Out *mixed = step.out + ((size_t)index * shape.heads + head + q) * HD;
+        shared.join_parts(to + (size_t)q * step.most * (HD + 2), count, mixed);
+    }
+}
 
 } // namespace single

@@ -13,6 +13,8 @@ mod choose;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+mod decoder;
 mod element;
 mod feed;
 mod finite;
@@ -35,11 +37,15 @@ pub use attention::{attention, store_and_attend};
 pub use batch::DeviceRows;
 pub use batch::{Batch, Row, Segment};
 pub use choose::{Choice, choose, choose_there, chosen_ids};
+#[cfg(feature = "cuda")]
+pub use decoder::{Decoder, Parts};
 pub use element::largest;
 pub use feed::feed;
 pub use finite::finite;
 pub use gather::{gather, gather_at};
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, KvCache, blocks_for, nth_table, room_for};
+#[cfg(feature = "cuda")]
+pub use linear::FEW_PRODUCT_ROWS;
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
 pub use normalise::normalise;

@@ -12,6 +12,8 @@ use super::{Batch, KvCache, RopeTable, cpu};
 
 #[cfg(feature = "cuda")]
 mod on_gpu;
+#[cfg(feature = "cuda")]
+pub use on_gpu::{attends_in_16_bits, group_bytes, groups_of_heads, parts_of_keys};
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`, rounded to `out`: f32, or on a GPU

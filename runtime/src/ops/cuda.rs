@@ -56,6 +56,7 @@ modules! {
     ACTIVATION = "activation",
     ATTENTION = "attention",
     CHOOSE = "choose",
+    DECODER = "decoder",
     DRAWN = "drawn",
     FEW_QUANTISED = "few_quantised",
     FEW_ROWS = "few_rows",

@@ -16,6 +16,8 @@ use super::activation::silu_mul;
 use super::residual::add;
 
 pub use blocks::{BlockBuilder, Blocks};
+#[cfg(feature = "cuda")]
+pub use on_gpu::{FEW_PRODUCT_ROWS, FewPlan, FewSizes, FewWhat};
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
@@ -58,6 +60,15 @@ impl Linear {
         match &self.weight {
             Weight::Dense(weight) => weight.dtype(),
             Weight::Blocks(_) => DType::F32,
+        }
+    }
+
+    /// Its weights and its bias, where they are not quantised.
+    #[cfg(feature = "cuda")]
+    pub fn dense(&self) -> Option<(&Tensor, Option<&Tensor>)> {
+        match &self.weight {
+            Weight::Dense(weight) => Some((weight, self.bias.as_ref())),
+            Weight::Blocks(_) => None,
         }
     }
 

@@ -56,21 +56,35 @@ macro_rules! attend {
 }
 
 /// Whether single rows are multiplied on tensor cores, in 16 bits.
-fn takes(shape: KvShape) -> bool {
+pub fn attends_in_16_bits(shape: KvShape) -> bool {
     let KvStrides { block, value, head, token, .. } = shape.strides();
     let even = [block, value, head.into(), token.into()].iter().all(|numbers| numbers.is_multiple_of(8));
     even && WIDTHS.contains(&shape.head_dim)
 }
 
 /// In how many parts the keys of rows that see up to `longest` are read, if `busy` keep a GPU busy.
-fn parts(longest: usize, busy: usize) -> usize {
-    longest.div_ceil(PART).clamp(1, busy.min(MOST_PARTS))
+pub fn parts_of_keys(longest: usize, busy: usize) -> usize {
+    longest.div_ceil(PART).clamp(1, busy.clamp(1, MOST_PARTS))
+}
+
+/// Groups of query heads that share a kv head and are multiplied together there.
+pub fn groups_of_heads(heads: usize, kv_heads: usize) -> usize {
+    kv_heads * (heads / kv_heads).div_ceil(COLUMNS)
+}
+
+/// Bytes that the threads of a part have together there (`single::Shared` in `kernels/single.cuh`).
+pub fn group_bytes(head_dim: usize) -> usize {
+    let (warps, float) = (THREADS / 32, size_of::<f32>());
+    let queries = COLUMNS * (head_dim + 32) * float / 2;
+    queries + warps * (COLUMNS * (head_dim + 4 + 2) + MOST_PARTS) * float + 16
 }
 
 /// Whether attention of all rows over `cache` stores their keys and values itself.
 pub fn stores(cache: &Tensor, rope: &RopeTable, batch: &Batch) -> Result<bool> {
     let Device::Cuda(device) = cache.device() else { return Ok(false) };
-    Ok(cache.dtype() != DType::F32 && takes(KvShape::of(cache.layout())?) && batch.on_gpu(rope, device)?.runs == 0)
+    Ok(cache.dtype() != DType::F32
+        && attends_in_16_bits(KvShape::of(cache.layout())?)
+        && batch.on_gpu(rope, device)?.runs == 0)
 }
 
 impl Attention<'_> {
@@ -106,13 +120,13 @@ impl Attention<'_> {
             attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut out, sizes)?;
         }
         if step.singles > 0 {
-            if T::DTYPE != DType::F32 && takes(shape) {
+            if T::DTYPE != DType::F32 && attends_in_16_bits(shape) {
                 self.products(device, [&qkv, &rope], &cache, &mut out, (shape, sizes))?;
             } else {
                 let group = heads / kv_heads;
                 let queries = group.next_power_of_two().min(QUERIES);
                 let groups = kv_heads * group.div_ceil(queries);
-                let parts = parts(step.longest, BUSY.div_ceil(step.singles * groups));
+                let parts = parts_of_keys(step.longest, BUSY.div_ceil(step.singles * groups));
                 let mut mixed = cuda::room::<f32>(device, step.singles * heads * parts * (hd + 2))?;
                 let kernel = Kernel::early(device, &ATTENTION, &format!("decode_{format}_{queries}"))?;
                 check_head(hd)?;
@@ -135,11 +149,11 @@ impl Attention<'_> {
         (shape, [width, heads, kv_heads, _]): (KvShape, [u32; 4]),
     ) -> Result<()> {
         let step = self.batch.on_gpu(self.rope, device)?;
-        let groups = kv_heads as usize * ((heads / kv_heads) as usize).div_ceil(COLUMNS);
+        let groups = groups_of_heads(heads as usize, kv_heads as usize);
         if step.singles * groups > MOST_GROUPS {
             bail!("{} sequences with {groups} groups of heads are more than one step takes", step.singles)
         }
-        let parts = parts(step.longest, BUSY_BLOCKS.div_ceil(step.singles * groups));
+        let parts = parts_of_keys(step.longest, BUSY_BLOCKS.div_ceil(step.singles * groups));
         let mut mixed = cuda::room::<f32>(device, step.singles * heads as usize * parts * (shape.head_dim + 2))?;
         let name = format!("decode_products_{}_{}_{}", T::name(), Out::name(), shape.head_dim);
         let (kernel, which) = (Kernel::early(device, &ATTENTION, &name)?, step.singles());

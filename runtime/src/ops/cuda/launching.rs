@@ -65,14 +65,42 @@ impl Limits {
 pub struct Kernel {
     function: CudaFunction,
     stream: Arc<CudaStream>,
-    early: bool,
+    start: Start,
+}
+
+/// When the blocks of a kernel start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// After the kernel before it, as there is room.
+    AfterLast,
+    /// While the kernel before it still runs.
+    Early,
+    /// After it, all of them at the same time.
+    Together,
+}
+
+impl Start {
+    /// What the driver is told of it.
+    fn attribute(self) -> Option<CUlaunchAttribute> {
+        let (id, value) = match self {
+            Self::AfterLast => return None,
+            Self::Early => (
+                CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+            ),
+            Self::Together => {
+                (CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CUlaunchAttributeValue { cooperative: 1 })
+            }
+        };
+        Some(CUlaunchAttribute { id, pad: [0; 4], value })
+    }
 }
 
 impl Kernel {
     /// The kernel `name` of `module`, which is loaded on its first use.
     pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
         let function = loaded(device, module)?.load_function(name).map_err(failed)?;
-        Ok(Self { function, stream: device.cuda_stream(), early: false })
+        Ok(Self { function, stream: device.cuda_stream(), start: Start::AfterLast })
     }
 
     /// As [`Self::of`], of a kernel that waits for those before it by itself (`kernels/early.cuh`): it starts while the one
@@ -81,7 +109,14 @@ impl Kernel {
     pub fn early(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
         let kernel = Self::of(device, module, name)?;
         let compiled = kernel.function.get_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION);
-        Ok(Self { early: compiled.map_err(failed)? >= WAITS, ..kernel })
+        let start = if compiled.map_err(failed)? >= WAITS { Start::Early } else { Start::AfterLast };
+        Ok(Self { start, ..kernel })
+    }
+
+    /// As [`Self::of`], of a kernel whose blocks wait for each other (`kernels/together.cuh`): no more of them than fit the
+    /// GPU at the same time.
+    pub fn together(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
+        Ok(Self { start: Start::Together, ..Self::of(device, module, name)? })
     }
 
     /// Lets its blocks have `bytes` of shared memory, which may be more than 48 KiB.
@@ -105,9 +140,7 @@ impl Kernel {
         self.stream.context().bind_to_thread().map_err(failed)?;
         // None is longer than eight bytes, and the shorter begin with the first.
         let mut places: Vec<*mut c_void> = arguments.iter().map(|bits| (&raw const *bits).cast_mut().cast()).collect();
-        let id = CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        let value = CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
-        let mut early = CUlaunchAttribute { id, pad: [0; 4], value };
+        let mut attribute = self.start.attribute();
         let ((grid_x, grid_y, grid_z), (block_x, block_y, block_z)) = (config.grid_dim, config.block_dim);
         let launch = sys::CUlaunchConfig {
             gridDimX: grid_x,
@@ -118,8 +151,8 @@ impl Kernel {
             blockDimZ: block_z,
             sharedMemBytes: config.shared_mem_bytes,
             hStream: self.stream.cu_stream(),
-            attrs: &raw mut early,
-            numAttrs: u32::from(self.early),
+            numAttrs: u32::from(attribute.is_some()),
+            attrs: attribute.as_mut().map_or(null_mut(), |attribute| &raw mut *attribute),
         };
         let done = unsafe {
             sys::cuLaunchKernelEx(&raw const launch, self.function.cu_function(), places.as_mut_ptr(), null_mut())

@@ -1,5 +1,7 @@
 //! The launch of products of few rows with quantised weights (`kernels/few_quantised.cu`), and what of them fits a GPU.
 
+use std::iter::successors;
+
 use candle_core::cuda::cudarc::driver::{CudaView, DevicePtr};
 use candle_core::{CudaDevice, Result};
 use vlm_catalog::footprint::GPU_FEW_QUANTISED_ROWS;
@@ -7,7 +9,7 @@ use vlm_catalog::quantization::BlockFormat;
 
 use super::few::{Sizes, What};
 use super::packed::{OUTPUTS, Packed, name, width};
-use crate::ops::cuda::{FEW_QUANTISED, Kernel, Limits, THREADS as ROUNDING, blocks, launch};
+use crate::ops::cuda::{FEW_QUANTISED, Kernel, Limits, THREADS as ROUNDING, blocks, launch, room};
 
 /// Most rows.
 pub const MOST_ROWS: usize = GPU_FEW_QUANTISED_ROWS as usize;
@@ -23,7 +25,7 @@ pub struct Plan {
     sizes: Sizes,
     what: What,
     format: BlockFormat,
-    /// Rows that the kernel is made for: 8, 16, 32 or 64.
+    /// Rows that the kernel is made for, 8, 16, 32 or 64: of more of them so many at a time.
     room: usize,
     /// Numbers of a row that are in shared memory at a time.
     phase: usize,
@@ -42,19 +44,22 @@ impl Plan {
         if !(1..=MOST_ROWS).contains(&rows) || inner == 0 || outer == 0 || !whole {
             return None;
         }
-        let room = rows.next_power_of_two().max(OUTPUTS);
         let of_each = if what == What::Gated { 2 } else { 1 };
         let tiles = of_each * outer.div_ceil(OUTPUTS).div_ceil(limits.processors.max(1));
         let chunks = inner.div_ceil(width(format));
-        let sums = room * OUTPUTS * size_of::<f32>();
-        let bytes = |phase: usize| {
-            // Sums of all warps, twice: one tile's are written while another's are read.
-            let kept = if phase < inner { tiles * sums } else { 0 };
-            rounded_bytes(format, room, phase) + 2 * WARPS * sums + kept
-        };
-        let phases = (1..=chunks).map(|parts| chunks.div_ceil(parts) * width(format));
-        let phase = phases.into_iter().find(|phase| bytes(*phase) <= limits.shared)?;
-        Some(Self { sizes, what, format, room, phase, shared: bytes(phase), processors: limits.processors })
+        // The fewer rows at a time, the less room is taken by their sums.
+        let rooms = successors(Some(rows.next_power_of_two().max(OUTPUTS)), |room| Some(room / 2));
+        rooms.take_while(|room| *room >= OUTPUTS).find_map(|room| {
+            let sums = room * OUTPUTS * size_of::<f32>();
+            let bytes = |phase: usize| {
+                // Sums of all warps, twice: one tile's are written while another's are read.
+                let kept = if phase < inner { tiles * sums } else { 0 };
+                rounded_bytes(format, room, phase) + 2 * WARPS * sums + kept
+            };
+            let phases = (1..=chunks).map(|parts| chunks.div_ceil(parts) * width(format));
+            let phase = phases.into_iter().find(|phase| bytes(*phase) <= limits.shared)?;
+            Some(Self { sizes, what, format, room, phase, shared: bytes(phase), processors: limits.processors })
+        })
     }
 
     /// What it computes.
@@ -72,21 +77,38 @@ impl Plan {
         bias: u64,
         out: u64,
     ) -> Result<()> {
-        let stream = device.cuda_stream();
-        if self.sizes.rows <= ROUNDED_BY_BLOCKS {
-            let (x, _x) = x.device_ptr(&stream);
-            return self.multiply(device, weights, x, false, (bias, out));
+        let Sizes { rows, inner, outer } = self.sizes;
+        for first in (0..rows).step_by(self.room) {
+            let rows = first..rows.min(first + self.room);
+            let out = out + (first * outer * size_of::<f32>()) as u64;
+            self.launch_some(device, weights, &x.slice(rows.start * inner..rows.end * inner), rows.len(), (bias, out))?;
         }
-        let Sizes { rows, inner, .. } = self.sizes;
+        Ok(())
+    }
+
+    fn launch_some(
+        &self,
+        device: &CudaDevice,
+        weights: &Packed,
+        x: &CudaView<'_, f32>,
+        rows: usize,
+        places: (u64, u64),
+    ) -> Result<()> {
+        let stream = device.cuda_stream();
+        if rows <= ROUNDED_BY_BLOCKS && self.room == OUTPUTS {
+            let (x, _x) = x.device_ptr(&stream);
+            return self.multiply(device, weights, x, (rows, false), places);
+        }
+        let inner = self.sizes.inner;
         let parts = inner.div_ceil(self.phase);
-        let rounded = crate::ops::cuda::room::<u8>(device, parts * rounded_bytes(self.format, self.room, self.phase))?;
+        let rounded = room::<u8>(device, parts * rounded_bytes(self.format, self.room, self.phase))?;
         let kernel = Kernel::early(device, &FEW_QUANTISED, &format!("round_{}_{}", name(self.format), self.room))?;
         let eights = self.phase / 8 * self.room;
         let config = blocks([eights.div_ceil(ROUNDING), parts, 1], ROUNDING, 0)?;
-        let [inner, rows, phase] = [inner, rows, self.phase].map(|size| size as u32);
-        launch!(kernel, config, x, &rounded, &inner, &rows, &phase)?;
+        let [inner, count, phase] = [inner, rows, self.phase].map(|size| size as u32);
+        launch!(kernel, config, x, &rounded, &inner, &count, &phase)?;
         let (place, _rounded) = rounded.device_ptr(&stream);
-        self.multiply(device, weights, place, true, (bias, out))
+        self.multiply(device, weights, place, (rows, true), places)
     }
 
     fn multiply(
@@ -94,7 +116,7 @@ impl Plan {
         device: &CudaDevice,
         weights: &Packed,
         x: u64,
-        rounded: bool,
+        (rows, rounded): (usize, bool),
         (bias, out): (u64, u64),
     ) -> Result<()> {
         let what = match self.what {
@@ -105,7 +127,7 @@ impl Plan {
         let kernel = format!("few_{}_{}_{what}", name(self.format), self.room);
         let kernel = Kernel::early(device, &FEW_QUANTISED, &kernel)?.with_shared(self.shared)?;
         let config = blocks([self.processors, 1, 1], THREADS, self.shared / size_of::<f32>())?;
-        let Sizes { rows, inner, outer } = self.sizes;
+        let Sizes { inner, outer, .. } = self.sizes;
         let [inner, outer, rows, phase] = [inner, outer, rows, self.phase].map(|size| size as u32);
         let rounded = u32::from(rounded);
         launch!(kernel, config, weights.place(), &x, &bias, &out, &inner, &outer, &rows, &phase, &rounded)
@@ -145,12 +167,15 @@ mod tests {
         };
         assert_eq!(phase(1, 4096, 0), (8, 4096));
         assert_eq!(phase(8, 18_944, 0), (8, 18_944));
-        assert_eq!(phase(13, 11_008, 0), (16, 5504));
+        assert_eq!(phase(13, 11_008, 0), (16, 11_008));
         assert_eq!(phase(32, 4096, 0), (32, 4096));
         assert_eq!(phase(64, 32, 0), (64, 128));
         let (room, part) = phase(64, 11_008, 0);
         assert!(room == 64 && part.is_multiple_of(128) && (1408..=2048).contains(&part), "{part}");
         assert!(phase(8, 11_008, 1).1 < 11_008);
+        assert_eq!(phase(64, 4096, 1).0, 64);
+        let many = plan(BlockFormat::Q8_0, (33, 4096, 12_288), What::Plain, 1).unwrap();
+        assert_eq!(many.room, 32, "so many outputs leave no room for sums of 64 rows");
     }
 
     #[test]

@@ -1,0 +1,80 @@
+// What a GPU does that C++ has no words for.
+#pragma once
+#include "element.cuh"
+
+// 16 bytes of weights, which no other block reads.
+__device__ __forceinline__ uint4 stream(const void *from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from));
+    return v;
+}
+
+// 16 bytes of the cache, which is written by kernels before this one.
+__device__ __forceinline__ uint4 cached16(const void *from) {
+    uint4 v;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from)
+                 : "memory");
+    return v;
+}
+
+// Brings a line into the cache.
+__device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
+
+// 16 bytes on their way to shared memory; zeros where `is` is false.
+__device__ __forceinline__ void send(void *to, const void *from, bool is) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(to), bytes = is ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+// Ends a batch of what this thread sends.
+__device__ __forceinline__ void sent() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// All but the last `LEFT` batches have come.
+template <int LEFT> __device__ __forceinline__ void arrived() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+
+// c += a · b: a of 16 rows and 16 columns, b of 16 and 8.
+#define PRODUCT(T, name)                                                                                              \
+    __device__ __forceinline__ void product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, T) {     \
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                           \
+                     ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                           \
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                 \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                 \
+    }
+PRODUCT(__half, "f16")
+PRODUCT(__nv_bfloat16, "bf16")
+#undef PRODUCT
+
+// a · b of integers in 8 bits: a of 16 rows and 32 columns, b of 32 and 8.
+__device__ __forceinline__ void product(int (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%10, %10, %10, %10};"
+                 : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "r"(0));
+}
+
+// The transpose of eight rows of eight numbers: a thread has two side by side of row t / 4, of which column it gets two.
+__device__ __forceinline__ uint32_t transposed(uint32_t pair) {
+    uint32_t other;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(other) : "r"(pair));
+    return other;
+}
+
+// 2 to the power of what is not positive; what is too small to matter becomes zero.
+__device__ __forceinline__ float power(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Until all of this thread's group of so many threads, of which a block has several, have come.
+template <int THREADS> __device__ __forceinline__ void group_together() {
+    asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.x / THREADS + 1), "n"(THREADS) : "memory");
+}
+
+__device__ __forceinline__ uint64_t acquired(const uint64_t *from) {
+    uint64_t value;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+    return value;
+}
