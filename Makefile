@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: metrics-check images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit crds build plugin images \
+.PHONY: metrics-check cuda-emulated images-cuda clients conformance test-images help demo demo-down demo-volume test test-fast lint shellcheck unit crds build plugin images \
 	kube cluster-up cluster-down cluster-check cluster-test campaign bench docs cuda cuda-kernels cuda-lint cuda-test
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vlm-operator
@@ -71,7 +71,7 @@ shellcheck:
 		echo 'shellcheck is not installed: shell scripts are not checked'
 		exit
 	fi
-	shellcheck --external-sources tests/*.sh tests/clients/*.sh tests/cluster/*.sh images/*.sh cuda/*.sh .ci/run
+	shellcheck --external-sources tests/*.sh tests/clients/*.sh tests/cluster/*.sh images/*.sh cuda/*.sh cuda/emulated/*.sh .ci/run
 	shellcheck --external-sources --check-sourced tests/cluster/node.sh
 
 unit: ## every Rust test that needs no cluster, the chart's (with helm) among them
@@ -179,6 +179,10 @@ cuda-kernels: ## compile the project's own CUDA kernels alone, for every GPU tha
 	cd runtime
 	basename --suffix=.cu kernels/*.cu |
 		xargs -P "$$(nproc)" -I{} ../cuda/nvcc.sh -fatbin -O3 -std=c++17 -o "$$out/{}" kernels/{}.cu
+
+cuda-emulated: ## kernels of the runtime on a processor, where every access is watched
+	@PYTHON='$(PYTHON)' cuda/toolchain.sh '$(CUDA)'
+	cuda/emulated/run.sh '$(CUDA)'
 
 cuda-lint: ## clippy on the code behind the feature cuda, where there is no CUDA
 	env $(CUDA_ENV) NVCC='$(CURDIR)/cuda/nvcc-check.sh' CUDA_HOME=/usr \

@@ -36,6 +36,7 @@ kube_built() {
 
 phase "fetch crates" cargo fetch --locked
 phase "compile the CUDA kernels" make --no-print-directory cuda-kernels
+phase "CUDA kernels on a processor" make --no-print-directory cuda-emulated
 phase lint make --no-print-directory lint
 phase "compile tests" cargo test --release --locked --workspace --no-run
 phase "build Kubernetes (the rest of it)" kube_built

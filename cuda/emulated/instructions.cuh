@@ -1,0 +1,104 @@
+// What runtime/kernels/instructions.cuh has, on the machine of machine.h: as the PTX manual defines it.
+#pragma once
+#include "element.cuh"
+
+inline uint4 stream(const void *from) { return *static_cast<const uint4 *>(from); }
+inline uint4 cached16(const void *from) { return *static_cast<const uint4 *>(from); }
+// A prefetch may ask for what is behind the end; what it asks for here must be there.
+inline void prefetch(const void *from) { (void)*static_cast<const volatile char *>(from); }
+
+inline void send(void *to, const void *from, bool is) {
+    if (is) {
+        memcpy(to, from, 16);
+    } else {
+        memset(to, 0, 16);
+    }
+}
+inline void sent() {}
+template <int LEFT> void arrived() {}
+
+template <int THREADS> void group_together() {
+    machine::meet(machine::block().meetings[threadIdx.x / THREADS + 1], THREADS);
+}
+inline uint64_t acquired(const uint64_t *from) {
+    machine::pause();
+    return *from;
+}
+inline float power(float x) { return exp2f(x); }
+
+// Matrices of a product in the registers of a warp: thread 4·g + t has of row, or column, g the numbers from N·t on, and
+// those half of a row further, of a also of row g + 8; of c two numbers side by side of either row.
+template <typename T, typename Sum, int K> struct Product {
+    uint32_t a[4], b[2];
+    Sum c[4];
+
+    static Sum number(uint32_t word, int n) {
+        constexpr int BITS = 8 * sizeof(T);
+        word >>= BITS * n;
+        T number;
+        memcpy(&number, &word, sizeof number);
+        if constexpr (std::is_same_v<T, int8_t>) {
+            return number;
+        } else {
+            return widen(number);
+        }
+    }
+    static void multiply(Product *(&all)[machine::LANES]) {
+        constexpr int N = 4 / sizeof(T);
+        Sum a[16][K], b[K][8];
+        for (unsigned lane = 0; lane < machine::LANES; lane++) {
+            for (int n = 0; n < N; n++) {
+                unsigned g = lane / 4, k = lane % 4 * N + n;
+                for (int half = 0; half < 2; half++) {
+                    a[g][k + half * K / 2] = number(all[lane]->a[half * 2], n);
+                    a[g + 8][k + half * K / 2] = number(all[lane]->a[half * 2 + 1], n);
+                    b[k + half * K / 2][g] = number(all[lane]->b[half], n);
+                }
+            }
+        }
+        for (unsigned lane = 0; lane < machine::LANES; lane++) {
+            for (int n = 0; n < 4; n++) {
+                unsigned row = lane / 4 + n / 2 * 8, column = lane % 4 * 2 + n % 2;
+                for (int k = 0; k < K; k++) all[lane]->c[n] += a[row][k] * b[k][column];
+            }
+        }
+    }
+};
+
+template <typename T, typename Sum, int K>
+void multiplied(Sum (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    Product<T, Sum, K> own{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
+    machine::together<Product<T, Sum, K>>(own, Product<T, Sum, K>::multiply);
+    std::copy(own.c, own.c + 4, c);
+}
+inline void product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __half) {
+    multiplied<__half, float, 16>(c, a, b0, b1);
+}
+inline void product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __nv_bfloat16) {
+    multiplied<__nv_bfloat16, float, 16>(c, a, b0, b1);
+}
+inline void product(int (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1) {
+    c[0] = c[1] = c[2] = c[3] = 0;
+    multiplied<int8_t, int, 32>(c, {a.x, a.y, a.z, a.w}, b0, b1);
+}
+
+struct Transposed {
+    uint32_t pair;
+
+    static void transpose(Transposed *(&all)[machine::LANES]) {
+        uint16_t matrix[8][8];
+        for (unsigned lane = 0; lane < machine::LANES; lane++) {
+            uint16_t *two = &matrix[lane / 4][lane % 4 * 2];
+            two[0] = uint16_t(all[lane]->pair), two[1] = uint16_t(all[lane]->pair >> 16);
+        }
+        for (unsigned lane = 0; lane < machine::LANES; lane++) {
+            unsigned row = lane % 4 * 2, column = lane / 4;
+            all[lane]->pair = matrix[row][column] | uint32_t(matrix[row + 1][column]) << 16;
+        }
+    }
+};
+inline uint32_t transposed(uint32_t pair) {
+    Transposed own{pair};
+    machine::together<Transposed>(own, Transposed::transpose);
+    return own.pair;
+}
