@@ -20,9 +20,10 @@ template <int LEFT> void arrived() {}
 template <int THREADS> void group_together() {
     machine::meet(machine::block().meetings[threadIdx.x / THREADS + 1], THREADS);
 }
-inline uint64_t acquired(const uint64_t *from) {
+inline void released(uint32_t *count) { ++*count; }
+inline uint32_t acquired(const uint32_t *count) {
     machine::pause();
-    return *from;
+    return *count;
 }
 inline float power(float x) { return exp2f(x); }
 

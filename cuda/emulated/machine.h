@@ -14,6 +14,7 @@
 #include <functional>
 #include <random>
 #include <ucontext.h>
+#include <utility>
 #include <vector>
 
 #undef __forceinline__
@@ -146,6 +147,17 @@ inline void launch(Index grid, unsigned threads, bool at_once, std::function<voi
     }
     if (at_once) run(indices, threads);
 }
+
+// Memory at a multiple of what a GPU aligns.
+struct Aligned {
+    uint8_t *at;
+
+    Aligned(size_t bytes, int filled) : at(static_cast<uint8_t *>(aligned_alloc(256, (bytes + 255) / 256 * 256))) {
+        memset(at, filled, bytes);
+    }
+    Aligned(Aligned &&other) : at(std::exchange(other.at, nullptr)) {}
+    ~Aligned() { free(at); }
+};
 
 } // namespace machine
 

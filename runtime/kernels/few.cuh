@@ -6,6 +6,7 @@
 #pragma once
 #include "instructions.cuh"
 #include "element.cuh"
+#include "normed.cuh"
 #include "product.cuh"
 
 namespace few {
@@ -31,7 +32,7 @@ template <int WHAT> struct Share {
     uint32_t begin, end, tiles;
 
     __device__ explicit Share(uint32_t outer) {
-        begin = (uint64_t)outer * blockIdx.x / gridDim.x, end = (uint64_t)outer * (blockIdx.x + 1) / gridDim.x;
+        begin = outer * blockIdx.x / gridDim.x, end = outer * (blockIdx.x + 1) / gridDim.x;
         tiles = (end - begin + TILE - 1) / TILE;
     }
     // The row of weights of a tile's row, of which there are 16; none behind the end.
@@ -105,36 +106,19 @@ template <typename T> struct Given {
     }
 };
 
-// Rows of x in f32 that are divided by their root mean square and multiplied by weights. As many warps have a row as there
-// are for each of them.
+// Rows of x in f32 that are normed on the way. As many threads have a row as there are for each.
 template <typename T> struct Normed {
-    const float *x, *weight;
-    float eps;
+    normed::Rows rows;
 
-    __device__ __forceinline__ void fetch(T *to, float *squares, const Sizes &of, uint32_t begin, uint32_t stride) const {
-        const uint32_t warp = threadIdx.x / 32, warps = of.rows > 1 ? WARPS >> (32 - __clz(of.rows - 1)) : WARPS;
-        const uint32_t row = warp / warps, first = (threadIdx.x - row * warps * 32) * 4, step = warps * 32 * 4;
-        const float *own = x + (size_t)min(row, of.rows - 1) * of.inner;
-        float sum = 0.f;
+    __device__ __forceinline__ void fetch(T *to, float *room, const Sizes &of, uint32_t begin, uint32_t stride) const {
+        rows.measure(room, of.rows, of.inner);
+        const uint32_t threads = THREADS >> (of.rows > 1 ? 32 - __clz(of.rows - 1) : 0), r = threadIdx.x / threads;
+        if (r < of.rows) {
+            const float scale = normed::Rows::scale(room, r);
 #pragma unroll 4
-        for (uint32_t i = first; i < of.inner; i += step) {
-            float4 v = four(own + i);
-            sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-        }
-        sum = warp_sum(sum);
-        if (threadIdx.x % 32 == 0) squares[warp] = sum;
-        __syncthreads();
-        float all = 0.f;
-        for (uint32_t w = 0; w < warps; w++) all += squares[row * warps + w];
-        const float scale = 1.f / sqrtf(all / of.inner + eps);
-        if (row < of.rows) {
-#pragma unroll 4
-            for (uint32_t i = first; i < stride - PAD; i += step) {
+            for (uint32_t i = threadIdx.x % threads * 4; i < stride - PAD; i += threads * 4) {
                 bool is = begin + i < of.inner && i < of.phase;
-                float4 v = is ? four(own + begin + i) : make_float4(0, 0, 0, 0);
-                float4 w = is ? four(weight + begin + i) : v;
-                put_four(to + row * stride + i,
-                         make_float4(v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w));
+                put_four(to + r * stride + i, is ? rows.numbers(r, of.inner, begin + i, scale) : make_float4(0, 0, 0, 0));
             }
         }
         __syncthreads();
@@ -174,7 +158,8 @@ template <typename T, int WHAT> struct Outputs {
 // reads or writes what others do.
 template <int WHAT, typename T, typename Source, typename Wait>
 __device__ __forceinline__ void products(const T *w, const Source &x, const float *bias, void *y, const Sizes of,
-                                         uint4 *shared, const Wait &wait) {
+                                         const Wait &wait) {
+    extern __shared__ uint4 shared[];
     const Share<WHAT> share(of.outer);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, chunks = (of.phase + STEP - 1) / STEP;
     const uint32_t stride = chunks * STEP + PAD, phases = (of.inner + of.phase - 1) / of.phase;
@@ -183,7 +168,8 @@ __device__ __forceinline__ void products(const T *w, const Source &x, const floa
     Walk<T, WHAT> walk{w};
     walk.first = warp * CHUNK + lane % 4 * 8;
     uint4 weights[FLIGHT][2][2];
-    if (share.tiles > 0) walk.begin(weights, share, of, chunks);
+    // Without tiles as well: what is not written on every way would take up its registers before this.
+    walk.begin(weights, share, of, chunks);
     wait();
     if (share.tiles == 0) return;
     const Outputs<T, WHAT> outputs{bias, y};

@@ -6,9 +6,8 @@
     extern "C" __global__ void __launch_bounds__(few::THREADS, 1)                                                     \
         few_rows_##name##_##what(const T *w, const T *x, const float *bias, void *y, uint32_t inner, uint32_t outer,  \
                                  uint32_t rows, uint32_t phase) {                                                     \
-        extern __shared__ uint4 shared[];                                                                             \
         let_next_start();                                                                                             \
-        few::products<few::WHAT>(w, few::Given<T>{x}, bias, y, {inner, outer, rows, phase}, shared, wait_for_last);   \
+        few::products<few::WHAT>(w, few::Given<T>{x}, bias, y, {inner, outer, rows, phase}, wait_for_last);           \
     }
 #define EACH(name, T)                                                                                                 \
     FEW(name, T, plain, PLAIN)                                                                                        \

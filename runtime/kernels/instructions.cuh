@@ -73,8 +73,12 @@ template <int THREADS> __device__ __forceinline__ void group_together() {
     asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.x / THREADS + 1), "n"(THREADS) : "memory");
 }
 
-__device__ __forceinline__ uint64_t acquired(const uint64_t *from) {
-    uint64_t value;
-    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
+// One more, which all that was written before is seen with; and how many there are, with all that was written before those.
+__device__ __forceinline__ void released(uint32_t *count) {
+    asm volatile("fence.acq_rel.gpu;\nred.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
+}
+__device__ __forceinline__ uint32_t acquired(const uint32_t *count) {
+    uint32_t value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(count) : "memory");
     return value;
 }

@@ -23,6 +23,12 @@ template <typename F> struct Chunk {
             heads[h] = stream(from + F::NUMBERS * 512 + (lane % 4 * F::HEADS + h) * 16);
         }
     }
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int n = 0; n < F::NUMBERS; n++) numbers[n] = make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (int h = 0; h < F::HEADS; h++) heads[h] = make_uint4(0, 0, 0, 0);
+    }
     // Word `n` of the thread's numbers.
     __device__ __forceinline__ uint32_t word(int n) const {
         const uint4 &four = numbers[n / 4];

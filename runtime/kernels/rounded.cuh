@@ -86,10 +86,11 @@ template <typename F> struct Scale {
     }
 };
 
-// Rounds `count` rows of x from number `begin` on; what is behind their end, and rows behind the last of `rows`, are zeros. Eight
-// numbers a thread, of which there are `threads`, this one `thread`; all warps are whole.
-template <typename F, int ROWS>
-__device__ __forceinline__ void round(const Rows<F, ROWS> &to, const float *x, uint32_t inner, uint32_t begin,
+// Rounds `count` rows of `inner` numbers from number `begin` on; what is behind their end, and rows behind the last of `rows`,
+// are zeros. `numbers(row, k)` has four of them. Eight a thread, of which there are `threads`, this one `thread`; all warps
+// are whole.
+template <typename F, int ROWS, typename Numbers>
+__device__ __forceinline__ void round(const Rows<F, ROWS> &to, const Numbers &numbers, uint32_t inner, uint32_t begin,
                                       uint32_t rows, uint32_t count, uint32_t thread, uint32_t threads) {
     const uint32_t eights = to.width / 8;
     for (uint32_t n = thread; n - n % 32 < eights * count; n += threads) {
@@ -98,7 +99,7 @@ __device__ __forceinline__ void round(const Rows<F, ROWS> &to, const float *x, u
         float eight[8];
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
-            float4 some = is ? four(x + (size_t)row * inner + begin + k + i) : make_float4(0, 0, 0, 0);
+            float4 some = is ? numbers(row, begin + k + i) : make_float4(0, 0, 0, 0);
             eight[i] = some.x, eight[i + 1] = some.y, eight[i + 2] = some.z, eight[i + 3] = some.w;
         }
         const Scale<F> scale(eight);

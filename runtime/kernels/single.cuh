@@ -33,6 +33,10 @@ __device__ uint32_t done[MOST_GROUPS];
 template <int HD> struct Pair {
     uint4 row[2][HD / 32];
 
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) row[0][i] = row[1][i] = make_uint4(0, 0, 0, 0);
+    }
     template <typename T> __device__ __forceinline__ void load(const T *first, uint32_t apart, bool has_second) {
 #pragma unroll
         for (int i = 0; i < HD / 32; i++) {
@@ -278,6 +282,7 @@ template <typename T, int HD> struct Turns {
 // What a step is computed with. Everything but qkv is there before its first kernel begins, and but the keys and values of its
 // own rows where it `stores` those.
 template <typename T, typename Out> struct Step {
+    using Element = T;
     T *cache;
     Strides at;
     const uint32_t *tables;
@@ -313,6 +318,8 @@ __device__ __forceinline__ void part(const Step<T, Out> &step, uint32_t n, uint3
     uint32_t begin = n * each, end = min(begin + each, tokens);
     Cached<T> source = cached<T>(step.cache, step.tables, row, step.at, kv_head);
     Turns<T, HD> turns{source, begin + thread() / 32 * KEYS, end};
+    // What is not written on every way would take up its registers before this.
+    turns.keys.clear(), turns.values.clear();
     turns.first(false, row.position);
     wait();
     const float *numbers = step.qkv + (size_t)index * shape.width, *turn = step.angles + (size_t)row.angles * HD;

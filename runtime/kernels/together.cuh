@@ -2,25 +2,25 @@
 #pragma once
 #include "instructions.cuh"
 
-// All blocks of a kernel that are there at the same time (a cooperative launch). `arrived` counts those that have come, over
-// all kernels; every kernel leaves a multiple of its blocks.
+// All blocks of a kernel that are there at the same time (a cooperative launch). `come` counts those that have come; it is zero
+// before the kernel and behind it.
 struct Grid {
-    uint64_t *arrived, target;
+    uint32_t *come, wanted = 0;
 
-    __device__ __forceinline__ explicit Grid(uint64_t *arrived) : arrived(arrived) {
-        // This block has not come yet, so that no more than the others are ahead.
-        if (threadIdx.x == 0) target = acquired(arrived) / gridDim.x * gridDim.x;
-    }
     // Until all have come. What they wrote before can be read then.
-    __device__ __noinline__ void together() {
+    __device__ __forceinline__ void together() {
+        wanted += gridDim.x;
         __syncthreads();
         if (threadIdx.x == 0) {
-            target += gridDim.x;
-            __threadfence();
-            atomicAdd(reinterpret_cast<unsigned long long *>(arrived), 1ull);
-            while (acquired(arrived) < target) {}
-            __threadfence();
+            released(come);
+            while (acquired(come) < wanted) {}
         }
         __syncthreads();
+    }
+    // Has come together elsewhere, with a copy of this.
+    __device__ __forceinline__ void passed() { wanted += gridDim.x; }
+    // Comes no more. Nobody waits for the last.
+    __device__ __forceinline__ void leave() {
+        if (threadIdx.x == 0 && atomicAdd(come, 1) + 1 == wanted + gridDim.x) *come = 0;
     }
 };

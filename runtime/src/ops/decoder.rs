@@ -1,16 +1,18 @@
-//! All layers of a decoder for a few single rows in 16 bits, in one kernel (`kernels/decoder.cu`): what the ops give one after
-//! another, which is what any other rows, weights or device get (`models/language.rs`).
+//! All layers of a decoder for a few single rows, in one kernel (`kernels/decoder.cuh`): what the ops give one after another,
+//! which is what any other rows, weights or device get (`models/language.rs`). Weights have 16 bits or are quantised, all of
+//! them alike, and the cache has 16 bits.
 
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, CudaStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use half::{bf16, f16};
+use vlm_catalog::quantization::BlockFormat;
 
 use super::attention::{attends_in_16_bits, group_bytes, groups_of_heads, parts_of_keys};
 use super::batch::DeviceRows;
-use super::cuda::{self, DECODER, Format, Kernel, Limits, launch};
+use super::cuda::{self, DECODER, DECODER_Q4_0, DECODER_Q4_K, DECODER_Q8_0, Format, Kernel, Limits, launch};
 use super::kv_cache::{KvShape, KvStrides};
-use super::linear::{FEW_PRODUCT_ROWS, FewPlan, FewSizes, FewWhat};
-use super::{Batch, KvCache, Linear, RmsNorm, RopeTable};
+use super::linear::{FEW_PRODUCT_ROWS, FewPlan, FewQuantisedPlan, FewSizes, FewWhat};
+use super::{Batch, KvCache, Linear, RmsNorm, RopeTable, Weight};
 
 /// Groups of threads of a block that attend by themselves.
 const GROUPS: usize = 4;
@@ -41,9 +43,11 @@ pub struct Decoder {
     /// Of each layer: where its norms, weights, bias and cache are, as the kernel has them.
     places: Vec<[u64; PLACES]>,
     on_gpu: CudaSlice<u64>,
-    /// Blocks that have come together so far.
-    arrived: CudaSlice<u64>,
+    /// Blocks that have come together in a step.
+    come: CudaSlice<u32>,
+    /// That of the cache, and of weights that are not quantised.
     dtype: DType,
+    format: Option<BlockFormat>,
     sizes: Sizes,
     eps: f32,
     device: CudaDevice,
@@ -91,8 +95,9 @@ impl Decoder {
         if dtype == DType::F32 || !attends_in_16_bits(shape) {
             return Ok(None);
         }
+        let format = format_of(first.qkv.weight());
         let (Some(sizes), eps) = (Sizes::of(first, shape)?, first.input_norm.eps()) else { return Ok(None) };
-        let Some(places) = places(layers, cache, dtype) else { return Ok(None) };
+        let Some(places) = places(layers, cache, (dtype, format)) else { return Ok(None) };
         for parts in layers {
             let norms = [parts.input_norm, parts.post_norm];
             if Sizes::of(parts, shape)? != Some(sizes) || norms.iter().any(|norm| norm.eps().to_bits() != eps.to_bits())
@@ -100,13 +105,13 @@ impl Decoder {
                 return Ok(None);
             }
         }
-        let (on_gpu, arrived) = (device.clone_htod(&places.concat())?, device.alloc_zeros::<u64>(1)?);
-        Ok(Some(Self { places, on_gpu, arrived, dtype, sizes, eps, device: device.clone() }))
+        let (on_gpu, come) = (device.clone_htod(&places.concat())?, device.alloc_zeros::<u32>(1)?);
+        Ok(Some(Self { places, on_gpu, come, dtype, format, sizes, eps, device: device.clone() }))
     }
 
     /// Whether it is of these layers and this cache.
     pub fn is_of(&self, layers: &[Parts<'_>], cache: &KvCache) -> bool {
-        places(layers, cache, self.dtype).as_ref() == Some(&self.places)
+        places(layers, cache, (self.dtype, self.format)).as_ref() == Some(&self.places)
     }
 
     /// Runs `x`, `[rows, width]` in f32, through all layers, where it is, and extends the caches of the rows' sequences;
@@ -123,26 +128,34 @@ impl Decoder {
         if on_gpu.runs > 0 || on_gpu.singles != rows {
             return Ok(false);
         }
-        let Some(memory) = Memory::of(self.sizes, rows, Limits::of(&self.device)?) else { return Ok(false) };
+        let Some(memory) = Memory::of(self.sizes, self.format, rows, Limits::of(&self.device)?) else {
+            return Ok(false);
+        };
         x.inplace_op1(&Step { decoder: self, rows: &on_gpu, rope, shape, memory })?;
         Ok(true)
     }
 }
 
 /// Where everything is, if all of it is what the kernel takes.
-fn places(layers: &[Parts<'_>], cache: &KvCache, dtype: DType) -> Option<Vec<[u64; PLACES]>> {
+fn places(
+    layers: &[Parts<'_>],
+    cache: &KvCache,
+    (dtype, format): (DType, Option<BlockFormat>),
+) -> Option<Vec<[u64; PLACES]>> {
     let mut places = Vec::with_capacity(layers.len());
     for (n, parts) in layers.iter().enumerate() {
-        let linears = [parts.qkv, parts.out, parts.gate_up, parts.down].map(Linear::dense);
-        let [Some((qkv, bias)), Some((out, None)), Some((gate_up, None)), Some((down, None))] = linears else {
+        let linears = [parts.qkv, parts.out, parts.gate_up, parts.down];
+        if linears[1..].iter().any(|linear| linear.bias().is_some()) {
+            return None;
+        }
+        let [Some(qkv), Some(out), Some(gate_up), Some(down)] =
+            linears.map(|linear| place_of(linear.weight(), dtype, format))
+        else {
             return None;
         };
-        let weights = [qkv, cache.layer(n), out, gate_up, down].map(|tensor| place(tensor, dtype));
         let norms = [parts.input_norm, parts.post_norm].map(|norm| place(norm.weight(), DType::F32));
-        let [Some(qkv), Some(cache), Some(out), Some(gate_up), Some(down)] = weights else { return None };
-        let ([Some(input), Some(post)], bias) = (norms, bias.map(|bias| place(bias, DType::F32))) else {
-            return None;
-        };
+        let ([Some(input), Some(post)], Some(cache)) = (norms, place(cache.layer(n), dtype)) else { return None };
+        let bias = parts.qkv.bias().map(|bias| place(bias, DType::F32));
         let bias = match bias {
             None => 0,
             Some(Some(bias)) => bias,
@@ -151,6 +164,23 @@ fn places(layers: &[Parts<'_>], cache: &KvCache, dtype: DType) -> Option<Vec<[u6
         places.push([input, qkv, bias, cache, out, post, gate_up, down]);
     }
     Some(places)
+}
+
+/// How weights are quantised, if they are.
+fn format_of(weight: &Weight) -> Option<BlockFormat> {
+    match weight {
+        Weight::Dense(_) => None,
+        Weight::Blocks(blocks) => Some(blocks.format()),
+    }
+}
+
+/// Where weights are, if they are such.
+fn place_of(weight: &Weight, dtype: DType, format: Option<BlockFormat>) -> Option<u64> {
+    match weight {
+        Weight::Dense(tensor) if format.is_none() => place(tensor, dtype),
+        Weight::Blocks(blocks) if format == Some(blocks.format()) => blocks.place_on_gpu(),
+        _ => None,
+    }
 }
 
 /// Where the numbers of a tensor are that begin at a multiple of 16 bytes, and whose rows do, in `dtype` on a GPU.
@@ -186,19 +216,29 @@ struct Memory {
 }
 
 impl Memory {
-    fn of(sizes: Sizes, rows: usize, limits: Limits) -> Option<Self> {
+    fn of(sizes: Sizes, format: Option<BlockFormat>, rows: usize, limits: Limits) -> Option<Self> {
         let (width, mixed, inner) = (sizes.width, sizes.mixed(), sizes.inner);
-        let plan = |inner, outer, what| FewPlan::new(FewSizes { rows, inner, outer }, what, limits);
+        // Numbers at a time and bytes of one product.
+        let plan = |inner, outer, what| {
+            let sizes = FewSizes { rows, inner, outer };
+            match format {
+                None => FewPlan::new(sizes, what, limits).map(|plan| (plan.phase(), plan.shared())),
+                Some(format) => FewQuantisedPlan::new(format, sizes, what, limits)
+                    .filter(FewQuantisedPlan::is_of_fewest)
+                    .map(|plan| (plan.phase(), plan.shared())),
+            }
+        };
         let products = [
             plan(width, sizes.qkv(), FewWhat::Plain)?,
             plan(mixed, width, FewWhat::Added)?,
             plan(width, inner, FewWhat::Gated)?,
             plan(inner, width, FewWhat::Added)?,
         ];
-        let [qkv, out, gate_up, down] = products.map(|plan| plan.phase());
+        let [qkv, out, gate_up, down] = products.map(|(phase, _)| phase);
         // What shares the stream's memory has the same part of it.
         let phases = (qkv == gate_up).then_some([qkv, out, down])?;
-        let bytes = products.iter().map(FewPlan::shared).max()?.max(GROUPS * group_bytes(sizes.head_dim));
+        let largest = products.iter().map(|(_, bytes)| *bytes).max()?;
+        let bytes = largest.max(GROUPS * group_bytes(sizes.head_dim));
         (bytes <= limits.shared).then_some(Self { phases, bytes, processors: limits.processors })
     }
 }
@@ -222,14 +262,16 @@ impl InplaceOp1 for Step<'_> {
     }
 
     fn cuda_fwd(&self, x: &mut CudaStorage, layout: &Layout) -> Result<()> {
-        match self.decoder.dtype {
-            DType::F16 => self.launch::<f16>(x, layout),
-            _ => self.launch::<bf16>(x, layout),
+        match (self.decoder.format, self.decoder.dtype) {
+            (None, DType::F16) => self.launch::<f16>(x, layout),
+            (None, _) => self.launch::<bf16>(x, layout),
+            (Some(_), _) => self.launch::<f32>(x, layout),
         }
     }
 }
 
 impl Step<'_> {
+    /// `T` is what is between products.
     fn launch<T: Format>(&self, x: &mut CudaStorage, layout: &Layout) -> Result<()> {
         let (Decoder { sizes, device, .. }, Memory { phases, bytes, processors }) = (self.decoder, self.memory);
         let (rows, width) = layout.shape().dims2()?;
@@ -244,8 +286,14 @@ impl Step<'_> {
         let parts = cuda::room::<f32>(device, rows * sizes.heads * most * (sizes.head_dim + 2))?;
         let (mixed, gated) =
             (cuda::room::<T>(device, rows * sizes.mixed())?, cuda::room::<T>(device, rows * sizes.inner)?);
-        let name = format!("decoder_{}_{}", T::name(), sizes.head_dim);
-        let kernel = Kernel::together(device, &DECODER, &name)?.with_shared(bytes)?;
+        let (module, prefix) = match self.decoder.format {
+            None => (&DECODER, "decoder"),
+            Some(BlockFormat::Q8_0) => (&DECODER_Q8_0, "decoder_q8_0"),
+            Some(BlockFormat::Q4_0) => (&DECODER_Q4_0, "decoder_q4_0"),
+            Some(BlockFormat::Q4_K) => (&DECODER_Q4_K, "decoder_q4_k"),
+        };
+        let name = format!("{prefix}_{}_{}", self.decoder.dtype.as_str(), sizes.head_dim);
+        let kernel = Kernel::together(device, module, &name)?.with_shared(bytes)?;
         let config = cuda::blocks([processors, 1, 1], THREADS, bytes / size_of::<f32>())?;
         let KvStrides { block, value, head, token, block_tokens } = self.shape.strides();
         let count = |number: usize| number as u32;
@@ -285,7 +333,7 @@ impl Step<'_> {
             &mixed,
             &gated,
             &most,
-            &self.decoder.arrived
+            &self.decoder.come
         )
     }
 }

@@ -17,7 +17,7 @@ use super::residual::add;
 
 pub use blocks::{BlockBuilder, Blocks};
 #[cfg(feature = "cuda")]
-pub use on_gpu::{FEW_PRODUCT_ROWS, FewPlan, FewSizes, FewWhat};
+pub use on_gpu::{FEW_PRODUCT_ROWS, FewPlan, FewQuantisedPlan, FewSizes, FewWhat};
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
@@ -63,13 +63,16 @@ impl Linear {
         }
     }
 
-    /// Its weights and its bias, where they are not quantised.
+    /// Its weights.
     #[cfg(feature = "cuda")]
-    pub fn dense(&self) -> Option<(&Tensor, Option<&Tensor>)> {
-        match &self.weight {
-            Weight::Dense(weight) => Some((weight, self.bias.as_ref())),
-            Weight::Blocks(_) => None,
-        }
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// Its bias, `[out]` in f32.
+    #[cfg(feature = "cuda")]
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     /// With zeros behind the weights of each output, so that it takes rows of a multiple of `length` numbers: what a GPU

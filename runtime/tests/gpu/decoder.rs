@@ -63,14 +63,50 @@ impl Layer {
     }
 }
 
+/// How weights are held: in 16 bits, or quantised beside a cache of those.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    dtype: DType,
+    format: Option<BlockFormat>,
+    /// How far results may be off, as a part of the largest.
+    limit: f32,
+}
+
+/// What attention rounds otherwise may fall to the other side in 8 bits, which is one of 127 of the largest number that shares
+/// its scale.
+const HELD: [Held; 5] = [
+    Held { dtype: DType::BF16, format: None, limit: 8e-2 },
+    Held { dtype: DType::F16, format: Some(BlockFormat::Q8_0), limit: 3e-2 },
+    Held { dtype: DType::F16, format: Some(BlockFormat::Q4_0), limit: 3e-2 },
+    Held { dtype: DType::BF16, format: Some(BlockFormat::Q4_K), limit: 1e-1 },
+    Held { dtype: DType::F16, format: None, limit: 1e-2 },
+];
+
+impl Held {
+    /// Whether all rows of such sizes are whole blocks.
+    fn fits(self, sizes: Sizes) -> bool {
+        let rows = [sizes.width, sizes.heads * sizes.head_dim, sizes.inner];
+        self.format.is_none_or(|format| rows.iter().all(|row| format.fits(*row)))
+    }
+
+    fn weight(self, numbers: &Tensor, device: &Device) -> Weight {
+        let Some(format) = self.format else {
+            return Weight::Dense(rounded(numbers, self.dtype).to_device(device).unwrap());
+        };
+        let (outputs, row) = numbers.dims2().unwrap();
+        let mut builder = BlockBuilder::new(format, outputs, row).unwrap();
+        builder.append(numbers).unwrap();
+        Weight::Blocks(builder.finish(device).unwrap())
+    }
+}
+
 /// The same layers on each of the devices.
-fn layers(sizes: Sizes, dtype: DType, devices: [&Device; 2]) -> [Vec<Layer>; 2] {
+fn layers(sizes: Sizes, held: Held, devices: [&Device; 2]) -> [Vec<Layer>; 2] {
     let Sizes { width, heads, kv_heads, head_dim, inner, bias } = sizes;
     let qkv_width = (heads + 2 * kv_heads) * head_dim;
     let mut both = [Vec::new(), Vec::new()];
     for _ in 0..LAYERS {
-        let matrix =
-            |outer: usize, inner: usize| rounded(&(random(&[outer, inner]) / (inner as f64).sqrt()).unwrap(), dtype);
+        let matrix = |outer: usize, inner: usize| (random(&[outer, inner]) / (inner as f64).sqrt()).unwrap();
         let weights = [(qkv_width, width), (width, heads * head_dim), (2 * inner, width), (width, inner)];
         let weights = weights.map(|(outer, inner)| matrix(outer, inner));
         let norms = [0, 1].map(|_| ((random(&[width]) * 0.2).unwrap() + 1.0).unwrap());
@@ -78,7 +114,7 @@ fn layers(sizes: Sizes, dtype: DType, devices: [&Device; 2]) -> [Vec<Layer>; 2] 
         for (layers, device) in both.iter_mut().zip(devices) {
             let there = |tensor: &Tensor| tensor.to_device(device).unwrap();
             let linear =
-                |n: usize, bias: Option<&Tensor>| Linear::new(Weight::Dense(there(&weights[n])), bias.map(there));
+                |n: usize, bias: Option<&Tensor>| Linear::new(held.weight(&weights[n], device), bias.map(there));
             layers.push(Layer {
                 norms: [0, 1].map(|n| RmsNorm::new(there(&norms[n]), 1e-5)),
                 qkv: linear(0, bias.as_ref()),
@@ -121,8 +157,9 @@ fn prompts(sizes: Sizes) -> Vec<Tensor> {
 fn layers_at_once_are_those_of_the_cpu_one_by_one() {
     let Some(gpu) = gpu() else { return };
     for sizes in few(SIZES) {
-        for (dtype, limit) in [(DType::F16, 1e-2), (DType::BF16, 8e-2)] {
-            let [here, there] = layers(sizes, dtype, [&Device::Cpu, &gpu]);
+        for held in few(HELD).filter(|held| held.fits(sizes)) {
+            let Held { dtype, limit, .. } = held;
+            let [here, there] = layers(sizes, held, [&Device::Cpu, &gpu]);
             let prompts = prompts(sizes);
             let (wanted, rope) = cache(sizes, dtype, &prompts, &Device::Cpu);
             let (got, angles) = cache(sizes, dtype, &prompts, &gpu);
@@ -139,11 +176,11 @@ fn layers_at_once_are_those_of_the_cpu_one_by_one() {
                     want = layer.forward(want, n, &rope, &batch, &wanted);
                 }
                 let large = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                let what = format!("{rows} rows of step {step} of {sizes:?} in {dtype:?}");
+                let what = format!("{rows} rows of step {step} of {sizes:?}, {held:?}");
                 assert_near(&on_gpu, &want, large * limit, &what);
             }
             for n in 0..LAYERS {
-                let what = format!("cache of layer {n} of {sizes:?} in {dtype:?}");
+                let what = format!("cache of layer {n} of {sizes:?}, {held:?}");
                 assert_near(got.layer(n), wanted.layer(n), 10.0 * limit, &what);
             }
         }
@@ -154,7 +191,7 @@ fn layers_at_once_are_those_of_the_cpu_one_by_one() {
 fn other_rows_and_layers_are_left_to_the_ops() {
     let Some(gpu) = gpu() else { return };
     let sizes = SIZES[0];
-    let [_, there] = layers(sizes, DType::F16, [&Device::Cpu, &gpu]);
+    let [_, there] = layers(sizes, HELD[4], [&Device::Cpu, &gpu]);
     let (cached, rope) = cache(sizes, DType::F16, &[], &gpu);
     let parts: Vec<_> = there.iter().map(Layer::parts).collect();
     let decoder = Decoder::new(&parts, &cached).unwrap().expect("a decoder");
@@ -176,7 +213,7 @@ fn other_rows_and_layers_are_left_to_the_ops() {
     builder.append(&random(&[sizes.width, 256])).unwrap();
     let quantised = Linear::new(Weight::Blocks(builder.finish(&gpu).unwrap()), None);
     let mixed: Vec<_> = parts.iter().map(|parts| Parts { out: &quantised, ..*parts }).collect();
-    assert!(Decoder::new(&mixed, &cached).unwrap().is_none(), "quantised weights");
+    assert!(Decoder::new(&mixed, &cached).unwrap().is_none(), "weights of two kinds");
     let out_of_reach = decoder.forward(
         &random(&[1, sizes.width]).to_device(&gpu).unwrap(),
         &Batch::new(&[segment(0, TOKENS + 100, 1)]),
@@ -190,7 +227,7 @@ fn other_rows_and_layers_are_left_to_the_ops() {
 fn numbers_that_are_none_stay_in_their_row() {
     let Some(gpu) = gpu() else { return };
     let sizes = SIZES[1];
-    let [_, there] = layers(sizes, DType::BF16, [&Device::Cpu, &gpu]);
+    let [_, there] = layers(sizes, HELD[0], [&Device::Cpu, &gpu]);
     let (cached, rope) = cache(sizes, DType::BF16, &prompts(sizes), &gpu);
     let parts: Vec<_> = there.iter().map(Layer::parts).collect();
     let decoder = Decoder::new(&parts, &cached).unwrap().expect("a decoder");

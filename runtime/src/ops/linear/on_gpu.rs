@@ -19,6 +19,7 @@ use half::{bf16, f16};
 use self::biased::{Places, Sizes};
 pub use self::few::{MOST_ROWS as FEW_PRODUCT_ROWS, Plan as FewPlan, Sizes as FewSizes, What as FewWhat};
 use self::few::{Plan, What};
+pub use self::few_quantised::Plan as FewQuantisedPlan;
 pub(super) use self::packed::Packed;
 use self::quantised::{Few, Widened};
 use super::{Blocks, FEW_ROWS, Weight};

@@ -62,6 +62,21 @@ impl Plan {
         })
     }
 
+    /// Numbers of a row that are in shared memory at a time.
+    pub fn phase(&self) -> usize {
+        self.phase
+    }
+
+    /// Bytes of shared memory.
+    pub fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// Whether the kernel is the one for the fewest rows, each block of which can round them.
+    pub fn is_of_fewest(&self) -> bool {
+        self.room == OUTPUTS
+    }
+
     /// What it computes.
     pub fn sizes(&self) -> Sizes {
         self.sizes
