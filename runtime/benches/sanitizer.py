@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TOOLS = ["memcheck", "racecheck", "initcheck"]
 # The modules with the tests of ops, and those elsewhere.
-OPS = ["attention::", "linear::", "rows::"]
+OPS = ["attention::", "decoder::", "linear::", "quantised::", "rows::"]
 OTHERS = ["models::tokens_are_fed_as_the_cpu_does"]
 MODELS = ["llava15_llama_hub", "llava_next_mistral_hub", "internvl2_internlm2_chat", "internvl2_phi3_short_chat",
           "internvl3_qwen2_hub"]
