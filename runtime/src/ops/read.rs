@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::cpu;
 #[cfg(feature = "cuda")]
-use super::cuda::{self, Kernel, READ, launch};
+use super::cuda::{self, Kernel, Limits, READ, launch};
 
 /// Numbers that one thread of a processor reads at a time.
 const PART: usize = 1 << 18;
@@ -33,15 +33,15 @@ impl CustomOp1 for Read {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &candle_core::CudaStorage, layout: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
-        /// Enough of both to fill any GPU; more only queue.
-        const BLOCKS: usize = 2048;
+        /// Threads of a block, and blocks of a multiprocessor, which are there at the same time.
         const THREADS: usize = 512;
+        const BLOCKS: usize = 2;
         let (device, x) = (&x.device, cuda::slice::<f32>(x, layout)?);
         if !x.len().is_multiple_of(4) || !(layout.start_offset()).is_multiple_of(4) {
             candle_core::bail!("{} numbers from {} on are no whole vectors of four", x.len(), layout.start_offset())
         }
         let mut out = device.alloc_zeros::<u32>(1)?;
-        let (config, count) = (cuda::blocks([BLOCKS, 1, 1], THREADS, 0)?, x.len() / 4);
+        let (config, count) = (cuda::blocks([BLOCKS * Limits::of(device)?.processors, 1, 1], THREADS, 0)?, x.len() / 4);
         launch!(Kernel::of(device, &READ, "read_words")?, config, &x, &mut out, &count)?;
         Ok((cuda::storage(out, device), 1.into()))
     }
