@@ -40,8 +40,6 @@ struct Kernels {
     }
 const Kernels KERNELS_OF_EACH[] = {KERNELS(q8_0, Q8_0), KERNELS(q4_0, Q4_0), KERNELS(q4_k, Q4_K)};
 
-enum What { PLAIN, ADDED, GATED };
-
 struct Case {
     const Kernels &kernels;
     What what;

@@ -33,6 +33,7 @@ namespace machine {
 
 constexpr size_t STACK = 64 << 10, SHARED = 256 << 10;
 constexpr unsigned LANES = 32;
+constexpr size_t MOST_ROUNDS = 1 << 20;
 
 // Threads that wait for each other: how many have come, and how often all had.
 struct Meeting {
@@ -119,6 +120,7 @@ inline void run(const std::vector<Index> &indices, unsigned threads) {
         fiber.context.uc_link = &scheduler;
         makecontext(&fiber.context, begin, 0);
     }
+    size_t rounds = 0;
     for (size_t ended = 0; ended < fibers.size();) {
         bool ran = false;
         unsigned first = chance() % fibers.size();
@@ -130,8 +132,8 @@ inline void run(const std::vector<Index> &indices, unsigned threads) {
             swapcontext(&scheduler, &fiber.context);
             ended += fiber.ended;
         }
-        if (!ran) {
-            fprintf(stderr, "all threads wait for each other\n");
+        if (!ran || ++rounds == MOST_ROUNDS) {
+            fprintf(stderr, "threads wait for what does not come\n");
             exit(1);
         }
     }

@@ -42,8 +42,7 @@ template <typename F> struct Quantised {
     }
 };
 
-static_assert((int)few::PLAIN == (int)few_quantised::PLAIN && (int)few::ADDED == (int)few_quantised::ADDED &&
-              (int)few::GATED == (int)few_quantised::GATED && few::THREADS == few_quantised::THREADS);
+static_assert(few::THREADS == few_quantised::THREADS);
 
 // Weights and cache of one layer, and where they are in the memory of all.
 template <typename Linear, typename T> struct Layer {
@@ -106,13 +105,13 @@ template <typename Linear, typename T, int HD> struct Decoder {
         const uint32_t mixed = of.heads * HD, qkv = mixed + 2 * of.kv_heads * HD;
         const typename Linear::Normed before{{rooms.stream, layer.input_norm, of.eps}};
         const typename Linear::Normed behind{{rooms.stream, layer.post_norm, of.eps}};
-        products<few::PLAIN>(layer.qkv, before, layer.qkv_bias, rooms.qkv, of.width, qkv, of.phases[0]);
+        products<PLAIN>(layer.qkv, before, layer.qkv_bias, rooms.qkv, of.width, qkv, of.phases[0]);
         step.cache = layer.cache;
         attend<HD>(step, of.rows, grid);
         grid.passed();
-        products<few::ADDED>(layer.out, Linear::given(rooms.mixed), nullptr, rooms.stream, mixed, of.width, of.phases[1]);
-        products<few::GATED>(layer.gate_up, behind, nullptr, rooms.gated, of.width, of.inner, of.phases[0]);
-        products<few::ADDED>(layer.down, Linear::given(rooms.gated), nullptr, rooms.stream, of.inner, of.width, of.phases[2]);
+        products<ADDED>(layer.out, Linear::given(rooms.mixed), nullptr, rooms.stream, mixed, of.width, of.phases[1]);
+        products<GATED>(layer.gate_up, behind, nullptr, rooms.gated, of.width, of.inner, of.phases[0]);
+        products<ADDED>(layer.down, Linear::given(rooms.gated), nullptr, rooms.stream, of.inner, of.width, of.phases[2]);
     }
 };
 

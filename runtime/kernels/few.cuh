@@ -19,8 +19,6 @@ constexpr int STEP = WARPS * CHUNK; // numbers that a block takes at once
 constexpr int ROWS = 8, SUMS = 128;  // rows, and numbers of a tile of outputs for all of them
 constexpr int PAD = 32;            // numbers between rows of x, so that eight threads reading two of them use all banks
 
-enum What { PLAIN, ADDED, GATED };
-
 struct Sizes {
     uint32_t inner, outer, rows;
     uint32_t phase; // numbers of a row of x that are in shared memory at a time

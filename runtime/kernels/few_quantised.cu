@@ -8,7 +8,7 @@
         few_##name##_##ROWS##_##what(const uint8_t *w, const void *x, const float *bias, float *y, uint32_t inner,    \
                                      uint32_t outer, uint32_t rows, uint32_t phase, uint32_t rounded) {               \
         let_next_start();                                                                                             \
-        few_quantised::products<packed::F, ROWS, few_quantised::WHAT>(w, few_quantised::Given{x, rounded != 0}, bias, \
+        few_quantised::products<packed::F, ROWS, WHAT>(w, few_quantised::Given{x, rounded != 0}, bias, \
                                                                       y, {inner, outer, rows, phase}, wait_for_last); \
     }
 // Rounds rows for such products: `parts` of `phase` numbers of each follow each other.

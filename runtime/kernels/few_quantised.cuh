@@ -17,8 +17,6 @@ constexpr int WARPS = 16, THREADS = WARPS * 32;
 constexpr int FLIGHT = 4; // chunks of a warp that are on their way
 constexpr int AHEAD = 2;  // more of them that are fetched into the cache before the block may begin
 
-enum What { PLAIN, ADDED, GATED };
-
 struct Sizes {
     uint32_t inner, outer, rows;
     uint32_t phase; // numbers of a row of x that are in shared memory at a time: whole chunks

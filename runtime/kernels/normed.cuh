@@ -1,6 +1,9 @@
-// Rows that are divided by their root mean square before they are multiplied.
+// What products of few rows have in common: what becomes of them, and rows that are divided by their root mean square before.
 #pragma once
 #include "element.cuh"
+
+// What becomes of the products of few rows.
+enum What { PLAIN, ADDED, GATED };
 
 namespace normed {
 

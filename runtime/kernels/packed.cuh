@@ -10,6 +10,10 @@ namespace packed {
 
 __device__ __forceinline__ float2 scales(uint32_t two) { return __half22float2(reinterpret_cast<__half2 &>(two)); }
 
+__device__ __forceinline__ uint32_t word(const uint4 &four, int n) {
+    return n == 0 ? four.x : n == 1 ? four.y : n == 2 ? four.z : four.w;
+}
+
 // What a thread holds of a chunk.
 template <typename F> struct Chunk {
     uint4 numbers[F::NUMBERS], heads[F::HEADS];
@@ -31,14 +35,9 @@ template <typename F> struct Chunk {
     }
     // Word `n` of the thread's numbers.
     __device__ __forceinline__ uint32_t word(int n) const {
-        const uint4 &four = numbers[n / 4];
-        return n % 4 == 0 ? four.x : n % 4 == 1 ? four.y : n % 4 == 2 ? four.z : four.w;
+        return packed::word(numbers[n / 4], n % 4);
     }
 };
-
-__device__ __forceinline__ uint32_t word(const uint4 &four, int n) {
-    return n == 0 ? four.x : n == 1 ? four.y : n == 2 ? four.z : four.w;
-}
 
 // Adds the products of a group of 32 numbers under their scales. `less`: what each weight is too large by.
 template <typename R>
