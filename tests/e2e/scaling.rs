@@ -1,7 +1,7 @@
 //! Replicas follow the queue, by both metric paths, and yield to `kubectl scale`.
 
 use serde_json::{Value, json};
-use vlm_tests::cluster::{apply, await_that, condition, kubectl};
+use vlm_tests::cluster::{OPERATOR, apply, await_that, condition, kubectl};
 use vlm_tests::space::Space;
 
 use crate::load::{Load, long_question};
@@ -17,7 +17,9 @@ fn windows(more: &Value) -> Value {
     json!({"scaling": scaling, "context": {"maxConcurrency": 2}})
 }
 
-async fn rises_and_falls(name: &str, scaling: &Value) {
+/// Within so many seconds after the load the replicas are back to the least.
+async fn rises_and_falls(name: &str, scaling: &Value, back: u64) {
+    let _undisturbed = OPERATOR.read().await;
     let space = Space::with_model(name).await;
     space.apply(&windows(scaling)).unwrap();
     space.await_ready().await;
@@ -27,7 +29,7 @@ async fn rises_and_falls(name: &str, scaling: &Value) {
     let metrics = space.await_condition("MetricsAvailable", "True", "", 20).await;
     let (answered, failures) = load.stop().await;
     assert!(failures.is_empty(), "{answered} answered, failed: {failures:?}");
-    space.await_replicas("back to the minimum", 120, |n| n == 1).await;
+    space.await_replicas("back to the minimum", back, |n| n == 1).await;
     let history = space.model()["status"]["scaling"]["history"].clone();
     let all = history.as_array().unwrap();
     assert!((2..=10).contains(&all.len()), "{history}");
@@ -38,12 +40,13 @@ async fn rises_and_falls(name: &str, scaling: &Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_follow_the_queue_that_the_pods_report() {
-    rises_and_falls("t-scale-pods", &json!({})).await;
+    rises_and_falls("t-scale-pods", &json!({}), 120).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_follow_the_query_that_prometheus_answers() {
-    rises_and_falls("t-scale-prometheus", &json!({"prometheus": {"query": QUERY}})).await;
+    // What Prometheus says counts for a minute at least.
+    rises_and_falls("t-scale-prometheus", &json!({"prometheus": {"query": QUERY}}), 180).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

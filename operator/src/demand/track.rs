@@ -78,9 +78,9 @@ pub struct GatewayAnswer {
 pub struct Tracker {
     pods: BTreeMap<String, PodTrack>,
     gateways: BTreeMap<String, Track<GatewayReading>>,
-    /// When Prometheus was first asked, and when it last answered.
+    /// When Prometheus was first asked, and when it last answered with which load.
     asked: Option<Duration>,
-    answered: Option<Duration>,
+    answered: Option<(Duration, f64)>,
     last_tick: Option<Duration>,
 }
 
@@ -162,9 +162,16 @@ impl Tracker {
     /// Takes in one answer of Prometheus, or why there is none.
     pub fn fold_query(&mut self, round: &QueryRound, now: Duration) -> (Sample, Health) {
         let elapsed = self.elapsed(now);
-        let load = if let QueryAnswer::Load(load) = round.answer { Some(load) } else { None };
-        let mut sample = Sample { elapsed, ready: round.ready, load, silent: load.is_none(), ..Sample::default() };
         let mut health = self.hear_query(round, now);
+        let load = match &round.answer {
+            QueryAnswer::Load(load) => Some(*load),
+            QueryAnswer::Absent(_) => None,
+            // An answer that is lost is no news: the last one counts for as long as it is fresh, as those of pods do.
+            QueryAnswer::Failed(_) => {
+                self.answered.filter(|(then, _)| now.saturating_sub(*then) <= FRESH).map(|(_, load)| load)
+            }
+        };
+        let mut sample = Sample { elapsed, ready: round.ready, load, silent: load.is_none(), ..Sample::default() };
         if let Some(pods) = &round.direct {
             let (heard, pods_health) = self.fold_pods(pods, elapsed, now);
             sample.arrived = heard.arrived;
@@ -189,10 +196,10 @@ impl Tracker {
             return Health::Pending;
         }
         let asked = *self.asked.get_or_insert(now);
-        let quiet = now.saturating_sub(self.answered.unwrap_or(asked));
+        let quiet = now.saturating_sub(self.answered.map_or(asked, |(then, _)| then));
         match &round.answer {
-            QueryAnswer::Load(_) => {
-                self.answered = Some(now);
+            QueryAnswer::Load(load) => {
+                self.answered = Some((now, *load));
                 Health::Fresh
             }
             QueryAnswer::Absent(_) if self.answered.is_none() && quiet <= FAILED => Health::Pending,

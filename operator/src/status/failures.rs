@@ -1,7 +1,7 @@
 //! Why pods don't start: from all pods of the current template, the Deployment and the claim to
 //! problems, most actionable first. Pure.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentCondition},
@@ -90,23 +90,18 @@ pub(super) fn find(facts: &Facts<'_>, counts: &Counts) -> Vec<Problem> {
     if facts.scale.desired > 0 {
         problems.extend(missing_claim(facts.model, facts.observed));
     }
-    // Records of what went wrong stay: of pods that ended, of ReplicaSets that could not create any.
-    // Once all replicas answer, they are only that.
-    let complete = counts.are_complete();
-    // Pods of an older template are about to go; what ails them says nothing about this spec.
-    let current: Vec<_> = facts
-        .observed
-        .pods
-        .iter()
-        .filter(|pod| {
-            pod.metadata.deletion_timestamp.is_none()
-                && pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template)
-                && !(complete && is_over(pod))
-        })
-        .collect();
-    if !complete {
-        problems.extend(refused_pods(deployment, current.len(), counts));
+    // Once all replicas answer, what is left are records: of pods that ended, of ReplicaSets that could not create any, and
+    // of pods whose watch is behind that of the Deployment.
+    if counts.are_complete() {
+        return problems;
     }
+    // Pods of an older template are about to go; what ails them says nothing about this spec.
+    let is_current = |pod: &&Arc<Pod>| {
+        let newest = pod.annotations().get(labels::TEMPLATE).is_some_and(|t| t == template);
+        newest && pod.metadata.deletion_timestamp.is_none()
+    };
+    let current: Vec<_> = facts.observed.pods.iter().filter(is_current).collect();
+    problems.extend(refused_pods(deployment, current.len(), counts));
     let nodes = facts.observed.nodes.as_deref();
     let explained = |problem| match facts.gpu {
         Some(gpu) => placement::explain(problem, gpu, nodes),

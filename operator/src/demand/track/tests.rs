@@ -172,8 +172,12 @@ fn a_silent_prometheus_is_unknown_load_and_one_lost_answer_no_news() {
     assert_eq!(tracker.fold_query(&failed(), at(0)).1, Health::Pending);
     let (sample, health) = tracker.fold_query(&asked(QueryAnswer::Load(7.0)), at(2));
     assert_eq!((sample.load, sample.silent, health), (Some(7.0), false, Health::Fresh));
-    let (sample, health) = tracker.fold_query(&failed(), at(4));
-    assert_eq!((sample.load, sample.silent, health), (None, true, Health::Fresh));
+    for seconds in [4, 8] {
+        let (sample, health) = tracker.fold_query(&failed(), at(seconds));
+        assert_eq!((sample.load, sample.silent, health), (Some(7.0), false, Health::Fresh), "as long as it is fresh");
+    }
+    let (sample, _) = tracker.fold_query(&absent(), at(8));
+    assert_eq!((sample.load, sample.silent), (None, true), "series that are gone are not what they were");
     for seconds in [9, 10_000] {
         let (sample, health) = tracker.fold_query(&failed(), at(seconds));
         assert_eq!(health, Health::Stale(vec!["Prometheus (why)".to_owned()]));

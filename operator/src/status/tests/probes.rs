@@ -74,6 +74,16 @@ fn the_record_of_an_evicted_pod_is_no_failure_once_another_answers() {
     assert!(scene.status.failures.is_empty());
 }
 
+#[test]
+fn a_pod_is_no_failure_once_its_deployment_counts_it_as_ready() {
+    let mut scene = failing(&[running("2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z")]);
+    // The watch of the Deployment is ahead of that of its pods.
+    scene.deployed(1, 1, 1);
+    scene.report();
+    assert_eq!(scene.ready(), ("True", reasons::SERVING));
+    assert!(scene.status.failures.is_empty(), "{:?}", scene.status.failures);
+}
+
 /// A pod whose server is ready, and of which a gateway has told so much.
 fn gated(told: &str, message: &str) -> Value {
     let mut pod = pod("p1", &json!({"running": {}}), &json!({}), 0);
