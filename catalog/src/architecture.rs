@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kv_cache::KvCacheDtype;
+
 pub use describe::{FoundTower, TowerShapes, describe, describe_tower, tower_from_tensors};
 
 /// A vision-language model.
@@ -126,7 +128,7 @@ pub struct TextConfig {
 impl TextConfig {
     /// Bytes of keys and values that one token keeps, at `element_bytes` a number.
     pub fn kv_bytes_per_token(&self, element_bytes: usize) -> u64 {
-        2 * self.layers as u64 * self.kv_heads as u64 * self.head_dim as u64 * element_bytes as u64
+        KvCacheDtype::Auto.bytes_per_token(self, element_bytes)
     }
 }
 

@@ -15,6 +15,7 @@ use std::fmt;
 
 use crate::architecture::ModelConfig;
 use crate::checkpoint::CheckpointSize;
+use crate::kv_cache::KvCacheDtype;
 use crate::quantization::{Quantization, QuantizationChoice};
 
 use largest::largest;
@@ -56,6 +57,8 @@ pub struct Wish {
     pub max_tokens: Option<u64>,
     /// `spec.context.maxConcurrency`; by default as many typical requests as fit.
     pub max_concurrency: Option<u64>,
+    /// `spec.context.kvCacheDtype`.
+    pub kv_cache_dtype: KvCacheDtype,
 }
 
 /// What a replica runs on.
@@ -115,6 +118,8 @@ pub struct Fit {
     pub verdict: Verdict,
     /// Number format of the decoder.
     pub quantization: Quantization,
+    /// Number format of keys and values.
+    pub kv_cache_dtype: KvCacheDtype,
     /// Why `auto` chose it; `None` when the manifest did.
     pub chosen_because: Option<String>,
     /// Longest sequence in tokens. When nothing fits: the wished one, or the shortest that makes sense.
@@ -227,7 +232,7 @@ impl Fit {
 
 fn of(model: Model<'_>, wish: Wish, device: Device, quantization: Quantization) -> Fit {
     let available = device.available_bytes();
-    let needs = |tokens| Breakdown::of(model, quantization, device, tokens, wish.max_concurrency);
+    let needs = |tokens| Breakdown::of(model, quantization, wish, device, tokens);
     let longest = longest(model);
     let max_tokens = match (wish.max_tokens, available) {
         (Some(wished), _) => wished.max(1),
@@ -257,6 +262,7 @@ fn of(model: Model<'_>, wish: Wish, device: Device, quantization: Quantization) 
     Fit {
         verdict,
         quantization,
+        kv_cache_dtype: wish.kv_cache_dtype,
         chosen_because: None,
         max_tokens,
         max_concurrency: wish.max_concurrency.unwrap_or(concurrent),

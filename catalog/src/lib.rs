@@ -8,5 +8,6 @@ pub mod checkpoint;
 pub mod footprint;
 pub mod gpu;
 pub mod inspection;
+pub mod kv_cache;
 pub mod quantity;
 pub mod quantization;

@@ -11,6 +11,7 @@ use vlm_catalog::architecture::{ModelConfig, describe};
 use vlm_catalog::checkpoint::{CheckpointSize, Head};
 use vlm_catalog::footprint::{Device, Fit, KV_BLOCK_TOKENS, Model, Verdict, Wish, fit, suggest};
 use vlm_catalog::gpu::GpuTypes;
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::{Quantization, QuantizationChoice};
 
 static MODELS: LazyLock<Vec<(ModelConfig, CheckpointSize)>> = LazyLock::new(|| {
@@ -48,11 +49,15 @@ fn choices() -> impl Strategy<Value = QuantizationChoice> {
 
 fn wishes() -> impl Strategy<Value = Wish> {
     let tokens = prop::option::of(1_u64..4096);
-    (choices(), tokens, prop::option::of(1_u64..256)).prop_map(|(quantization, max_tokens, max_concurrency)| Wish {
-        quantization,
-        max_tokens,
-        max_concurrency,
-    })
+    let kept = prop::sample::select(KvCacheDtype::ALL.to_vec());
+    (choices(), tokens, prop::option::of(1_u64..256), kept).prop_map(
+        |(quantization, max_tokens, max_concurrency, kv_cache_dtype)| Wish {
+            quantization,
+            max_tokens,
+            max_concurrency,
+            kv_cache_dtype,
+        },
+    )
 }
 
 fn with_memory(device: Device, bytes: u64) -> Device {

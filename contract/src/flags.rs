@@ -11,6 +11,8 @@ pub const MAX_TOKENS: &str = "--max-tokens";
 pub const MAX_CONCURRENCY: &str = "--max-concurrency";
 /// Number format that the decoder is brought into while it is loaded; without it, as it is stored.
 pub const QUANTIZATION: &str = "--quantization";
+/// Number format of keys and values; without it, that of the weights that are not quantised.
+pub const KV_CACHE_DTYPE: &str = "--kv-cache-dtype";
 /// Most bytes of the KV cache.
 pub const KV_BYTES: &str = "--kv-bytes";
 /// What the model runs on: [`CUDA`], or processor cores.

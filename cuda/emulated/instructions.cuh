@@ -4,6 +4,7 @@
 
 inline uint4 stream(const void *from) { return *static_cast<const uint4 *>(from); }
 inline uint4 cached16(const void *from) { return *static_cast<const uint4 *>(from); }
+inline uint2 cached8(const void *from) { return *static_cast<const uint2 *>(from); }
 // A prefetch may ask for what is behind the end; what it asks for here must be there.
 inline void prefetch(const void *from) { (void)*static_cast<const volatile char *>(from); }
 
@@ -83,6 +84,34 @@ inline void product(int (&c)[4], const uint4 &a, uint32_t b0, uint32_t b1) {
     c[0] = c[1] = c[2] = c[3] = 0;
     multiplied<int8_t, int, 32>(c, {a.x, a.y, a.z, a.w}, b0, b1);
 }
+
+// Four matrices of 8 by 8 numbers: thread n has pointed to row n % 8 of matrix n / 8, and has of each two numbers side by
+// side of row n / 4, or of column.
+struct Matrices {
+    const uint16_t *row;
+    uint32_t got[4];
+
+    template <bool TRANSPOSED> static void load(Matrices *(&all)[machine::LANES]) {
+        for (unsigned lane = 0; lane < machine::LANES; lane++) {
+            for (unsigned n = 0; n < 4; n++) {
+                uint16_t two[2];
+                for (unsigned i = 0; i < 2; i++) {
+                    unsigned row = lane / 4, column = lane % 4 * 2 + i;
+                    if (TRANSPOSED) std::swap(row, column);
+                    two[i] = all[n * 8 + row]->row[column];
+                }
+                all[lane]->got[n] = two[0] | uint32_t(two[1]) << 16;
+            }
+        }
+    }
+};
+template <bool TRANSPOSED> void loaded(uint32_t (&to)[4], const void *row) {
+    Matrices own{static_cast<const uint16_t *>(row), {}};
+    machine::together<Matrices>(own, Matrices::load<TRANSPOSED>);
+    std::copy(own.got, own.got + 4, to);
+}
+inline void matrices(uint32_t (&to)[4], const void *row) { loaded<false>(to, row); }
+inline void transposed(uint32_t (&to)[4], const void *row) { loaded<true>(to, row); }
 
 struct Transposed {
     uint32_t pair;

@@ -187,7 +187,23 @@ template <typename T> T __shfl_down_sync(unsigned, T value, unsigned distance) {
     return shuffled<T>(value, [=](unsigned lane) { return lane + distance < machine::LANES ? lane + distance : lane; });
 }
 
+template <typename T> T __shfl_sync(unsigned, T value, unsigned from) {
+    return shuffled<T>(value, [=](unsigned) { return from; });
+}
+inline bool __any_sync(unsigned, bool is) {
+    struct Asked {
+        bool is, any;
+    } own{is, false};
+    machine::together<Asked>(own, [](auto &all) {
+        bool any = false;
+        for (Asked *one : all) any |= one->is;
+        for (Asked *one : all) one->any = any;
+    });
+    return own.any;
+}
+
 template <typename T> T __ldcg(const T *from) { return *from; }
+template <typename T> T __ldg(const T *from) { return *from; }
 template <typename T, typename U> T atomicAdd(T *to, U value) {
     T before = *to;
     *to += value;
@@ -205,6 +221,11 @@ inline uint32_t __float_as_uint(float number) {
     return bits;
 }
 inline int __float2int_rn(float x) { return std::isnan(x) ? 0 : int(std::nearbyint(x)); }
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t from) {
+    uint64_t both = x | uint64_t(y) << 32, all = 0;
+    for (int n = 0; n < 4; n++) all |= (both >> (from >> 4 * n & 7) * 8 & 255) << 8 * n;
+    return uint32_t(all);
+}
 inline int __dp4a(int a, int b, int sum) {
     for (int n = 0; n < 4; n++) sum += int8_t(a >> 8 * n) * int8_t(b >> 8 * n);
     return sum;

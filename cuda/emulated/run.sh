@@ -10,7 +10,7 @@ mkdir "$work/kernels"
 cp ../../runtime/kernels/*.cu* "$work/kernels/"
 cp instructions.cuh "$work/kernels/"
 # A GPU's compiler gives each block such memory.
-sed -i 's/extern __shared__ uint4 shared\[\];/uint4 *shared = static_cast<uint4 *>(machine::shared());/' "$work"/kernels/*.cu*
+sed -Ei 's/extern __shared__ (\w+) shared\[\];/\1 *shared = static_cast<\1 *>(machine::shared());/' "$work"/kernels/*.cu*
 run() {
     g++ -std=c++17 -O1 -fsanitize=address -fno-omit-frame-pointer -w -isystem "$include" -I. -I"$work" -o "$work/$1" "$1.cpp"
     # Fibers leave their stacks as they are.

@@ -51,7 +51,7 @@ fn main() {
                 "bf16" => DType::BF16,
                 other => panic!("{other} is no number format"),
             };
-            let precision = Precision { dtype, quantization: quantization.parse().unwrap() };
+            let precision = Precision { dtype, quantization: quantization.parse().unwrap(), ..Precision::F32 };
             let [prompt, steps, repeats] = [prompt, steps, repeats].map(|number| number.parse().unwrap());
             run(Path::new(dir), precision, prompt, steps, repeats);
         }

@@ -1,7 +1,7 @@
 // Causal attention to cached keys. Single rows of a sequence (decode): a part of the keys and a group of query heads that
-// share a kv head at a time, on tensor cores where the cache has 16 bits and heads are of a usual width, and else by one warp; then
+// share a kv head at a time, on tensor cores where the cache has 16 or 8 bits and heads are of a usual width, and else by one warp; then
 // the parts are joined. Runs of rows (prefill): four warps a run of up to 64 rows and a head on tensor cores, where the cache
-// has 16 bits, and half a run where it has 32.
+// has 16 or 8 bits, and half a run where it has 32.
 #include "cache.cuh"
 #include "early.cuh"
 #include "flash.cuh"
@@ -17,22 +17,29 @@ __device__ __forceinline__ void load_query(float *out, const float *query, const
     }
 }
 
-// Eight numbers of a row as they are stored. `whole`: rows begin at multiples of 16 bytes and have whole eights.
+// Eight numbers of a row as they are stored. `whole`: rows begin at multiples of as many bytes as are loaded at once, and
+// have whole eights.
 template <typename T> struct alignas(16) Eight {
+    using Word = typename std::conditional<sizeof(T) == 1, uint2, uint4>::type;
     T number[8];
 
     __device__ __forceinline__ void load(const T *row, uint32_t column, uint32_t width, bool whole) {
         if (whole && column < width) {
-            const uint4 *from = reinterpret_cast<const uint4 *>(row + column);
-            uint4 *to = reinterpret_cast<uint4 *>(number);
+            const Word *from = reinterpret_cast<const Word *>(row + column);
+            Word *to = reinterpret_cast<Word *>(number);
 #pragma unroll
-            for (int v = 0; v < (int)sizeof(*this) / 16; v++) to[v] = __ldg(from + v);
+            for (int v = 0; v < (int)(sizeof(number) / sizeof(Word)); v++) to[v] = __ldg(from + v);
             return;
         }
 #pragma unroll
-        for (int i = 0; i < 8; i++) number[i] = column + i < width ? row[column + i] : narrow<T>(0.f);
+        for (int i = 0; i < 8; i++) number[i] = column + i < width ? row[column + i] : T{};
     }
 };
+
+// Whether heads begin where Eight::load and flash::load want them to, and have whole eights.
+template <typename T> __device__ __forceinline__ bool are_whole(const Strides &at, uint32_t head_dim) {
+    return head_dim % 8 == 0 && at.head * sizeof(T) % (sizeof(T) == 1 ? 8 : 16) == 0;
+}
 
 // parts [singles, heads, splits, head dim + 2]: mixed values, largest score, sum of weights. A half of the warp has a
 // key, a thread eight numbers of it: nothing but the cache is read, and each number of it once.
@@ -64,14 +71,17 @@ __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const
     uint32_t each = (tiles + splits - 1) / splits;
     uint32_t begin = min(blockIdx.x * each * KEYS, tokens), end = min(begin + each * KEYS, tokens);
     Cached<T> source = cached(cache, tables, row, at, kv_head);
-    bool whole = hd % 8 == 0 && at.head * sizeof(T) % 16 == 0;
+    bool whole = are_whole<T>(at, hd);
     for (uint32_t position = begin + half; position < end + half; position += 2 * FLIGHT) {
         Eight<T> keys[FLIGHT], values[FLIGHT];
+        float key_scales[FLIGHT], value_scales[FLIGHT];
 #pragma unroll
         for (int n = 0; n < FLIGHT; n++) {
-            uint64_t offset = source.offset(min(position + 2 * n, end - 1));
+            uint32_t own = min(position + 2 * n, end - 1);
+            uint64_t offset = source.offset(own);
             keys[n].load(source.cache + offset, column, hd, whole);
             values[n].load(source.cache + offset + at.value, column, hd, whole);
+            key_scales[n] = source.times(own, 0), value_scales[n] = source.times(own, at.value);
         }
 #pragma unroll
         for (int q = 0; q < QUERIES; q++) {
@@ -83,6 +93,7 @@ __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const
                 for (int i = 0; i < 8; i++) product += query[q][i] * widen(keys[n].number[i]);
 #pragma unroll
                 for (int distance = 8; distance > 0; distance /= 2) product += __shfl_xor_sync(~0u, product, distance);
+                product *= key_scales[n];
                 weights[n] = product;
                 if (position + 2 * n < end) largest = fmaxf(largest, product);
             }
@@ -98,6 +109,7 @@ __device__ void decode(const T *cache, Strides at, const uint32_t *tables, const
                 if (position + 2 * n >= end) break;
                 float weight = expf(weights[n] - largest);
                 sum[q] += weight;
+                weight *= value_scales[n];
 #pragma unroll
                 for (int i = 0; i < 8; i++) mixed[q][i] += weight * widen(values[n].number[i]);
             }
@@ -177,11 +189,13 @@ JOIN(f32, float)
 JOIN(f16, __half)
 JOIN(bf16, __nv_bfloat16)
 
-// Runs: first row and number of rows, one after another in a sequence. Rows of `out` are heads · head dim.
-template <typename T, typename Out, int HD>
-__device__ void prefill(const T *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *runs,
+// Runs: first row and number of rows, one after another in a sequence. Rows of `out` are heads · head dim. Of what the cache
+// keeps as S.
+template <typename S, typename Out, int HD>
+__device__ void prefill(const S *cache, Strides at, const uint32_t *tables, const Row *rows, const uint32_t *runs,
                         const float *qkv, const float *angles, Out *out, Shape shape) {
     extern __shared__ float4 shared[];
+    using T = typename Kept<S>::Number;
     T *keys = reinterpret_cast<T *>(shared), *values = keys + flash::KEYS * flash::STRIDE<HD>;
     uint32_t hd = shape.head_dim, first = runs[2 * blockIdx.x], count = runs[2 * blockIdx.x + 1], head = blockIdx.y;
     float scale = 1.f / sqrtf((float)hd);
@@ -201,14 +215,20 @@ __device__ void prefill(const T *cache, Strides at, const uint32_t *tables, cons
         keys[n * flash::STRIDE<HD> + at] = narrow<T>(low * cosine - high * sine);
         keys[n * flash::STRIDE<HD> + other] = narrow<T>(high * cosine + low * sine);
     }
-    Cached<T> source = cached(cache, tables, rows[first], at, head / (shape.heads / shape.kv_heads));
+    Cached<S> source = cached(cache, tables, rows[first], at, head / (shape.heads / shape.kv_heads));
     uint32_t position = rows[first].position;
-    bool whole = hd % 8 == 0 && at.head * sizeof(T) % 16 == 0;
+    bool whole = are_whole<S>(at, hd);
     flash::attend<T, HD>(
         keys, values, position + count,
         [&](T *tile, int begin, int rows, bool of_values) {
-            const T *part = source.cache + (of_values ? at.value : 0);
-            flash::load<T, HD>(tile, [&](int n) { return part + source.offset(begin + n); }, rows, hd, whole);
+            const S *part = source.cache + (of_values ? at.value : 0);
+            auto row = [&](int n) { return part + source.offset(begin + n); };
+            if constexpr (Kept<S>::SCALED) {
+                auto scale = [&](int n) { return source.times(begin + n, of_values ? at.value : 0); };
+                flash::load_scaled<T, HD>(tile, row, scale, rows, hd, whole);
+            } else {
+                flash::load<T, HD>(tile, row, rows, hd, whole);
+            }
         },
         [&](uint32_t n) { return position + min(n, count - 1) + 1; },
         [&](uint32_t n) { return out + ((size_t)(first + n) * shape.heads + head) * hd; }, count, hd);
@@ -222,7 +242,7 @@ __device__ void prefill_exact(const T *cache, Strides at, const uint32_t *tables
     uint32_t hd = shape.head_dim, stride = row_stride(hd), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     uint32_t half = blockIdx.z * 4 * QUERIES, all = runs[2 * blockIdx.x + 1];
     if (half >= all) return;
-    uint32_t first = runs[2 * blockIdx.x] + half, count = min(all - half, 4 * QUERIES), head = blockIdx.y;
+    uint32_t first = runs[2 * blockIdx.x] + half, count = min(all - half, 4u * QUERIES), head = blockIdx.y;
     float *tile = reinterpret_cast<float *>(shared), *queries = tile + KEYS * stride + warp * QUERIES * stride;
     int own[QUERIES]; // keys that each of this warp's queries sees
 #pragma unroll
@@ -279,6 +299,8 @@ __device__ void prefill_exact(const T *cache, Strides at, const uint32_t *tables
 DECODE(f32, float)
 DECODE(f16, __half)
 DECODE(bf16, __nv_bfloat16)
+DECODE(int8, Int8)
+DECODE(fp8, Fp8)
 // Single rows on tensor cores, a block a part.
 #define DECODE_PRODUCTS(name, T, Out, HD)                                                                             \
     extern "C" __global__ void __launch_bounds__(single::THREADS) decode_products_##name##_##HD(                      \
@@ -299,11 +321,23 @@ WIDTHS(f16_f32, __half, float)
 WIDTHS(f16_f16, __half, __half)
 WIDTHS(bf16_f32, __nv_bfloat16, float)
 WIDTHS(bf16_bf16, __nv_bfloat16, __nv_bfloat16)
+#define SCALED_WIDTHS(name, T)                                                                                        \
+    WIDTHS(name##_f32, T, float)                                                                                      \
+    WIDTHS(name##_f16, T, __half)                                                                                     \
+    WIDTHS(name##_bf16, T, __nv_bfloat16)
+SCALED_WIDTHS(int8, Int8)
+SCALED_WIDTHS(fp8, Fp8)
 ATTENTION(, prefill_exact, prefill_f32, float, float, MOST)
-#define PREFILL(name, T)                                                                                              \
-    ATTENTION(FLASH_BOUNDS(64), prefill, prefill_##name##_f32_64, T, float, float, 64)                                \
-    ATTENTION(FLASH_BOUNDS(128), prefill, prefill_##name##_f32_128, T, float, float, 128)                             \
-    ATTENTION(FLASH_BOUNDS(64), prefill, prefill_##name##_##name##_64, T, T, T, 64)                                   \
-    ATTENTION(FLASH_BOUNDS(128), prefill, prefill_##name##_##name##_128, T, T, T, 128)
-PREFILL(f16, __half)
-PREFILL(bf16, __nv_bfloat16)
+#define PREFILL(name, T, Out)                                                                                         \
+    ATTENTION(FLASH_BOUNDS(64), prefill, prefill_##name##_64, T, Out, Out, 64)                                        \
+    ATTENTION(FLASH_BOUNDS(128), prefill, prefill_##name##_128, T, Out, Out, 128)
+PREFILL(f16_f32, __half, float)
+PREFILL(f16_f16, __half, __half)
+PREFILL(bf16_f32, __nv_bfloat16, float)
+PREFILL(bf16_bf16, __nv_bfloat16, __nv_bfloat16)
+#define SCALED_PREFILL(name, T)                                                                                       \
+    PREFILL(name##_f32, T, float)                                                                                     \
+    PREFILL(name##_f16, T, __half)                                                                                    \
+    PREFILL(name##_bf16, T, __nv_bfloat16)
+SCALED_PREFILL(int8, Int8)
+SCALED_PREFILL(fp8, Fp8)

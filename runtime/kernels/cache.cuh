@@ -1,8 +1,10 @@
 // Where the cached keys and values of a sequence are: it has a table of the blocks that hold them.
 #pragma once
+#include "eight_bits.cuh"
 #include "element.cuh"
+#include "rotate.cuh"
 
-// Strides in numbers.
+// Strides in numbers, scales included.
 struct Strides {
     uint64_t block;        // from one block to the next
     uint64_t value;        // from a key to its value
@@ -28,23 +30,50 @@ struct Row {
     uint32_t angles;   // its row of the table of angles
 };
 
-// Keys and values of one kv head of one sequence.
+// Keys and values of one kv head of one sequence. In 8 bits a block has their scales behind its numbers: of all tokens of a
+// head, head after head.
 template <typename T> struct Cached {
     using Element = T;
     const T *cache;
     const uint32_t *table;
     Strides at;
-    uint32_t shift; // A block has a power of two of tokens.
+    uint32_t shift;    // A block has a power of two of tokens.
+    uint32_t scales;   // from the first number of a block and head to its scales
 
     __device__ __forceinline__ uint64_t offset(uint32_t position) const {
         return table[position >> shift] * at.block + (uint64_t)(position & (at.block_tokens - 1)) * at.token;
     }
     __device__ __forceinline__ const T *key(uint32_t position) const { return cache + offset(position); }
     __device__ __forceinline__ const T *value(uint32_t position) const { return key(position) + at.value; }
+    // Where the scale of the numbers is that are `which` behind those of the key at a position: 0, or `at.value`.
+    __device__ __forceinline__ const float *scale(uint32_t position, uint64_t which) const {
+        const T *block = cache + table[position >> shift] * at.block + scales + which;
+        return reinterpret_cast<const float *>(block) + (position & (at.block_tokens - 1));
+    }
+    // The scale itself, or 1.
+    __device__ __forceinline__ float times(uint32_t position, uint64_t which) const {
+        if constexpr (Kept<T>::SCALED) return __ldcg(scale(position, which));
+        return 1.f;
+    }
 };
 
 template <typename T>
 __device__ __forceinline__ Cached<T> cached(const T *cache, const uint32_t *tables, Row row, Strides at,
                                             uint32_t kv_head) {
-    return {cache + (uint64_t)kv_head * at.head, tables + row.table, at, 31u - __clz(at.block_tokens)};
+    uint32_t own = kv_head * at.head, scales = at.block_tokens * (at.token + kv_head * (uint32_t)sizeof(float));
+    return {cache + own, tables + row.table, at, 31u - __clz(at.block_tokens), scales - own};
+}
+
+// The key, turned, and the value of a new token of one kv head, in 8 bits: of two warps, 0 has the key and 1 the value.
+template <typename T>
+__device__ __forceinline__ void keep_token(const Cached<T> &to, uint32_t position, uint32_t head_dim, const float *key,
+                                           const float *value, const float *angles, uint32_t warp) {
+    uint64_t which = warp == 0 ? 0 : to.at.value;
+    T *numbers = const_cast<T *>(to.key(position)) + which;
+    float *scale = const_cast<float *>(to.scale(position, which));
+    if (warp == 0) {
+        keep(numbers, scale, head_dim, [&](uint32_t i) { return rotated(key, angles, head_dim, i); });
+    } else if (warp == 1) {
+        keep(numbers, scale, head_dim, [&](uint32_t i) { return value[i]; });
+    }
 }

@@ -19,22 +19,6 @@ template <int HD> constexpr int STRIDE = HD + 8;
 // Those of the queries, which become the keys' when they are in registers, and of the values.
 template <int HD> constexpr int SHARED = (KEYS + KEYS) * STRIDE<HD>;
 
-// Four matrices of 8 by 8 numbers; a thread points to a row of 16 bytes.
-__device__ __forceinline__ void matrices(uint32_t (&to)[4], const void *row) {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(at)
-                 : "memory");
-}
-__device__ __forceinline__ void transposed(uint32_t (&to)[4], const void *row) {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(at)
-                 : "memory");
-}
-
 // Rows in 16 bits to a tile in shared memory; those from `count` on, and numbers from `width` on, become zero. `whole`: rows
 // begin at multiples of 16 bytes and have whole eights. All places are found before the first is sent to: finding one takes
 // a read.
@@ -63,6 +47,44 @@ __device__ __forceinline__ void load(T *tile, Rows row, int count, int width, bo
             tile[at * STRIDE<HD> + column + n] =
                 at < count && column + n < width ? from[column + n] : narrow<T>(0.f);
         }
+    }
+}
+
+// The same of rows in 8 bits, of which `scale(i)` is that of row i. `whole`: rows begin at multiples of 8 bytes and have
+// whole eights.
+template <typename T, int HD, typename Rows, typename Scales>
+__device__ __forceinline__ void load_scaled(T *tile, Rows row, Scales scale, int count, int width, bool whole) {
+    constexpr int OWN = KEYS * (HD / 8) / THREADS, APART = THREADS / (HD / 8);
+    int column = threadIdx.x % (HD / 8) * 8, begin = threadIdx.x / (HD / 8);
+    bool any = column < width;
+    uint2 bytes[OWN];
+    float scales[OWN];
+#pragma unroll
+    for (int n = 0; n < OWN; n++) {
+        int at = begin + n * APART;
+        bool is = at < count && any;
+        auto from = row(at < count ? at : 0) + (any ? column : 0);
+        bytes[n] = {0, 0}, scales[n] = is ? scale(at) : 0.f;
+        if (is && whole) {
+            bytes[n] = __ldg(reinterpret_cast<const uint2 *>(from));
+        } else if (is) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                uint32_t byte = column + i < width ? from[i].bits : 0;
+                (i < 4 ? bytes[n].x : bytes[n].y) |= byte << i % 4 * 8;
+            }
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < OWN; n++) {
+        using S = typename std::remove_const<typename std::remove_pointer<decltype(row(0))>::type>::type;
+        const S *eight = reinterpret_cast<const S *>(bytes + n);
+        uint4 words;
+        words.x = two(scales[n] * widen(eight[0]), scales[n] * widen(eight[1]), T());
+        words.y = two(scales[n] * widen(eight[2]), scales[n] * widen(eight[3]), T());
+        words.z = two(scales[n] * widen(eight[4]), scales[n] * widen(eight[5]), T());
+        words.w = two(scales[n] * widen(eight[6]), scales[n] * widen(eight[7]), T());
+        *reinterpret_cast<uint4 *>(tile + (begin + n * APART) * STRIDE<HD> + column) = words;
     }
 }
 

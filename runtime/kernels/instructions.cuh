@@ -21,6 +21,13 @@ __device__ __forceinline__ uint4 cached16(const void *from) {
     return v;
 }
 
+// 8 of them.
+__device__ __forceinline__ uint2 cached8(const void *from) {
+    uint2 v;
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from) : "memory");
+    return v;
+}
+
 // Brings a line into the cache.
 __device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
@@ -52,6 +59,22 @@ __device__ __forceinline__ void product(int (&c)[4], const uint4 &a, uint32_t b0
                  "{%10, %10, %10, %10};"
                  : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
                  : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "r"(0));
+}
+
+// Four matrices of 8 by 8 numbers; a thread points to a row of 16 bytes.
+__device__ __forceinline__ void matrices(uint32_t (&to)[4], const void *row) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(at)
+                 : "memory");
+}
+__device__ __forceinline__ void transposed(uint32_t (&to)[4], const void *row) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(at)
+                 : "memory");
 }
 
 // The transpose of eight rows of eight numbers: a thread has two side by side of row t / 4, of which column it gets two.

@@ -30,24 +30,52 @@ constexpr uint32_t MOST_GROUPS = 1 << 16;
 __device__ uint32_t done[MOST_GROUPS];
 
 // Two rows of the cache, eight apart: eight numbers of each 32.
-template <int HD> struct Pair {
+template <typename S, int HD> struct Pair {
     uint4 row[2][HD / 32];
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
         for (int i = 0; i < HD / 32; i++) row[0][i] = row[1][i] = make_uint4(0, 0, 0, 0);
     }
-    template <typename T> __device__ __forceinline__ void load(const T *first, uint32_t apart, bool has_second) {
+    __device__ __forceinline__ void load(const S *first, uint32_t apart, bool has_second, const float *) {
 #pragma unroll
         for (int i = 0; i < HD / 32; i++) {
             row[0][i] = cached16(first + i * 32);
             row[1][i] = cached16(first + (has_second ? 8 * apart : 0) + i * 32);
         }
     }
+    __device__ __forceinline__ uint4 numbers(int n, int i) const { return row[n][i]; }
+    // What the numbers of a row are to be multiplied with.
+    __device__ __forceinline__ float times(int) const { return 1.f; }
 };
 
-// What a warp knows: a thread has queries 2t and 2t + 1, t being its number in a group of four.
-template <typename T, int HD> struct Warp {
+// The same in 8 bits, of which each row has a scale.
+template <typename S, int HD> struct ScaledPair {
+    uint2 row[2][HD / 32];
+    float scale[2];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) row[0][i] = row[1][i] = make_uint2(0, 0);
+        scale[0] = scale[1] = 1.f;
+    }
+    __device__ __forceinline__ void load(const S *first, uint32_t apart, bool has_second, const float *scales) {
+#pragma unroll
+        for (int i = 0; i < HD / 32; i++) {
+            row[0][i] = cached8(first + i * 32);
+            row[1][i] = cached8(first + (has_second ? 8 * apart : 0) + i * 32);
+        }
+        scale[0] = __ldcg(scales), scale[1] = __ldcg(scales + (has_second ? 8 : 0));
+    }
+    __device__ __forceinline__ uint4 numbers(int n, int i) const { return eight_halves(row[n][i], S()); }
+    __device__ __forceinline__ float times(int n) const { return Kept<S>::FOUR * scale[n]; }
+};
+template <int HD> struct Pair<Int8, HD> : ScaledPair<Int8, HD> {};
+template <int HD> struct Pair<Fp8, HD> : ScaledPair<Fp8, HD> {};
+
+// What a warp knows of what the cache keeps as S: a thread has queries 2t and 2t + 1, t being its number in a group of four.
+template <typename S, int HD> struct Warp {
+    using T = typename Kept<S>::Number;
     const T *queries; // this thread's part of one, in shared memory
     float out[HD / 16][4], highest[2], sum[2];
 
@@ -59,22 +87,34 @@ template <typename T, int HD> struct Warp {
     }
 
     // Scores of 16 keys, of which `visible` count: of keys lane / 4 and that + 8, two queries each.
-    __device__ __forceinline__ void score(const Pair<HD> &keys, int visible, float (&scores)[4]) const {
+    __device__ __forceinline__ void score(const Pair<S, HD> &keys, int visible, float (&scores)[4]) const {
         int key = thread() % 32 / 4;
         scores[0] = scores[1] = scores[2] = scores[3] = 0.f;
 #pragma unroll
         for (int i = 0; i < HD / 32; i++) {
-            uint4 low = keys.row[0][i], high = keys.row[1][i], query = *reinterpret_cast<const uint4 *>(queries + i * 32);
+            uint4 low = keys.numbers(0, i), high = keys.numbers(1, i), query = *reinterpret_cast<const uint4 *>(queries + i * 32);
             product(scores, {low.x, high.x, low.y, high.y}, query.x, query.y, T());
             product(scores, {low.z, high.z, low.w, high.w}, query.z, query.w, T());
+        }
+        if constexpr (Kept<S>::SCALED) {
+            scores[0] *= keys.times(0), scores[1] *= keys.times(0);
+            scores[2] *= keys.times(1), scores[3] *= keys.times(1);
         }
         if (key >= visible) scores[0] = scores[1] = -INFINITY;
         if (key + 8 >= visible) scores[2] = scores[3] = -INFINITY;
     }
 
-    // They become weights.
-    __device__ __forceinline__ void weigh(float (&scores)[4]) {
-        float correction[2];
+    // They become weights of the numbers of values. Where those have scales, a weight is times that, and so is the largest of
+    // all: whatever scales are, no weight is more than 1, and those that matter are not too small for 16 bits.
+    __device__ __forceinline__ void weigh(float (&scores)[4], const Pair<S, HD> &values) {
+        float correction[2], less[2] = {1.f, 1.f};
+        if constexpr (Kept<S>::SCALED) {
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                float more = log2f(values.times(n));
+                scores[2 * n] += more, scores[2 * n + 1] += more, less[n] = 1.f / values.times(n);
+            }
+        }
 #pragma unroll
         for (int q = 0; q < 2; q++) {
             float largest = fmaxf(highest[q], fmaxf(scores[q], scores[q + 2]));
@@ -84,7 +124,7 @@ template <typename T, int HD> struct Warp {
             }
             correction[q] = power(highest[q] - largest), highest[q] = largest;
             scores[q] = power(scores[q] - largest), scores[q + 2] = power(scores[q + 2] - largest);
-            sum[q] = sum[q] * correction[q] + scores[q] + scores[q + 2];
+            sum[q] = sum[q] * correction[q] + scores[q] * less[0] + scores[q + 2] * less[1];
         }
 #pragma unroll
         for (int i = 0; i < HD / 16; i++) {
@@ -94,11 +134,11 @@ template <typename T, int HD> struct Warp {
     }
 
     // Adds the values of the 16 keys.
-    __device__ __forceinline__ void add(const Pair<HD> &values, const float (&weights)[4]) {
+    __device__ __forceinline__ void add(const Pair<S, HD> &values, const float (&weights)[4]) {
         uint32_t low = transposed(two(weights[0], weights[1], T())), high = transposed(two(weights[2], weights[3], T()));
 #pragma unroll
         for (int i = 0; i < HD / 32; i++) {
-            uint4 a = values.row[0][i], b = values.row[1][i];
+            uint4 a = values.numbers(0, i), b = values.numbers(1, i);
             product(out[2 * i], {transposed(a.x), transposed(a.y), transposed(b.x), transposed(b.y)}, low, high, T());
             product(out[2 * i + 1], {transposed(a.z), transposed(a.w), transposed(b.z), transposed(b.w)}, low, high, T());
         }
@@ -118,7 +158,8 @@ template <typename T> __device__ __forceinline__ const T *keys_at(const Cached<T
 }
 
 // What a block shares: its queries, and the sums of its warps.
-template <typename T, int HD> struct Shared {
+template <typename S, int HD> struct Shared {
+    using T = typename Kept<S>::Number;
     alignas(16) T queries[QUERIES][STRIDE<HD>];
     float out[WARPS][QUERIES][HD + 4], highest[WARPS][QUERIES], sum[WARPS][QUERIES], scales[WARPS][MOST_PARTS];
     bool last;
@@ -139,7 +180,7 @@ template <typename T, int HD> struct Shared {
         }
     }
 
-    __device__ __forceinline__ void put(Warp<T, HD> &warp) {
+    __device__ __forceinline__ void put(Warp<S, HD> &warp) {
         uint32_t lane = thread() % 32, own = thread() / 32, query = lane % 4 * 2;
 #pragma unroll
         for (int q = 0; q < 2; q++) {
@@ -150,8 +191,8 @@ template <typename T, int HD> struct Shared {
             if (lane < 4) highest[own][query + q] = warp.highest[q], sum[own][query + q] = warp.sum[q];
 #pragma unroll
             for (int i = 0; i < HD / 16; i++) {
-                out[own][query + q][Warp<T, HD>::column(i, 0)] = warp.out[i][q];
-                out[own][query + q][Warp<T, HD>::column(i, 1)] = warp.out[i][2 + q];
+                out[own][query + q][Warp<S, HD>::column(i, 0)] = warp.out[i][q];
+                out[own][query + q][Warp<S, HD>::column(i, 1)] = warp.out[i][2 + q];
             }
         }
     }
@@ -236,11 +277,17 @@ template <typename T, int HD> struct Shared {
 };
 
 // The key, turned, and the value of a new token to their places in the cache.
-template <typename T, int HD>
-__device__ __forceinline__ void store(T *to, uint64_t value, const float *key, const float *values, const float *angles) {
-    for (uint32_t i = thread(); i < HD; i += THREADS) {
-        to[i] = narrow<T>(rotated(key, angles, HD, i));
-        to[value + i] = narrow<T>(values[i]);
+template <int HD, typename S>
+__device__ __forceinline__ void store(const Cached<S> &source, uint32_t position, const float *key, const float *values,
+                                      const float *angles) {
+    if constexpr (Kept<S>::SCALED) {
+        keep_token(source, position, HD, key, values, angles, thread() / 32);
+    } else {
+        S *to = const_cast<S *>(source.key(position));
+        for (uint32_t i = thread(); i < HD; i += THREADS) {
+            to[i] = narrow<S>(rotated(key, angles, HD, i));
+            to[source.at.value + i] = narrow<S>(values[i]);
+        }
     }
 }
 
@@ -249,14 +296,15 @@ __device__ __forceinline__ void store(T *to, uint64_t value, const float *key, c
 template <typename T, int HD> struct Turns {
     const Cached<T> &source;
     uint32_t position, end;
-    Pair<HD> keys, values;
+    Pair<T, HD> keys, values;
 
     // Rows behind the last are not read: others stand in for them, and count for nothing.
-    __device__ __forceinline__ void load(Pair<HD> &to, uint32_t position, uint64_t which) const {
+    __device__ __forceinline__ void load(Pair<T, HD> &to, uint32_t position, uint64_t which) const {
         uint32_t count = end - position, own = thread() % 32 / 4;
         const T *first = keys_at(source, position) + which;
         if (own >= count) first -= (uint64_t)own * source.at.token;
-        to.load(first, source.at.token, own + 8 < count);
+        const float *scales = Kept<T>::SCALED ? source.scale(position + (own < count ? own : 0), which) : nullptr;
+        to.load(first, source.at.token, own + 8 < count, scales);
     }
     // `stored`: whether the keys may be among the first of the warp that this step stores.
     __device__ __forceinline__ void first(bool stored, uint32_t newest) {
@@ -271,7 +319,7 @@ template <typename T, int HD> struct Turns {
             float scores[4];
             warp.score(keys, (int)(end - position), scores);
             if (next < end) load(keys, next, 0);
-            warp.weigh(scores);
+            warp.weigh(scores, values);
             warp.add(values, scores);
             if (next < end) load(values, next, source.at.value);
             position = next;
@@ -326,8 +374,7 @@ __device__ __forceinline__ void part(const Step<T, Out> &step, uint32_t n, uint3
     shared.take(numbers + (size_t)head * HD, turn, heads);
     if (step.stores && row.position >= begin && row.position < end) {
         const float *key = numbers + (size_t)(shape.heads + kv_head) * HD;
-        T *to = step.cache + (uint64_t)kv_head * step.at.head + source.offset(row.position);
-        store<T, HD>(to, step.at.value, key, key + (size_t)shape.kv_heads * HD, turn);
+        store<HD>(source, row.position, key, key + (size_t)shape.kv_heads * HD, turn);
     }
     group_together<THREADS>();
     turns.first(true, row.position);

@@ -201,6 +201,7 @@ fn served_name(name: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use vlm_catalog::kv_cache::KvCacheDtype;
     use vlm_catalog::quantization::Quantization;
 
     use super::*;
@@ -243,6 +244,8 @@ mod tests {
             "1073741824",
             flags::QUANTIZATION,
             "int4",
+            flags::KV_CACHE_DTYPE,
+            "int8",
             flags::ENCODER_CACHE_BYTES,
             "1048576",
             flags::DRAIN_TIMEOUT_SECONDS,
@@ -254,6 +257,7 @@ mod tests {
         assert_eq!(args.names(), ["a", "b"]);
         assert_eq!((args.max_tokens, args.kv_bytes), (Some(512), Some(1 << 30)));
         assert_eq!((args.queue(), args.how.precision.quantization), (128, Quantization::Int4));
+        assert_eq!(args.how.precision.kv_cache_dtype, KvCacheDtype::Int8);
         assert_eq!(args.encoder_cache_bytes, 1 << 20);
         assert_eq!(args.port, ports::RUNTIME_HTTP);
         assert_eq!(termination_log(&words), args.termination_log);
@@ -279,6 +283,8 @@ mod tests {
             "bf16",
             "--quantization",
             "int4",
+            "--kv-cache-dtype",
+            "fp8",
             "--device",
             "cpu",
         ];
@@ -300,7 +306,9 @@ mod tests {
             assert_eq!(how.chat_template.as_deref(), Some("llava_v1"));
             assert_eq!(how.device, crate::device::DeviceChoice::Cpu);
             assert_eq!((how.precision.dtype, how.precision.quantization), (Dtype::Bf16, Quantization::Int4));
+            assert_eq!(how.precision.kv_cache_dtype, KvCacheDtype::Fp8);
         }
+        assert!(wrong(&["serve", "--model", "x", "--kv-cache-dtype", "int4"]).contains("auto, int8, fp8"));
         assert!(wrong(&["serve", "--model", "x", "--quantization", "int3"]).contains("none, int8, int4"));
     }
 

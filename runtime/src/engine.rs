@@ -237,7 +237,7 @@ fn kv_blocks(text: &TextConfig, options: &EngineOptions) -> Result<usize, Checkp
             options.max_tokens, text.max_positions
         ));
     }
-    let token = text.kv_bytes_per_token(options.precision.dtype.size_in_bytes());
+    let token = options.precision.kv_bytes_per_token(text);
     let block = token.saturating_mul(BLOCK_TOKENS as u64).max(1);
     let bytes_of = |sequences| block.saturating_mul(room_for(sequences, options.max_tokens) as u64);
     let Some(given) = options.kv_bytes else {
@@ -273,6 +273,7 @@ mod tests {
     use vlm_catalog::checkpoint::{CheckpointSize, Head};
     use vlm_catalog::footprint::{Device, Model, Wish, fit, suggest};
     use vlm_catalog::gpu::GpuTypes;
+    use vlm_catalog::kv_cache::KvCacheDtype;
 
     use super::*;
     use crate::precision::Precision;
@@ -284,8 +285,10 @@ mod tests {
         let config = describe(&serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()).unwrap();
         let size = CheckpointSize::of(&config, Head::Stored);
         let model = Model { config: &config, size: &size };
-        for tokens in [17_u64, 512, 1000, 1024] {
-            let wish = Wish { max_tokens: Some(tokens), max_concurrency: Some(4), ..Wish::default() };
+        let kept = [KvCacheDtype::Auto, KvCacheDtype::Int8];
+        let cases = [17_u64, 512, 1000, 1024].into_iter().flat_map(|tokens| kept.map(|kept| (tokens, kept)));
+        for (tokens, kv_cache_dtype) in cases {
+            let wish = Wish { max_tokens: Some(tokens), max_concurrency: Some(4), kv_cache_dtype, ..Wish::default() };
             let none = Device::Cpu { memory_bytes: Some(1) };
             let memory_bytes = suggest(model, wish, none, &GpuTypes::default()).memory_bytes;
             let fit = fit(model, wish, Device::Cpu { memory_bytes: Some(memory_bytes) }).unwrap();
@@ -296,7 +299,7 @@ mod tests {
                     max_queue: 0,
                     kv_bytes: Some(kv_bytes),
                     encoder_cache_bytes: 0,
-                    precision: Precision::F32,
+                    precision: Precision { kv_cache: kv_cache_dtype, ..Precision::F32 },
                 };
                 kv_blocks(&config.text, &options)
             };

@@ -5,7 +5,10 @@
 //! measured: `tests/fixtures/NUMERICS.md`.
 
 use candle_core::DType;
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::Quantization;
+
+use crate::precision::Precision;
 
 /// What a difference may be; a side that is `None` is not judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,11 +53,28 @@ pub const fn quantized_logits(quantization: Quantization, dequantized: bool) -> 
     }
 }
 
+/// Logits of a decoder as `precision` says, against the reference on the weights that quantisation leaves (`dequantized`), or
+/// on those of the checkpoint: of keys and values in 8 bits those alone, where they cost more than the weights do.
+pub fn decoded(precision: Precision, dequantized: bool) -> Limit {
+    let limit = quantized_logits(precision.quantization, dequantized).unwrap_or(logits(precision.dtype));
+    let least = match precision.kv_cache {
+        KvCacheDtype::Auto => return limit,
+        KvCacheDtype::Int8 => INT8_KV,
+        KvCacheDtype::Fp8 => FP8_KV,
+    };
+    cosine(limit.cosine.map_or(least, |cosine| cosine.min(least)))
+}
+
 /// Share of an answer's tokens below which a comparison by [`judge`] says little.
 pub const FEW_TOKENS: f64 = 0.25;
 
 const F16: Limit = Limit { max_abs: Some(0.11), cosine: Some(0.99998) };
 const BF16: Limit = Limit { max_abs: Some(0.98), cosine: Some(0.9989) };
+
+/// As little as bf16 for everything costs; and what three bits behind the first leave of keys and values, less than twice
+/// the worst of all reference cases, 0.9973.
+const INT8_KV: f64 = 0.9989;
+const FP8_KV: f64 = 0.995;
 
 const fn max_abs(limit: f32) -> Limit {
     Limit { max_abs: Some(limit), cosine: None }
@@ -194,5 +214,18 @@ mod tests {
         assert_eq!(quantized_logits(Quantization::Int4, true), Some(cosine(0.999)));
         assert_eq!(quantized_logits(Quantization::Int4, false), Some(cosine(0.9)));
         assert_eq!(features(DType::BF16), logits(DType::BF16));
+    }
+
+    #[test]
+    fn keys_and_values_in_8_bits_ask_for_no_more_than_they_leave() {
+        let of = |quantization, kv_cache, dequantized| {
+            decoded(Precision { quantization, kv_cache, ..Precision::F32 }, dequantized)
+        };
+        assert_eq!(of(Quantization::None, KvCacheDtype::Auto, true), logits(DType::F32));
+        assert_eq!(of(Quantization::Int8, KvCacheDtype::Auto, true), cosine(0.999));
+        assert_eq!(of(Quantization::None, KvCacheDtype::Int8, false), cosine(INT8_KV));
+        assert_eq!(of(Quantization::Int8, KvCacheDtype::Int8, false), cosine(0.998));
+        assert_eq!(of(Quantization::Int8, KvCacheDtype::Fp8, true), cosine(FP8_KV));
+        assert_eq!(of(Quantization::Int4, KvCacheDtype::Fp8, false), cosine(0.9));
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::raw::RawConfig;
 use super::*;
+use crate::kv_cache::KvCacheDtype;
 
 fn read(json: &Value) -> Result<ModelConfig, ArchitectureError> {
     let raw: RawConfig = serde_json::from_value(json.clone()).unwrap();
@@ -52,6 +53,10 @@ fn a_hub_config_without_sizes_is_llava_7b() {
     assert_eq!((config.text.hidden_size, config.text.intermediate_size, config.text.layers), (4096, 11008, 32));
     assert_eq!((config.text.heads, config.text.kv_heads, config.text.head_dim), (32, 32, 128));
     assert_eq!(config.text.kv_bytes_per_token(2), 524_288);
+    // A scale for each of 32 keys and 32 values of each of 32 layers.
+    for dtype in [KvCacheDtype::Int8, KvCacheDtype::Fp8] {
+        assert_eq!(dtype.bytes_per_token(&config.text, 2), 262_144 + 8192, "{dtype}");
+    }
     assert_eq!((config.vision.layers, config.vision.layers_used, config.vision.tokens_per_tile()), (24, 23, 576));
 }
 

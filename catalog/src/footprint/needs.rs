@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Device, MOST_CONCURRENT, Model, on_gpu};
+use super::{Device, MOST_CONCURRENT, Model, Wish, on_gpu};
 use crate::architecture::{ModelConfig, VisionConfig};
 use crate::checkpoint::Part;
 use crate::quantization::Quantization;
@@ -61,16 +61,17 @@ impl Breakdown {
     pub(super) fn of(
         model: Model<'_>,
         quantization: Quantization,
+        wish: Wish,
         device: Device,
         max_tokens: u64,
-        max_concurrency: Option<u64>,
     ) -> Self {
         let config = model.config;
         let number = match device {
             Device::Gpu { .. } => 2,
             Device::Cpu { .. } => SINGLE,
         };
-        let sequences = max_concurrency.unwrap_or(MOST_CONCURRENT);
+        let sequences = wish.max_concurrency.unwrap_or(MOST_CONCURRENT);
+        let token = wish.kv_cache_dtype.bytes_per_token(&config.text, number as usize);
         let held = |part| model.size.held_bytes(part, quantization, number);
         let mut breakdown = Self {
             embedding_bytes: held(Part::Embedding),
@@ -79,15 +80,15 @@ impl Breakdown {
             tower_bytes: held(Part::Tower),
             projector_bytes: held(Part::Projector).saturating_add(held(Part::Newline)),
             image_bytes: image(config),
-            workspace_bytes: workspace(config, max_tokens, sequences),
+            workspace_bytes: workspace(config, token, max_tokens, sequences),
             context_bytes: PROCESS_BYTES,
-            kv_bytes_per_token: config.text.kv_bytes_per_token(number as usize),
+            kv_bytes_per_token: token,
             kv_bytes: 0,
         };
         if matches!(device, Device::Gpu { .. }) {
             breakdown.context_bytes = GPU_CONTEXT_BYTES;
             breakdown.image_bytes = on_gpu::image(config);
-            let workspace = on_gpu::workspace(config, quantization, max_tokens, sequences);
+            let workspace = on_gpu::workspace(config, (quantization, token), max_tokens, sequences);
             breakdown.workspace_bytes = workspace.saturating_add(GPU_LIBRARY_BYTES);
         }
         let kept = picture_cache(config, device).unwrap_or(PICTURE_CACHE_BYTES);
@@ -162,8 +163,9 @@ fn tower_layer(vision: &VisionConfig) -> u64 {
 }
 
 /// What lives on a processor while a step of the decoder is computed: the rows of a layer, the cache's spare block, the
-/// logits of all sequences and their copy for sampling, and the rotary angles of every position.
-fn workspace(config: &ModelConfig, max_tokens: u64, sequences: u64) -> u64 {
+/// logits of all sequences and their copy for sampling, and the rotary angles of every position. `token`: bytes of the keys
+/// and values of one.
+fn workspace(config: &ModelConfig, token: u64, max_tokens: u64, sequences: u64) -> u64 {
     let text = &config.text;
     let rows = PREFILL_TOKENS.saturating_add(sequences);
     let qkv = product([(text.heads + 2 * text.kv_heads) as u64, text.head_dim as u64]);
@@ -171,7 +173,7 @@ fn workspace(config: &ModelConfig, max_tokens: u64, sequences: u64) -> u64 {
         sum([product([4, text.hidden_size as u64]), product([2, qkv]), product([3, text.intermediate_size as u64])]);
     let layer = product([rows, row, SINGLE]);
     // One block of the cache belongs to no sequence: rows that only fill up a step write there.
-    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(SINGLE as usize)]);
+    let spare = product([KV_BLOCK_TOKENS, token]);
     let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
     // Decoders with factors for long sequences have two tables.
     let angles = product([max_tokens, text.head_dim as u64, 2, SINGLE]);

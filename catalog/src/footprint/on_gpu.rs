@@ -49,13 +49,18 @@ fn tower_layer(vision: &VisionConfig, tiles: u64) -> u64 {
 
 /// What lives while a step of the decoder is computed: the rows of a layer with widened weights, the cache's spare block,
 /// the logits of all sequences and their copy for sampling, those of recorded steps, and the rotary angles of every
-/// position.
-pub(super) fn workspace(config: &ModelConfig, quantization: Quantization, max_tokens: u64, sequences: u64) -> u64 {
+/// position. `token`: bytes of the keys and values of one.
+pub(super) fn workspace(
+    config: &ModelConfig,
+    (quantization, token): (Quantization, u64),
+    max_tokens: u64,
+    sequences: u64,
+) -> u64 {
     let text = &config.text;
     let rows = GPU_PREFILL_TOKENS.min(product([max_tokens, sequences])).saturating_add(sequences);
     let layer = layer(text, quantization, rows, widened(text, quantization, sequences));
     // One block of the cache belongs to no sequence: rows that only fill up a step write there.
-    let spare = product([KV_BLOCK_TOKENS, text.kv_bytes_per_token(HALF as usize)]);
+    let spare = product([KV_BLOCK_TOKENS, token]);
     let logits = product([sequences, text.vocab_size as u64, 2, SINGLE]);
     let recorded = product([sequences.div_ceil(GPU_PADDED_ROWS), GPU_PADDED_ROWS, text.vocab_size as u64, SINGLE]);
     // Decoders with factors for long sequences have two tables.

@@ -15,12 +15,13 @@ pub fn bytes_in_words(bytes: u64) -> String {
 impl Fit {
     /// What it needs and what there is, in one sentence without a full stop.
     pub fn in_words(&self, device: Device) -> String {
-        let Self { quantization, max_tokens, breakdown, .. } = self;
+        let Self { quantization, kv_cache_dtype, max_tokens, breakdown, .. } = self;
         let needed = format!(
-            "{} for weights ({quantization}), pictures and workspace and {} for keys and values of one sequence of \
+            "{} for weights ({quantization}), pictures and workspace and {} for keys and values{} of one sequence of \
              {max_tokens} tokens",
             bytes_in_words(breakdown.fixed_bytes()),
-            bytes_in_words(breakdown.kv_bytes)
+            bytes_in_words(breakdown.kv_bytes),
+            kv_cache_dtype.note()
         );
         match (self.verdict, self.available_bytes) {
             (Verdict::Fits, Some(available)) => format!(

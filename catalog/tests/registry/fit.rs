@@ -69,6 +69,7 @@ fn at_4096(name: &str, quantization: Quantization, memory_bytes: u64) -> Fit {
         quantization: QuantizationChoice::Fixed(quantization),
         max_tokens: Some(4096),
         max_concurrency: Some(1),
+        ..Wish::default()
     };
     fit(Model { config: &config, size: &size }, wish, Device::Gpu { memory_bytes }).unwrap()
 }
@@ -169,7 +170,7 @@ fn what_is_suggested_is_what_would_fit() {
     let wish = Wish {
         quantization: QuantizationChoice::Fixed(Quantization::None),
         max_tokens: Some(32_768),
-        max_concurrency: None,
+        ..Wish::default()
     };
     let config = model("InternVL3-14B");
     let size = CheckpointSize::of(&config, Head::Stored);

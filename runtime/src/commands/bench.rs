@@ -128,6 +128,7 @@ pub fn predicted_bytes(checkpoint: &Checkpoint, precision: Precision, longest: u
         quantization: QuantizationChoice::Fixed(precision.quantization),
         max_tokens: Some(longest as u64),
         max_concurrency: Some(batch as u64),
+        kv_cache_dtype: precision.kv_cache,
     };
     let fit = fit(footprint::Model { config, size: &size }, wish, footprint::Device::Gpu { memory_bytes: 0 });
     fit.map_or(0, |fit| fit.breakdown.fixed_bytes())
@@ -151,7 +152,7 @@ fn room(
         ))
         .into());
     }
-    let block = text.kv_bytes_per_token(precision.dtype.size_in_bytes()).saturating_mul(BLOCK_TOKENS as u64);
+    let block = precision.kv_bytes_per_token(text).saturating_mul(BLOCK_TOKENS as u64);
     let needed = block.saturating_mul(room_for(batch, longest) as u64);
     let kv = args.kv_bytes.unwrap_or(needed);
     // Serving goes on with less: sequences wait, or are read again.

@@ -43,8 +43,9 @@ pub fn verify(args: &VerifyArgs, report: &mut Report) -> Result<(), CommandError
     let prompt = prepare(&processor, expected.prompt(), expected.json(), expected.images())?;
     let answer = expected.greedy_ids().len();
     let own = positions(&processor, &prompt, answer)?;
+    let kv = precision.own_kv_cache_dtype().map(|dtype| format!(", keys and values {dtype}")).unwrap_or_default();
     report.title = format!(
-        "{} ({}, {}) against {}",
+        "{} ({}, {}{kv}) against {}",
         model.display(),
         precision.dtype.as_str(),
         precision.quantization,

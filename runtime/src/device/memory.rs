@@ -39,7 +39,7 @@ impl Demand {
             let bytes = if plain == quantised { plain / 2 * element as u64 } else { quantised };
             weights = weights.saturating_add(bytes);
         }
-        let sequence = config.text.kv_bytes_per_token(element).saturating_mul(tokens as u64);
+        let sequence = precision.kv_bytes_per_token(&config.text).saturating_mul(tokens as u64);
         Self { weights, sequence, tokens, kv: sequence.saturating_mul(sequences as u64) }
     }
 

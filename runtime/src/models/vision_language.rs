@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use vlm_catalog::architecture::{Family, ModelConfig};
 use vlm_catalog::footprint::GPU_TILES_AT_A_TIME;
 
@@ -10,7 +10,7 @@ use super::packing::pack;
 use super::{HeldWeights, Language, LoadTimes, Loading, Projector, VisionTower};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::image::{ImageKey, Normaliser, Pixels, PreparedImage};
-use crate::ops::{Batch, KvCache, Segment, finite, normalise, nth_table, room_for, upload};
+use crate::ops::{Batch, KvCache, KvFormat, Segment, finite, normalise, nth_table, room_for, upload};
 use crate::precision::Precision;
 
 /// Tower, projector and decoder.
@@ -21,7 +21,7 @@ pub struct VisionLanguage {
     /// Ends each line of a grid of tiles (LLaVA-1.6).
     newline: Option<Tensor>,
     language: Language,
-    dtype: DType,
+    kv_format: KvFormat,
     device: Device,
     weights: HeldWeights,
     load_times: LoadTimes,
@@ -55,8 +55,8 @@ impl VisionLanguage {
         checkpoint.check_all_read()?;
         let (weights, load_times) = loading.finish()?;
         weights.report(precision, load_times);
-        let (config, dtype, device) = (config.clone(), precision.dtype, device.clone());
-        Ok(Self { config, vision, projector, newline, language, dtype, device, weights, load_times })
+        let (config, kv_format, device) = (config.clone(), precision.kv_format(), device.clone());
+        Ok(Self { config, vision, projector, newline, language, kv_format, device, weights, load_times })
     }
 
     /// What the model is.
@@ -87,7 +87,7 @@ impl VisionLanguage {
     /// A KV cache of `blocks` blocks, the dummy block among them.
     pub fn kv_cache(&self, blocks: usize) -> Result<KvCache> {
         let text = &self.config.text;
-        KvCache::new(text.layers, blocks, text.kv_heads, text.head_dim, self.dtype, &self.device)
+        KvCache::new(text.layers, blocks, text.kv_heads, text.head_dim, self.kv_format, &self.device)
     }
 
     /// The features of normalised pixels, the projector's input: `[tiles, rows, joined vision width]`.

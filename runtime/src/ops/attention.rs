@@ -5,19 +5,19 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, b
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
-use super::element::Element;
-use super::kv_cache::{BLOCK_TOKENS, KvShape, blocks_for};
+use super::kv_cache::{BLOCK_TOKENS, Bytes, Kept, KvShape, Place, blocks_for};
 use super::rope::rotate;
-use super::{Batch, KvCache, RopeTable, cpu};
+use super::{Batch, KvCache, KvFormat, RopeTable, cpu};
 
 #[cfg(feature = "cuda")]
 mod on_gpu;
 #[cfg(feature = "cuda")]
-pub use on_gpu::{attends_in_16_bits, group_bytes, groups_of_heads, parts_of_keys};
+pub use on_gpu::{group_bytes, groups_of_heads, parts_of_keys, takes_products};
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`, rounded to `out`: f32, or on a GPU
-/// the cache's 16 bits. A GPU rounds queries and weights to the cache's format where it has 16 bits.
+/// the cache's 16 bits, or any where it has 8. A GPU rounds queries and weights to the cache's format where it has 16 bits,
+/// to f16 where it has 8.
 pub fn attention(
     qkv: &Tensor,
     cache: &KvCache,
@@ -26,7 +26,7 @@ pub fn attention(
     batch: &Batch,
     out: DType,
 ) -> Result<Tensor> {
-    attend(qkv, cache, layer, &Attention { batch, rope, out, stores: false })
+    attend(qkv, cache, layer, &Attention { batch, rope, kept: cache.format(), out, stores: false })
 }
 
 /// As [`attention`], of rows whose own keys and values are not in the cache yet and will be ([`KvCache::store`]).
@@ -42,26 +42,32 @@ pub fn store_and_attend(
     out: DType,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    if on_gpu::stores(cache.layer(layer), rope, batch)? {
+    if on_gpu::stores(cache, rope, batch)? {
         rope.check(batch)?;
-        return attend(qkv, cache, layer, &Attention { batch, rope, out, stores: true });
+        return attend(qkv, cache, layer, &Attention { batch, rope, kept: cache.format(), out, stores: true });
     }
     cache.store(layer, qkv, rope, batch)?;
     attention(qkv, cache, layer, rope, batch, out)
 }
 
 fn attend(qkv: &Tensor, cache: &KvCache, layer: usize, attention: &Attention<'_>) -> Result<Tensor> {
-    let (cache, out) = (cache.layer(layer), attention.out);
-    if out != DType::F32 && (qkv.device().is_cpu() || out != cache.dtype()) {
-        bail!("attention over a cache of {:?} cannot give {out:?} there", cache.dtype())
+    let (format, out) = (cache.format(), attention.out);
+    let gives = match format {
+        KvFormat::Numbers(dtype) => out == dtype,
+        KvFormat::Bytes(_) => matches!(out, DType::F16 | DType::BF16),
+    };
+    if out != DType::F32 && (qkv.device().is_cpu() || !gives) {
+        bail!("attention over a cache of {} cannot give {out:?} there", format.name())
     }
-    qkv.apply_op3_no_bwd(cache, attention.rope.tensor(), attention)
+    qkv.apply_op3_no_bwd(cache.layer(layer), attention.rope.tensor(), attention)
 }
 
 #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a CPU gives f32 alone"))]
 struct Attention<'a> {
     batch: &'a Batch,
     rope: &'a RopeTable,
+    /// How the cache keeps keys and values.
+    kept: KvFormat,
     out: DType,
     /// Whether the rows' own keys and values are stored first, which a GPU does where all rows are single ones.
     stores: bool,
@@ -82,10 +88,18 @@ impl CustomOp3 for Attention<'_> {
         rope_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
-        match cache {
-            CpuStorage::F16(_) => self.attend::<f16>(qkv, (cache, cache_layout), rope),
-            CpuStorage::BF16(_) => self.attend::<bf16>(qkv, (cache, cache_layout), rope),
-            _ => self.attend::<f32>(qkv, (cache, cache_layout), rope),
+        match self.kept {
+            KvFormat::Bytes(format) => {
+                let bytes = cpu::stored::<u8>(cache, cache_layout)?;
+                self.attend(qkv, (Bytes { bytes, format }, cache_layout), rope)
+            }
+            KvFormat::Numbers(DType::F16) => {
+                self.attend(qkv, (cpu::stored::<f16>(cache, cache_layout)?, cache_layout), rope)
+            }
+            KvFormat::Numbers(DType::BF16) => {
+                self.attend(qkv, (cpu::stored::<bf16>(cache, cache_layout)?, cache_layout), rope)
+            }
+            KvFormat::Numbers(_) => self.attend(qkv, (cpu::stored::<f32>(cache, cache_layout)?, cache_layout), rope),
         }
     }
 
@@ -99,34 +113,34 @@ impl CustomOp3 for Attention<'_> {
         rope: &candle_core::CudaStorage,
         rope_layout: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
         let (qkv, cache, rope) = ((qkv, qkv_layout), (cache, cache_layout), (rope, rope_layout));
-        match (cache.0.dtype(), self.out) {
-            (DType::F16, DType::F16) => self.launch::<f16, f16>(qkv, cache, rope),
-            (DType::F16, _) => self.launch::<f16, f32>(qkv, cache, rope),
-            (DType::BF16, DType::BF16) => self.launch::<bf16, bf16>(qkv, cache, rope),
-            (DType::BF16, _) => self.launch::<bf16, f32>(qkv, cache, rope),
-            _ => self.launch::<f32, f32>(qkv, cache, rope),
+        match (self.kept, self.out) {
+            (KvFormat::Numbers(DType::F16), DType::F16) => self.launch::<f16, f16>(qkv, cache, rope),
+            (KvFormat::Numbers(DType::F16), _) => self.launch::<f16, f32>(qkv, cache, rope),
+            (KvFormat::Numbers(DType::BF16), DType::BF16) => self.launch::<bf16, bf16>(qkv, cache, rope),
+            (KvFormat::Numbers(DType::BF16), _) => self.launch::<bf16, f32>(qkv, cache, rope),
+            (KvFormat::Numbers(_), _) => self.launch::<f32, f32>(qkv, cache, rope),
+            (KvFormat::Bytes(_), DType::F16) => self.launch::<u8, f16>(qkv, cache, rope),
+            (KvFormat::Bytes(_), DType::BF16) => self.launch::<u8, bf16>(qkv, cache, rope),
+            (KvFormat::Bytes(_), _) => self.launch::<u8, f32>(qkv, cache, rope),
         }
     }
 }
 
 impl Attention<'_> {
-    fn attend<E: Element>(
+    fn attend(
         &self,
         qkv: (&CpuStorage, &Layout),
-        cache: (&CpuStorage, &Layout),
+        (cache, layout): (impl Kept, &Layout),
         rope: (&CpuStorage, &Layout),
     ) -> Result<(CpuStorage, Shape)> {
-        let shape = KvShape::of(cache.1)?;
+        let shape = KvShape::of(layout, self.kept)?;
         shape.check(self.batch)?;
         let (rows, width) = qkv.1.shape().dims2()?;
         let (hd, kv_heads) = (shape.head_dim, shape.kv_heads);
         let q_width = width - 2 * kv_heads * hd;
         let group_width = q_width / kv_heads;
         let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
-        let cache = cpu::stored::<E>(cache.0, cache.1)?;
-        let (keys, values) = cache.split_at(shape.value_offset());
         let seen: usize = self.batch.rows().iter().map(|row| row.position + 1).sum();
         let mut out = vec![0f32; rows * q_width];
         cpu::for_each_chunk(&mut out, group_width, 2 * seen * q_width, |i, out| {
@@ -136,8 +150,7 @@ impl Attention<'_> {
                 queries: &qkv[index * width + head * group_width..][..group_width],
                 angles: &rope[self.rope.row(row.position, row.long) * hd..][..hd],
                 cached: Cached {
-                    keys,
-                    values,
+                    cache,
                     shape,
                     head,
                     blocks: self.batch.blocks(row.sequence),
@@ -151,36 +164,35 @@ impl Attention<'_> {
 }
 
 /// One head's keys and values of a sequence.
-struct Cached<'a, E> {
+struct Cached<'a, C> {
     /// Those of all blocks.
-    keys: &'a [E],
-    values: &'a [E],
+    cache: C,
     shape: KvShape,
     head: usize,
     blocks: &'a [u32],
     tokens: usize,
 }
 
-impl<E: Element> Cached<'_, E> {
-    /// The part of `all` that is in the sequence's `n`-th block: its rows, one every stride, their number and stride.
+impl<C: Kept> Cached<'_, C> {
+    /// The keys, or values, in the sequence's `n`-th block: its rows, one every stride, their number and stride.
     #[inline(always)]
-    fn block<'b>(&self, all: &'b [E], n: usize, scratch: &'b mut Vec<f32>) -> (&'b [f32], usize, usize) {
+    fn block<'b>(&'b self, of_values: bool, n: usize, scratch: &'b mut Vec<f32>) -> (&'b [f32], usize, usize) {
         let rows = BLOCK_TOKENS.min(self.tokens - n * BLOCK_TOKENS);
-        let stored = &all[self.shape.block(self.blocks[n]) + self.head * self.shape.head_dim..];
-        let (wide, stride) = E::widen_rows(stored, (rows, self.shape.head_dim, self.shape.stride()), scratch);
+        let place = Place { of_values, block: self.blocks[n], token: 0, head: self.head };
+        let (wide, stride) = self.cache.rows(&self.shape, place, rows, scratch);
         (wide, rows, stride)
     }
 }
 
 /// One position's query heads that share a key head.
-struct Group<'a, E> {
+struct Group<'a, C> {
     queries: &'a [f32],
     angles: &'a [f32],
-    cached: Cached<'a, E>,
+    cached: Cached<'a, C>,
     out: &'a mut [f32],
 }
 
-impl<E: Element> WithSimd for Group<'_, E> {
+impl<C: Kept> WithSimd for Group<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -193,7 +205,7 @@ impl<E: Element> WithSimd for Group<'_, E> {
         let mut weights = vec![0f32; tokens * (queries.len() / hd)];
         let mut wide = Vec::new();
         for n in 0..blocks_for(tokens) {
-            let (keys, rows, stride) = self.cached.block(self.cached.keys, n, &mut wide);
+            let (keys, rows, stride) = self.cached.block(false, n, &mut wide);
             for (token, key) in (n * BLOCK_TOKENS..).zip(keys.chunks(stride).take(rows)) {
                 for (query, weights) in queries.chunks_exact(hd).zip(weights.chunks_exact_mut(tokens)) {
                     weights[token] = cpu::dot(simd, query, &key[..hd]);
@@ -202,7 +214,7 @@ impl<E: Element> WithSimd for Group<'_, E> {
         }
         weights.chunks_exact_mut(tokens).for_each(softmax);
         for n in 0..blocks_for(tokens) {
-            let (values, rows, stride) = self.cached.block(self.cached.values, n, &mut wide);
+            let (values, rows, stride) = self.cached.block(true, n, &mut wide);
             for (token, value) in (n * BLOCK_TOKENS..).zip(values.chunks(stride).take(rows)) {
                 for (out, weights) in self.out.chunks_exact_mut(hd).zip(weights.chunks_exact(tokens)) {
                     cpu::add_scaled(simd, out, weights[token], &value[..hd]);
@@ -227,7 +239,7 @@ fn softmax(weights: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Segment;
+    use super::super::{EightBits, Segment};
     use super::*;
     use candle_core::Device;
 
@@ -237,6 +249,9 @@ mod tests {
 
     /// Keys of each head, then values of each, `[tokens, width]`, in the order of the sequence.
     fn cached(cache: &KvCache, blocks: &[u32], tokens: usize) -> Vec<Vec<f64>> {
+        if let KvFormat::Bytes(format) = cache.format() {
+            return cached_bytes(cache, format, blocks, tokens);
+        }
         let blocks = Tensor::new(blocks, &Device::Cpu).unwrap();
         let of = |part: usize, head: usize| {
             let part = cache.layer(0).get(part).unwrap().index_select(&blocks, 0).unwrap();
@@ -247,13 +262,29 @@ mod tests {
         (0..2).flat_map(|part| (0..KV_HEADS).map(move |head| (part, head))).map(|(part, head)| of(part, head)).collect()
     }
 
+    fn cached_bytes(cache: &KvCache, format: EightBits, blocks: &[u32], tokens: usize) -> Vec<Vec<f64>> {
+        let bytes: Vec<u8> = cache.layer(0).flatten_all().unwrap().to_vec1().unwrap();
+        let shape = cache.shape().unwrap();
+        let of = |of_values: bool, head: usize| {
+            let token = |n: usize| {
+                let place = Place { of_values, block: blocks[n / BLOCK_TOKENS], token: n % BLOCK_TOKENS, head };
+                let scale = f32::from_le_bytes(*bytes[shape.scale(place)..].first_chunk().unwrap());
+                let mut wide = [0f32; WIDTH];
+                format.widen(&bytes[shape.numbers(place)..][..WIDTH], scale, &mut wide);
+                wide.map(f64::from)
+            };
+            (0..tokens).flat_map(token).collect()
+        };
+        (0..2).flat_map(|part| (0..KV_HEADS).map(move |head| of(part == 1, head))).collect()
+    }
+
     /// The last of `rows` rows, and what f64 makes of the cached numbers: both `[heads · width]`.
-    fn last_row(dtype: DType, rows: usize, scale: f64) -> (Vec<f32>, Vec<f64>) {
+    fn last_row(format: KvFormat, rows: usize, scale: f64) -> (Vec<f32>, Vec<f64>) {
         let device = Device::Cpu;
         let rope = RopeTable::new(rows, WIDTH, 10_000.0, &device).unwrap();
         // The blocks of the sequence lie backwards, others between them.
         let blocks: Vec<u32> = (1..=blocks_for(rows) as u32).rev().map(|block| 2 * block).collect();
-        let cache = KvCache::new(1, 2 * blocks.len() + 1, KV_HEADS, WIDTH, dtype, &device).unwrap();
+        let cache = KvCache::new(1, 2 * blocks.len() + 1, KV_HEADS, WIDTH, format, &device).unwrap();
         let qkv = (Tensor::randn(0f32, 1.0, (rows, (HEADS + 2 * KV_HEADS) * WIDTH), &device).unwrap() * scale).unwrap();
         let batch = Batch::new(&[Segment { blocks: &blocks, start: 0, rows, long: false }]);
         cache.store(0, &qkv, &rope, &batch).unwrap();
@@ -280,13 +311,17 @@ mod tests {
     #[test]
     fn long_rows_are_what_f64_makes_of_the_cached_numbers() {
         // Rows longer than 256, where sums in 16 bits go wrong, and no whole number of tiles.
-        for (dtype, rows) in [(DType::F32, 130), (DType::F16, 700), (DType::BF16, 700), (DType::BF16, 1)] {
+        let formats = [(DType::F32, 130), (DType::F16, 700), (DType::BF16, 700), (DType::BF16, 1)]
+            .map(|(dtype, rows)| (KvFormat::Numbers(dtype), rows));
+        let bytes = [(EightBits::Int8, 700), (EightBits::Fp8, 700), (EightBits::Fp8, 1)]
+            .map(|(format, rows)| (KvFormat::Bytes(format), rows));
+        for (format, rows) in formats.into_iter().chain(bytes) {
             // Products of numbers around 300 are beyond f16.
             for scale in [0.5, 300.0] {
-                let (got, want) = last_row(dtype, rows, scale);
+                let (got, want) = last_row(format, rows, scale);
                 for (got, want) in got.iter().zip(&want) {
                     let near = (f64::from(*got) - want).abs() < 2e-4 * scale;
-                    assert!(near, "{dtype:?}, {rows} rows times {scale}: {got} vs {want}");
+                    assert!(near, "{format:?}, {rows} rows times {scale}: {got} vs {want}");
                 }
             }
         }

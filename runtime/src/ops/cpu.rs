@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, Layout, Result, bail};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::element::Element;
+use super::element::Stored;
 
 /// Multiplications below which handing work to the pool costs more than it saves.
 const WORTH_THREADS: usize = 1 << 20;
@@ -16,7 +16,7 @@ pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> 
 }
 
 /// The elements of a contiguous tensor of `E`.
-pub fn stored<'a, E: Element>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [E]> {
+pub fn stored<'a, E: Stored>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [E]> {
     let (Some(data), Some((start, end))) = (E::slice(storage), layout.contiguous_offsets()) else {
         bail!("expected a contiguous tensor of {:?}, got {:?}, {layout:?}", E::DTYPE, storage.dtype())
     };
@@ -24,7 +24,7 @@ pub fn stored<'a, E: Element>(storage: &'a CpuStorage, layout: &Layout) -> Resul
 }
 
 /// As [`stored`], to write.
-pub fn stored_mut<'a, E: Element>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [E]> {
+pub fn stored_mut<'a, E: Stored>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [E]> {
     let dtype = storage.dtype();
     let (Some(data), Some((start, end))) = (E::slice_mut(storage), layout.contiguous_offsets()) else {
         bail!("expected a contiguous tensor of {:?}, got {dtype:?}, {layout:?}", E::DTYPE)

@@ -7,12 +7,12 @@ use candle_core::{CudaDevice, CudaStorage, DType, InplaceOp1, Layout, Result, St
 use half::{bf16, f16};
 use vlm_catalog::quantization::BlockFormat;
 
-use super::attention::{attends_in_16_bits, group_bytes, groups_of_heads, parts_of_keys};
+use super::attention::{group_bytes, groups_of_heads, parts_of_keys, takes_products};
 use super::batch::DeviceRows;
 use super::cuda::{self, DECODER, DECODER_Q4_0, DECODER_Q4_K, DECODER_Q8_0, Format, Kernel, Limits, launch};
 use super::kv_cache::{KvShape, KvStrides};
 use super::linear::{FEW_PRODUCT_ROWS, FewPlan, FewQuantisedPlan, FewSizes, FewWhat};
-use super::{Batch, KvCache, Linear, RmsNorm, RopeTable, Weight};
+use super::{Batch, KvCache, KvFormat, Linear, RmsNorm, RopeTable, Weight};
 
 /// Groups of threads of a block that attend by themselves.
 const GROUPS: usize = 4;
@@ -91,8 +91,8 @@ impl Decoder {
     pub fn new(layers: &[Parts<'_>], cache: &KvCache) -> Result<Option<Self>> {
         let candle_core::Device::Cuda(device) = cache.device() else { return Ok(None) };
         let Some(first) = layers.first() else { return Ok(None) };
-        let (dtype, shape) = (cache.layer(0).dtype(), KvShape::of(cache.layer(0).layout())?);
-        if dtype == DType::F32 || !attends_in_16_bits(shape) {
+        let (KvFormat::Numbers(dtype), shape) = (cache.format(), cache.shape()?) else { return Ok(None) };
+        if dtype == DType::F32 || !takes_products(shape) {
             return Ok(None);
         }
         let format = format_of(first.qkv.weight());
@@ -122,7 +122,7 @@ impl Decoder {
             return Ok(false);
         }
         rope.check(batch)?;
-        let shape = KvShape::of(cache.layer(0).layout())?;
+        let shape = cache.shape()?;
         shape.check(batch)?;
         let on_gpu = batch.on_gpu(rope, &self.device)?;
         if on_gpu.runs > 0 || on_gpu.singles != rows {

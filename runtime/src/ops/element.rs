@@ -14,8 +14,8 @@ const F16_SCALE: f32 = f32::from_bits((127 + 112) << 23);
 /// Numbers that one thread compares at a time.
 const COMPARED: usize = 1 << 18;
 
-/// A number format of weights and of cached keys and values.
-pub trait Element: Copy + Send + Sync + 'static {
+/// What a tensor in main memory may hold.
+pub trait Stored: Copy + Send + Sync + 'static {
     /// Its name in candle.
     const DTYPE: DType;
 
@@ -24,7 +24,27 @@ pub trait Element: Copy + Send + Sync + 'static {
 
     /// As [`Self::slice`], to write.
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
 
+macro_rules! stored {
+    ($($element:ty: $variant:ident),+) => {$(
+        impl Stored for $element {
+            const DTYPE: DType = DType::$variant;
+
+            fn slice(storage: &CpuStorage) -> Option<&[Self]> {
+                if let CpuStorage::$variant(data) = storage { Some(data) } else { None }
+            }
+
+            fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+                if let CpuStorage::$variant(data) = storage { Some(data) } else { None }
+            }
+        }
+    )+};
+}
+stored!(f32: F32, f16: F16, bf16: BF16, u8: U8);
+
+/// A number format of weights and of cached keys and values.
+pub trait Element: Stored {
     /// The same number in f32. Free of branches, so that loops over it become vector instructions.
     fn widen(self) -> f32;
 
@@ -56,16 +76,6 @@ pub trait Element: Copy + Send + Sync + 'static {
 }
 
 impl Element for f32 {
-    const DTYPE: DType = DType::F32;
-
-    fn slice(storage: &CpuStorage) -> Option<&[Self]> {
-        if let CpuStorage::F32(data) = storage { Some(data) } else { None }
-    }
-
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        if let CpuStorage::F32(data) = storage { Some(data) } else { None }
-    }
-
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -87,16 +97,6 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    const DTYPE: DType = DType::BF16;
-
-    fn slice(storage: &CpuStorage) -> Option<&[Self]> {
-        if let CpuStorage::BF16(data) = storage { Some(data) } else { None }
-    }
-
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        if let CpuStorage::BF16(data) = storage { Some(data) } else { None }
-    }
-
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -108,16 +108,6 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
-    const DTYPE: DType = DType::F16;
-
-    fn slice(storage: &CpuStorage) -> Option<&[Self]> {
-        if let CpuStorage::F16(data) = storage { Some(data) } else { None }
-    }
-
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        if let CpuStorage::F16(data) = storage { Some(data) } else { None }
-    }
-
     #[inline(always)]
     fn widen(self) -> f32 {
         widen_f16(self.to_bits())

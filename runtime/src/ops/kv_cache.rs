@@ -1,15 +1,22 @@
-//! Keys and values of every sequence in blocks of a fixed number of tokens (Kwon et al. 2023), allocated once, in 32 or
-//! 16 bits, and the op that writes them. Who owns which block is the engine's to know.
+//! Keys and values of every sequence in blocks of a fixed number of tokens (Kwon et al. 2023), allocated once, in 32, 16
+//! or 8 bits, and the op that writes them. Who owns which block is the engine's to know.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp3, Layout, Result, Tensor, bail};
+mod eight_bits;
+mod kept;
+mod shape;
+mod store;
 
-use half::{bf16, f16};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use vlm_catalog::kv_cache::KV_SCALE_BYTES;
 
+pub use eight_bits::EightBits;
+pub use kept::{Bytes, Keep, Kept};
 #[cfg(feature = "cuda")]
-use super::cuda::{self, KV_CACHE, Kernel, launch};
-use super::element::Element;
-use super::rope::rotate;
-use super::{Batch, RopeTable, cpu};
+pub use shape::KvStrides;
+pub use shape::{KvShape, Place};
+
+use super::{Batch, RopeTable};
+use store::Store;
 
 /// Tokens of one block.
 pub const BLOCK_TOKENS: usize = 32;
@@ -34,25 +41,62 @@ pub fn nth_table(n: usize, tokens: usize) -> Vec<u32> {
     (first..first + blocks_for(tokens) as u32).collect()
 }
 
-/// One tensor a layer: `[key | value, blocks, tokens of a block, kv heads, head dim]`.
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvFormat {
+    /// As they are, in f32, f16 or bf16.
+    Numbers(DType),
+    /// In 8 bits, those of one head of one token times a scale.
+    Bytes(EightBits),
+}
+
+impl KvFormat {
+    /// The name that kernels have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Numbers(dtype) => dtype.as_str(),
+            Self::Bytes(format) => format.name(),
+        }
+    }
+}
+
+impl From<DType> for KvFormat {
+    fn from(dtype: DType) -> Self {
+        Self::Numbers(dtype)
+    }
+}
+
+/// One tensor a layer: `[key | value, blocks, tokens of a block, kv heads, head dim]`. In 8 bits a head has four elements
+/// more: a block begins with the numbers of all its tokens, their scales, in f32, lie together behind those.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<Tensor>,
+    format: KvFormat,
 }
 
 impl KvCache {
-    /// `blocks` blocks, the dummy among them, in f32, f16 or bf16.
+    /// `blocks` blocks, the dummy among them.
     pub fn new(
         layers: usize,
         blocks: usize,
         kv_heads: usize,
         head_dim: usize,
-        dtype: DType,
+        format: impl Into<KvFormat>,
         device: &Device,
     ) -> Result<Self> {
-        let shape = (2, blocks, BLOCK_TOKENS, kv_heads, head_dim);
+        let format = format.into();
+        let (dtype, width) = match format {
+            KvFormat::Numbers(dtype) => (dtype, head_dim),
+            KvFormat::Bytes(_) => (DType::U8, head_dim + KV_SCALE_BYTES),
+        };
+        let shape = (2, blocks, BLOCK_TOKENS, kv_heads, width);
         let layers = (0..layers).map(|_| Tensor::zeros(shape, dtype, device)).collect::<Result<_>>()?;
-        Ok(Self { layers })
+        Ok(Self { layers, format })
+    }
+
+    /// How it keeps them.
+    pub fn format(&self) -> KvFormat {
+        self.format
     }
 
     /// Where it is.
@@ -60,12 +104,17 @@ impl KvCache {
         self.layers.first().map_or(&Device::Cpu, Tensor::device)
     }
 
+    /// Where in a layer's tensor everything is.
+    pub fn shape(&self) -> Result<KvShape> {
+        match self.layers.first() {
+            Some(layer) => KvShape::of(layer.layout(), self.format),
+            None => bail!("a KV cache has layers"),
+        }
+    }
+
     /// Refuses rows that are not in the cache, as every layer of a step does.
     pub fn check(&self, batch: &Batch) -> Result<()> {
-        match self.layers.first() {
-            Some(layer) => KvShape::of(layer.layout())?.check(batch),
-            None => Ok(()),
-        }
+        if self.layers.is_empty() { Ok(()) } else { self.shape()?.check(batch) }
     }
 
     /// The tensor of one layer.
@@ -84,210 +133,7 @@ impl KvCache {
     /// Positions that the rotary table or the sequence's blocks do not have, blocks that the cache does not have.
     pub fn store(&self, layer: usize, qkv: &Tensor, rope: &RopeTable, batch: &Batch) -> Result<()> {
         rope.check(batch)?;
-        self.layers[layer].inplace_op3(qkv, rope.tensor(), &Store { batch, rope })
-    }
-}
-
-/// Where a block's tokens and heads are inside a layer's tensor.
-#[derive(Clone, Copy)]
-pub struct KvShape {
-    pub blocks: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-}
-
-impl KvShape {
-    pub fn of(layout: &Layout) -> Result<Self> {
-        let (_, blocks, tokens, kv_heads, head_dim) = layout.shape().dims5()?;
-        if tokens != BLOCK_TOKENS {
-            bail!("the KV cache has blocks of {tokens} tokens, and {BLOCK_TOKENS} are expected")
-        }
-        Ok(Self { blocks, kv_heads, head_dim })
-    }
-
-    /// Numbers from the keys of one token to those of the next in its block.
-    pub fn stride(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-
-    /// Offset of the keys of a block's first token; the values are [`Self::value_offset`] further.
-    pub fn block(&self, block: u32) -> usize {
-        block as usize * BLOCK_TOKENS * self.stride()
-    }
-
-    /// Offset of the keys of the token at `position` of a sequence.
-    pub fn token(&self, blocks: &[u32], position: usize) -> usize {
-        self.block(blocks[position / BLOCK_TOKENS]) + position % BLOCK_TOKENS * self.stride()
-    }
-
-    pub fn value_offset(&self) -> usize {
-        self.blocks * BLOCK_TOKENS * self.stride()
-    }
-
-    /// Refuses rows beyond their block tables, and tables with blocks that do not exist.
-    pub fn check(&self, batch: &Batch) -> Result<()> {
-        for sequence in 0..batch.sequences() {
-            if let Some(block) = batch.blocks(sequence).iter().find(|block| **block as usize >= self.blocks) {
-                bail!("block {block} is outside of the KV cache of {} blocks", self.blocks)
-            }
-        }
-        for row in batch.rows() {
-            let blocks = batch.blocks(row.sequence).len();
-            if row.position >= blocks * BLOCK_TOKENS {
-                bail!("position {} is beyond the {blocks} blocks of its sequence", row.position)
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Strides in numbers, as the kernels read the cache: blocks of tokens, of which a sequence has a table.
-#[cfg(feature = "cuda")]
-#[derive(Clone, Copy)]
-pub struct KvStrides {
-    pub block: u64,
-    pub value: u64,
-    pub head: u32,
-    pub token: u32,
-    pub block_tokens: u32,
-}
-
-#[cfg(feature = "cuda")]
-impl KvShape {
-    /// As the kernels read the cache.
-    pub fn strides(&self) -> KvStrides {
-        KvStrides {
-            block: self.block(1) as u64,
-            value: self.value_offset() as u64,
-            head: self.head_dim as u32,
-            token: self.stride() as u32,
-            block_tokens: BLOCK_TOKENS as u32,
-        }
-    }
-}
-
-struct Store<'a> {
-    batch: &'a Batch,
-    rope: &'a RopeTable,
-}
-
-impl InplaceOp3 for Store<'_> {
-    fn name(&self) -> &'static str {
-        "store-kv"
-    }
-
-    fn cpu_fwd(
-        &self,
-        cache: &mut CpuStorage,
-        cache_layout: &Layout,
-        qkv: &CpuStorage,
-        qkv_layout: &Layout,
-        rope: &CpuStorage,
-        rope_layout: &Layout,
-    ) -> Result<()> {
-        match cache {
-            CpuStorage::F16(_) => self.write::<f16>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
-            CpuStorage::BF16(_) => self.write::<bf16>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
-            _ => self.write::<f32>(cache, cache_layout, (qkv, qkv_layout), (rope, rope_layout)),
-        }
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        cache: &mut candle_core::CudaStorage,
-        cache_layout: &Layout,
-        qkv: &candle_core::CudaStorage,
-        qkv_layout: &Layout,
-        rope: &candle_core::CudaStorage,
-        rope_layout: &Layout,
-    ) -> Result<()> {
-        use candle_core::backend::BackendStorage;
-        let (qkv, rope) = ((qkv, qkv_layout), (rope, rope_layout));
-        match cache.dtype() {
-            DType::F16 => self.write_on_gpu::<f16>((cache, cache_layout), qkv, rope, "store_f16"),
-            DType::BF16 => self.write_on_gpu::<bf16>((cache, cache_layout), qkv, rope, "store_bf16"),
-            _ => self.write_on_gpu::<f32>((cache, cache_layout), qkv, rope, "store_f32"),
-        }
-    }
-}
-
-impl Store<'_> {
-    fn write<E: Element>(
-        &self,
-        cache: &mut CpuStorage,
-        cache_layout: &Layout,
-        qkv: (&CpuStorage, &Layout),
-        rope: (&CpuStorage, &Layout),
-    ) -> Result<()> {
-        let shape = KvShape::of(cache_layout)?;
-        shape.check(self.batch)?;
-        let (_, width) = qkv.1.shape().dims2()?;
-        let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
-        let cache = cpu::stored_mut::<E>(cache, cache_layout)?;
-        let (hd, kv_width) = (shape.head_dim, shape.stride());
-        let mut key = vec![0f32; hd];
-        for (numbers, row) in qkv.chunks_exact(width).zip(self.batch.rows()) {
-            let (keys, values) = numbers[width - 2 * kv_width..].split_at(kv_width);
-            let angles = &rope[self.rope.row(row.position, row.long) * hd..][..hd];
-            let at = shape.token(self.batch.blocks(row.sequence), row.position);
-            for (key_in, out) in keys.chunks_exact(hd).zip(cache[at..at + kv_width].chunks_exact_mut(hd)) {
-                rotate(key_in, angles, 1.0, &mut key);
-                narrow(&key, out);
-            }
-            let at = at + shape.value_offset();
-            narrow(values, &mut cache[at..at + kv_width]);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Store<'_> {
-    fn write_on_gpu<T: candle_core::cuda::CudaDType>(
-        &self,
-        (cache, cache_layout): (&mut candle_core::CudaStorage, &Layout),
-        qkv: (&candle_core::CudaStorage, &Layout),
-        rope: (&candle_core::CudaStorage, &Layout),
-        kernel: &str,
-    ) -> Result<()> {
-        let shape = KvShape::of(cache_layout)?;
-        shape.check(self.batch)?;
-        let (count, width) = qkv.1.shape().dims2()?;
-        let (qkv, rope) = (cuda::slice::<f32>(qkv.0, qkv.1)?, cuda::slice::<f32>(rope.0, rope.1)?);
-        let device = cache.device.clone();
-        let Some((start, end)) = cache_layout.contiguous_offsets() else {
-            candle_core::bail!("expected a whole KV cache, got {cache_layout:?}")
-        };
-        let mut cache = cache.as_cuda_slice_mut::<T>()?.slice_mut(start..end);
-        let step = self.batch.on_gpu(self.rope, &device)?;
-        let (tables, rows) = (step.tables(), step.rows());
-        let KvStrides { block, value, head, token, block_tokens } = shape.strides();
-        let [width, kv_heads, head_dim] = [width, shape.kv_heads, shape.head_dim].map(|size| size as u32);
-        let config = cuda::blocks([count, shape.kv_heads, 1], cuda::threads(shape.head_dim), 0)?;
-        launch!(
-            Kernel::early(&device, &KV_CACHE, kernel)?,
-            config,
-            &mut cache,
-            &block,
-            &value,
-            &head,
-            &token,
-            &block_tokens,
-            &tables,
-            &rows,
-            &qkv,
-            &rope,
-            &width,
-            &kv_heads,
-            &head_dim
-        )
-    }
-}
-
-fn narrow<E: Element>(values: &[f32], out: &mut [E]) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out = E::narrow(*value);
+        self.layers[layer].inplace_op3(qkv, rope.tensor(), &Store { batch, rope, format: self.format })
     }
 }
 
@@ -305,6 +151,29 @@ mod tests {
 
     fn cache() -> KvCache {
         KvCache::new(1, 4, 1, 4, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn numbers_and_scales_of_8_bits_are_where_the_shape_says_and_nowhere_else() {
+        for format in [EightBits::Int8, EightBits::Fp8] {
+            let cache = KvCache::new(1, 4, 1, 4, KvFormat::Bytes(format), &Device::Cpu).unwrap();
+            assert_eq!(cache.bytes(), 2 * 4 * 32 * (4 + 4));
+            let segment = Segment { blocks: &[3, 1], start: 30, rows: 4, long: false };
+            stored(&cache, &Batch::new(&[segment])).unwrap();
+            let mut bytes: Vec<u8> = cache.layer(0).flatten_all().unwrap().to_vec1().unwrap();
+            for (block, token) in [(3, 30), (3, 31), (1, 0), (1, 1)] {
+                let place = Place { of_values: true, block, token, head: 0 };
+                let (numbers, scale) = (cache.shape().unwrap().numbers(place), cache.shape().unwrap().scale(place));
+                let mut wide = [0f32; 4];
+                let scale_there = f32::from_le_bytes(*bytes[scale..].first_chunk().unwrap());
+                format.widen(&bytes[numbers..][..4], scale_there, &mut wide);
+                assert!(wide.iter().all(|number| (number - 1.0).abs() < 1e-6), "{format:?}: {wide:?}");
+                bytes[numbers..][..4].fill(0);
+                bytes[scale..][..4].fill(0);
+            }
+            let values = cache.shape().unwrap().value_offset();
+            assert!(bytes[values..].iter().all(|byte| *byte == 0), "{format:?}");
+        }
     }
 
     /// Places of the cache, block by block, that have values.

@@ -24,7 +24,7 @@ fn precision(model: &Value) -> Precision {
         "int4" => Quantization::Int4,
         _ => Quantization::None,
     };
-    Precision { dtype, quantization }
+    Precision { dtype, quantization, ..Precision::F32 }
 }
 
 #[test]

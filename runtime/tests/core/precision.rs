@@ -4,20 +4,21 @@ use std::collections::HashMap;
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::{LinearRole, Quantization};
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::checkpoint::{Checkpoint, CheckpointError};
 use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
-use vlm_runtime::tolerance::{self, Difference, quantized_logits};
+use vlm_runtime::tolerance::{Difference, decoded, quantized_logits};
 
 use crate::cases::{CASES, Case};
 use crate::fixture::{POSITIONS, difference, flat};
 use crate::layouts::{tensors, write};
 
 const fn precision(dtype: DType, quantization: Quantization) -> Precision {
-    Precision { dtype, quantization }
+    Precision { dtype, quantization, ..Precision::F32 }
 }
 
 /// Logits of the prompt's last 32 positions and of the reference's answer fed token by token, from the reference's
@@ -59,17 +60,21 @@ fn logits_in_every_number_format_are_near_the_references() {
         (DType::F16, Quantization::Int8),
         (DType::F32, Quantization::Int4),
     ];
+    let with_auto = rows.map(|(dtype, quantization)| precision(dtype, quantization));
+    let in_8_bits = [KvCacheDtype::Int8, KvCacheDtype::Fp8].into_iter().flat_map(|kv_cache| {
+        let rows = [precision(DType::F32, Quantization::None), with_auto[0], with_auto[1], with_auto[2], with_auto[4]];
+        rows.map(|precision| Precision { kv_cache, ..precision })
+    });
+    let all: Vec<Precision> = with_auto.into_iter().chain(in_8_bits).collect();
     for case in &*CASES {
         let want = expected(case);
-        for (dtype, quantization) in rows {
-            let precision = precision(dtype, quantization);
-            let model = VisionLanguage::load(&case.checkpoint, POSITIONS, precision).unwrap();
+        for precision in &all {
+            let model = VisionLanguage::load(&case.checkpoint, POSITIONS, *precision).unwrap();
             let got = logits(case, &model);
-            let limit = quantized_logits(quantization, false).unwrap_or(tolerance::logits(dtype));
             let difference = Difference::between(&flat(&got), &flat(&want));
             let name = case.name;
-            assert!(difference.max_abs > 1e-4, "{name}, {dtype:?}, {quantization}: {difference:?}");
-            assert_eq!(difference.beyond(&limit), None, "{name}, {dtype:?}, {quantization}: {difference:?}");
+            assert!(difference.max_abs > 1e-4, "{name}, {precision:?}: {difference:?}");
+            assert_eq!(difference.beyond(&decoded(*precision, false)), None, "{name}, {precision:?}: {difference:?}");
         }
     }
 }
@@ -152,6 +157,14 @@ fn weights_and_cache_take_the_bytes_of_their_formats() {
         let bits = model.weights().bits_per_weight();
         assert!((16.0..17.0).contains(&bits), "{bits}");
         assert!(model.weights().fallbacks.is_empty());
+    }
+    for kv_cache in [KvCacheDtype::Int8, KvCacheDtype::Fp8] {
+        let model =
+            VisionLanguage::load(&case.checkpoint, POSITIONS, Precision { kv_cache, ..Precision::F32 }).unwrap();
+        let cache = model.kv_cache(3).unwrap();
+        assert_eq!(cache.bytes(), 3 * 32 * kv_cache.bytes_per_token(&model.config().text, 4));
+        // Per layer two heads of 16 keys and values in 8 bits, with a scale in f32.
+        assert_eq!(cache.bytes(), 3 * 32 * 2 * 2 * 2 * (16 + 4));
     }
     // Per layer 64 x 64, 32 x 64 twice, 64 x 64, and gate and up of 112 x 64; rows of 112 are no whole blocks.
     let linears = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 2 * 112 * 64);

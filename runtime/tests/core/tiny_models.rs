@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use vlm_catalog::quantization::Quantization;
 use vlm_runtime::checkpoint::Checkpoint;
@@ -194,7 +194,7 @@ impl Example {
         let stored = candle_core::safetensors::load(self.dir.join("quantized.safetensors"), &Device::Cpu).unwrap();
         let mut compared = 0;
         for quantization in [Quantization::Int8, Quantization::Int4] {
-            let precision = Precision { dtype: DType::F32, quantization };
+            let precision = Precision { quantization, ..Precision::F32 };
             let model = VisionLanguage::load(&self.checkpoint, POSITIONS, precision).unwrap();
             for case in &self.cases {
                 let Some(expected) = stored.get(&format!("{}.{}.step_logits", case.name, quantization.name())) else {

@@ -21,7 +21,7 @@ pub fn run(dir: &Path) -> Result<Value, String> {
     let expected = loaded(checkpoint.config());
     let mut found = json!({"parameters": expected});
     for quantization in [Quantization::None, Quantization::Int4] {
-        let precision = Precision { dtype: DType::BF16, quantization };
+        let precision = Precision { dtype: DType::BF16, quantization, ..Precision::F32 };
         let image = picture(checkpoint.config());
         let positions = image.tokens + 16;
         let model = VisionLanguage::load(&checkpoint, positions, precision).map_err(|e| e.to_string())?;

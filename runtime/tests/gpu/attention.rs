@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor};
 use vlm_runtime::ops::{
-    Batch, KvCache, RopeTable, Segment, attention, nth_table, room_for, store_and_attend, tile_attention,
+    BLOCK_TOKENS, Batch, EightBits, KvCache, KvFormat, RopeTable, Segment, attention, nth_table, room_for,
+    store_and_attend, tile_attention,
 };
 
 use crate::gpu::{assert_near, assert_not_finite, few, gpu, random};
@@ -19,31 +20,91 @@ static TABLES: LazyLock<Vec<Vec<u32>>> = LazyLock::new(|| (0..SLOTS).map(|slot| 
 const GEOMETRIES: [(usize, usize, usize); 9] =
     [(4, 4, 64), (8, 2, 128), (14, 2, 64), (12, 1, 96), (6, 3, 80), (2, 1, 8), (4, 2, 10), (3, 3, 128), (9, 1, 128)];
 
-/// What each of some steps gives, and the cache after them; `stores` says whether attention itself writes that.
+/// How attention is tested: the format of the cache, and of what it gives; whether attention itself stores the rows' own keys
+/// and values.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    cache: KvFormat,
+    out: DType,
+    stores: bool,
+}
+
+/// What each of some steps gives, and the cache behind each. Where `caches` are given and attention does not store, it is to
+/// those: what falls to the other side when it is rounded says nothing about attention.
 fn run(
     device: &Device,
     (heads, kv_heads, width): (usize, usize, usize),
-    (dtype, out): (DType, DType),
+    how: How,
     steps: &[(Vec<Segment<'_>>, Tensor)],
-    stores: bool,
-) -> (Vec<Tensor>, Tensor) {
+    caches: Option<&[Tensor]>,
+) -> (Vec<Tensor>, Vec<Tensor>) {
     let rope = RopeTable::new(TOKENS, width, 10_000.0, device).unwrap();
-    let cache = KvCache::new(2, room_for(SLOTS, TOKENS), kv_heads, width, dtype, device).unwrap();
-    let outs = steps.iter().map(|(segments, qkv)| {
+    let cache = KvCache::new(2, room_for(SLOTS, TOKENS), kv_heads, width, how.cache, device).unwrap();
+    let step = |(n, (segments, qkv)): (usize, &(Vec<Segment<'_>>, Tensor))| {
         let (batch, qkv) = (Batch::new(segments), qkv.to_device(device).unwrap());
         assert_eq!(qkv.dim(1).unwrap(), (heads + 2 * kv_heads) * width);
-        if stores {
-            return store_and_attend(&qkv, &cache, 1, &rope, &batch, out).unwrap();
+        let here = || cache.layer(1).to_device(&Device::Cpu).unwrap().copy().unwrap();
+        if how.stores {
+            let out = store_and_attend(&qkv, &cache, 1, &rope, &batch, how.out).unwrap();
+            return (out, here());
         }
         cache.store(1, &qkv, &rope, &batch).unwrap();
-        attention(&qkv, &cache, 1, &rope, &batch, out).unwrap()
-    });
-    (outs.collect(), cache.layer(1).clone())
+        let stored = here();
+        if let Some(caches) = caches {
+            cache.layer(1).slice_set(&caches[n].to_device(device).unwrap(), 0, 0).unwrap();
+        }
+        (attention(&qkv, &cache, 1, &rope, &batch, how.out).unwrap(), stored)
+    };
+    steps.iter().enumerate().map(step).unzip()
+}
+
+/// What a cache holds, in f32.
+fn numbers(cache: &Tensor, format: KvFormat, (_, kv_heads, width): (usize, usize, usize)) -> Tensor {
+    let KvFormat::Bytes(format) = format else { return cache.to_dtype(DType::F32).unwrap() };
+    let bytes: Vec<u8> = cache.flatten_all().unwrap().to_vec1().unwrap();
+    let mut all = Vec::new();
+    for block in bytes.chunks_exact(BLOCK_TOKENS * kv_heads * (width + 4)) {
+        let (held, scales) = block.split_at(BLOCK_TOKENS * kv_heads * width);
+        for (n, held) in held.chunks_exact(width).enumerate() {
+            let scale = scales[(n % kv_heads * BLOCK_TOKENS + n / kv_heads) * 4..].first_chunk().unwrap();
+            let mut wide = vec![0f32; width];
+            format.widen(held, f32::from_le_bytes(*scale), &mut wide);
+            all.extend(wide);
+        }
+    }
+    Tensor::new(all, &Device::Cpu).unwrap()
 }
 
 fn segment(slot: usize, start: usize, rows: usize) -> Segment<'static> {
     Segment { blocks: &TABLES[slot], start, rows, long: false }
 }
+
+/// What a cache keeps, what attention to it can give, how near that is, and how far a number is from the next.
+struct Case {
+    cache: KvFormat,
+    outs: &'static [DType],
+    limit: f32,
+    step: f32,
+}
+
+const CASES: [Case; 5] = [
+    Case { cache: KvFormat::Numbers(DType::F32), outs: &[DType::F32], limit: 2e-5, step: 0.0 },
+    Case { cache: KvFormat::Numbers(DType::F16), outs: &[DType::F32, DType::F16], limit: 2e-3, step: 0.0 },
+    Case { cache: KvFormat::Numbers(DType::BF16), outs: &[DType::F32, DType::BF16], limit: 1.6e-2, step: 0.0 },
+    // What is given in bf16 is rounded to that.
+    Case {
+        cache: KvFormat::Bytes(EightBits::Int8),
+        outs: &[DType::F32, DType::F16, DType::BF16],
+        limit: 1.6e-2,
+        step: 6e-2,
+    },
+    Case {
+        cache: KvFormat::Bytes(EightBits::Fp8),
+        outs: &[DType::F32, DType::F16, DType::BF16],
+        limit: 1.6e-2,
+        step: 0.6,
+    },
+];
 
 #[test]
 fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
@@ -60,16 +121,21 @@ fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
             of(vec![segment(4, 564, 1), segment(2, 34, 1), segment(1, 31, 1), segment(0, 2, 1)]),
             of(vec![segment(4, 565, 135), segment(2, 35, 2)]),
         ];
-        for (dtype, limit) in [(DType::F32, 2e-5), (DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
-            let (want, cached) = run(&Device::Cpu, (heads, kv_heads, width), (dtype, DType::F32), &steps, false);
-            for (out, stores) in [(DType::F32, false), (dtype, false), (DType::F32, true), (dtype, true)] {
-                let (got, cached_there) = run(&gpu, (heads, kv_heads, width), (dtype, out), &steps, stores);
-                let what = format!("{heads} and {kv_heads} heads of {width} in {dtype:?}, {out:?}, stores {stores}");
-                // Keys are rotated with other roundings, which may fall to either side.
-                assert_near(&cached_there, &cached, limit * 2.0, &format!("cache of {what}"));
-                for (step, (got, want)) in got.iter().zip(&want).enumerate() {
-                    assert_eq!(got.dtype(), out);
-                    assert_near(got, want, limit, &format!("step {step} of {what}"));
+        let geometry = (heads, kv_heads, width);
+        for Case { cache, outs, limit, step } in CASES {
+            let exact = How { cache, out: DType::F32, stores: false };
+            let (want, cached) = run(&Device::Cpu, geometry, exact, &steps, None);
+            let hows = outs.iter().flat_map(|out| [false, true].map(|stores| How { cache, out: *out, stores }));
+            for how in hows {
+                let (got, cached_there) = run(&gpu, geometry, how, &steps, Some(&cached));
+                let what = format!("{heads} and {kv_heads} heads of {width}, {how:?}");
+                for (n, (got, want)) in got.iter().zip(&want).enumerate() {
+                    assert_eq!(got.dtype(), how.out);
+                    let limit = if how.stores { limit.max(step) } else { limit };
+                    assert_near(got, want, limit, &format!("step {n} of {what}"));
+                    // Keys are rotated with other roundings, which may fall to either side.
+                    let [there, here] = [&cached_there[n], &cached[n]].map(|all| numbers(all, cache, geometry));
+                    assert_near(&there, &here, step.max(2.0 * limit), &format!("cache behind step {n} of {what}"));
                 }
             }
         }
@@ -83,17 +149,26 @@ fn large_scores_and_numbers_that_are_none_are_not_lost() {
     let prompt = (random(&[100, 8 * 64]) * 300.0).unwrap();
     let single = (random(&[1, 8 * 64]) * 300.0).unwrap();
     let steps = [(vec![segment(0, 0, 100)], prompt.clone()), (vec![segment(0, 100, 1)], single.clone())];
-    let (want, _) = run(&Device::Cpu, geometry, (DType::F32, DType::F32), &steps, false);
-    let (got, _) = run(&gpu, geometry, (DType::F32, DType::F32), &steps, false);
+    let exact = How { cache: DType::F32.into(), out: DType::F32, stores: false };
+    let (want, _) = run(&Device::Cpu, geometry, exact, &steps, None);
+    let (got, _) = run(&gpu, geometry, exact, &steps, None);
     for (got, want) in got.iter().zip(&want) {
         assert_near(got, want, 2.0, "scores of tens of thousands");
     }
     let mut values: Vec<f32> = prompt.flatten_all().unwrap().to_vec1().unwrap();
     values[70 * 512 + 3] = f32::NAN;
     let broken = Tensor::from_vec(values, (100, 512), &Device::Cpu).unwrap();
-    let steps = [(vec![segment(0, 0, 100)], broken), (vec![segment(1, 0, 1)], single)];
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let (got, _) = run(&gpu, geometry, (dtype, DType::F32), &steps, true);
+    let steps = [(vec![segment(0, 0, 100)], broken), (vec![segment(1, 0, 1)], single.clone())];
+    let broken_value = {
+        let mut values: Vec<f32> = single.flatten_all().unwrap().to_vec1().unwrap();
+        values[6 * 64 + 5] = f32::INFINITY;
+        Tensor::from_vec(values, (1, 512), &Device::Cpu).unwrap()
+    };
+    for Case { cache, .. } in CASES {
+        let how = How { cache, out: DType::F32, stores: true };
+        let single = [(vec![segment(0, 0, 1)], broken_value.clone())];
+        assert_not_finite(&run(&gpu, geometry, how, &single, None).0[0], "a value that is no number");
+        let (got, _) = run(&gpu, geometry, how, &steps, None);
         assert_not_finite(&got[0].narrow(0, 70, 1).unwrap(), "a query that is no number");
         let others = [got[0].narrow(0, 0, 70).unwrap(), got[0].narrow(0, 71, 29).unwrap(), got[1].clone()];
         for part in others {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::Quantization;
 use vlm_contract::diagnosis::Cause;
 use vlm_runtime::args::{ModelArgs, VerifyArgs};
@@ -65,26 +66,30 @@ fn every_case_agrees_with_its_reference_in_every_number_format() {
     let Some(_turn) = gpu() else { return };
     let mut off = Vec::new();
     for case in CASES {
-        for (dtype, quantization) in FORMATS {
-            let precision = PrecisionArgs { dtype, quantization };
+        let formats = FORMATS.into_iter().flat_map(|(dtype, quantization)| {
+            KvCacheDtype::ALL.map(|kv_cache_dtype| PrecisionArgs { dtype, quantization, kv_cache_dtype })
+        });
+        for precision in formats {
             let how = ModelArgs { device: DeviceChoice::Cuda, precision, ..ModelArgs::default() };
             let (args, mut report) = (VerifyArgs { expected: dir(case), model: None, how }, Report::default());
-            verify(&args, &mut report).unwrap_or_else(|error| panic!("{case} {dtype:?} {quantization}: {error}"));
-            off.extend(report.first_off().map(|sentence| format!("{case} {dtype:?} {quantization}: {sentence}")));
+            verify(&args, &mut report).unwrap_or_else(|error| panic!("{case} {precision:?}: {error}"));
+            off.extend(report.first_off().map(|sentence| format!("{case} {precision:?}: {sentence}")));
         }
     }
     assert!(off.is_empty(), "{}", off.join("\n"));
 }
 
 /// Asserts that logits are as near as the table of tolerances asks; in f32 nearer, because the kernels are the same.
-/// Beside quantised weights few rows are rounded to other bits than many: both are as near to the reference as the table
-/// asks, and so to each other within twice its angle.
+/// Beside quantised weights few rows are rounded to other bits than many, and so are keys and values in 8 bits: both are as
+/// near to the reference as the table asks, and so to each other within twice its angle.
 #[track_caller]
 fn assert_same(got: &Tensor, want: &Tensor, precision: Precision, what: &str) {
-    let limit = match (tolerance::quantized_logits(precision.quantization, true), precision.dtype) {
-        (Some(limit), _) => Limit { cosine: limit.cosine.map(|cosine| 2.0 * cosine * cosine - 1.0), ..limit },
-        (None, DType::F32) => Limit { max_abs: Some(5e-4), cosine: None },
-        (None, dtype) => tolerance::logits(dtype),
+    let limit = match (precision == Precision::F32, tolerance::decoded(precision, true)) {
+        (true, _) => Limit { max_abs: Some(5e-4), cosine: None },
+        (false, Limit { max_abs: None, cosine }) => {
+            Limit { max_abs: None, cosine: cosine.map(|cosine| 2.0 * cosine * cosine - 1.0) }
+        }
+        (false, limit) => limit,
     };
     let [got, want] = [got, want].map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
     assert_eq!(got.len(), want.len(), "{what}");
@@ -104,9 +109,11 @@ fn sequences_side_by_side_are_what_each_is_alone() {
             (DType::F32, Quantization::Int4),
             (DType::BF16, Quantization::Int4),
         ] {
-            let precision = Precision { dtype, quantization };
-            let model = VisionLanguage::load_on(&checkpoint, 128, precision, &gpu).unwrap();
-            side_by_side(&model, precision, &format!("{case} in {dtype:?}, {quantization}"));
+            for kv_cache in KvCacheDtype::ALL {
+                let precision = Precision { dtype, quantization, kv_cache };
+                let model = VisionLanguage::load_on(&checkpoint, 128, precision, &gpu).unwrap();
+                side_by_side(&model, precision, &format!("{case}, {precision:?}"));
+            }
         }
     }
 }
@@ -306,7 +313,9 @@ fn what_memory_held_before_changes_nothing() {
             (DType::BF16, Quantization::Int8),
             (DType::F16, Quantization::Int4),
         ] {
-            let model = VisionLanguage::load_on(&checkpoint, 128, Precision { dtype, quantization }, &gpu).unwrap();
+            let kv_cache = if dtype == DType::F16 { KvCacheDtype::Fp8 } else { KvCacheDtype::Auto };
+            let precision = Precision { dtype, quantization, kv_cache };
+            let model = VisionLanguage::load_on(&checkpoint, 128, precision, &gpu).unwrap();
             let (language, side) = (model.language(), model.config().vision.image_size);
             let pixels: Vec<f32> = random(&[2 * 3 * side * side]).to_vec1().unwrap();
             let key = ImageKey::default();

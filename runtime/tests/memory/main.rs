@@ -75,7 +75,7 @@ fn loading_takes_little_more_than_one_tensor() {
     for (dtype, quantization, most) in cases {
         let before = USED.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
-        let model = VisionLanguage::load(&checkpoint, 64, Precision { dtype, quantization }).unwrap();
+        let model = VisionLanguage::load(&checkpoint, 64, Precision { dtype, quantization, ..Precision::F32 }).unwrap();
         let (peak, held) = (PEAK.load(Ordering::Relaxed) - before, USED.load(Ordering::Relaxed) - before);
         let weights = model.weights();
         assert!(held as u64 >= weights.bytes && held as u64 - weights.bytes < SLACK as u64, "{held} {weights:?}");

@@ -72,6 +72,9 @@ pub struct Model {
     pub dtype: &'static str,
     /// Of the decoder's linear layers and its head.
     pub quantization: &'static str,
+    /// Number format of keys and values, where it is not that of the weights that are not quantised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache_dtype: Option<&'static str>,
     /// From the opening of the device to a warm engine.
     pub load_seconds: f64,
     /// The parts of that.
@@ -224,6 +227,7 @@ impl Model {
             dummy_weights,
             dtype: precision.dtype.as_str(),
             quantization: precision.quantization.name(),
+            kv_cache_dtype: precision.own_kv_cache_dtype(),
             load_seconds: start.sum(),
             start_seconds: start,
         }
@@ -273,6 +277,6 @@ impl Run {
 pub fn step_bytes(config: &ModelConfig, precision: Precision, batch: usize, context: usize) -> u64 {
     let (size, number) = (CheckpointSize::of(config, Head::Stored), precision.dtype.size_in_bytes());
     let held = |part| size.held_bytes(part, precision.quantization, number as u64);
-    let kv = config.text.kv_bytes_per_token(number) * (batch * context) as u64;
+    let kv = precision.kv_bytes_per_token(&config.text) * (batch * context) as u64;
     held(Part::DecoderLinear) + held(Part::Head) + kv
 }

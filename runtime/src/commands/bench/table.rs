@@ -16,7 +16,8 @@ impl fmt::Display for Report {
         let Some(measured) = &self.model else { return Ok(()) };
         let Measured { model, memory, settings, runs, soak } = measured;
         let drawn = if model.dummy_weights { ", random weights" } else { "" };
-        row("model", format!("{} ({}, {}{drawn})", model.path, model.dtype, model.quantization))?;
+        let kv = model.kv_cache_dtype.map(|dtype| format!(", keys and values {dtype}")).unwrap_or_default();
+        row("model", format!("{} ({}, {}{kv}{drawn})", model.path, model.dtype, model.quantization))?;
         let Memory { weights_bytes, predicted_weights_bytes, kv_bytes, peak_bytes, .. } = *memory;
         row(
             "weights, and as predicted",

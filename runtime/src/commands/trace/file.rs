@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     grids_rows_cols: Vec<[usize; 2]>,
     dtype: &'static str,
     quantization: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kv_cache_dtype: Option<&'static str>,
     runtime: &'static str,
 }
 
@@ -50,6 +52,7 @@ impl<'a> Facts<'a> {
             grids_rows_cols: images().filter_map(|image| image.kept.as_ref().map(grid)).collect(),
             dtype: precision.dtype.as_str(),
             quantization: precision.quantization.name(),
+            kv_cache_dtype: precision.own_kv_cache_dtype(),
             runtime: concat!("vlm-runtime ", env!("CARGO_PKG_VERSION")),
         }
     }

@@ -57,8 +57,7 @@ pub fn outputs(
         let Some(got) = record.tensors.get(name) else { continue };
         report.close(name, got, expected.input(name)?, &tolerance::features(precision.dtype))?;
     }
-    let quantized = tolerance::quantized_logits(precision.quantization, expected.dequantized());
-    let limit = quantized.unwrap_or(tolerance::logits(precision.dtype));
+    let limit = tolerance::decoded(precision, expected.dequantized());
     let (mut step_logits, mut difference) = (None, None);
     for name in ["logits_tail", "step_logits"] {
         let Some(got) = record.tensors.get(name) else { continue };

@@ -1,14 +1,15 @@
 //! The launches of attention: single rows in parts of their keys that are joined afterwards, runs of rows by tiles, both on
-//! tensor cores where the cache has 16 bits; single rows there, if all are, store their keys and values on the way.
+//! tensor cores where the cache has 16 or 8 bits; single rows there, if all are, store their keys and values on the way.
 
-use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::cuda::CudaDType;
+use candle_core::cuda::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, bail};
 
 use super::Attention;
 use crate::ops::batch::RUN;
 use crate::ops::cuda::{self, ATTENTION, Flash, Format, Kernel, QUERIES, check_head, launch, tile_memory};
 use crate::ops::kv_cache::{KvShape, KvStrides};
-use crate::ops::{Batch, RopeTable};
+use crate::ops::{Batch, KvCache, KvFormat, RopeTable};
 
 /// Keys that a part of a single row's attention has at least, where the row sees so many.
 const PART: usize = 64;
@@ -55,8 +56,8 @@ macro_rules! attend {
     }};
 }
 
-/// Whether single rows are multiplied on tensor cores, in 16 bits.
-pub fn attends_in_16_bits(shape: KvShape) -> bool {
+/// Whether single rows are multiplied on tensor cores, where they have not 32 bits.
+pub fn takes_products(shape: KvShape) -> bool {
     let KvStrides { block, value, head, token, .. } = shape.strides();
     let even = [block, value, head.into(), token.into()].iter().all(|numbers| numbers.is_multiple_of(8));
     even && WIDTHS.contains(&shape.head_dim)
@@ -80,22 +81,22 @@ pub fn group_bytes(head_dim: usize) -> usize {
 }
 
 /// Whether attention of all rows over `cache` stores their keys and values itself.
-pub fn stores(cache: &Tensor, rope: &RopeTable, batch: &Batch) -> Result<bool> {
+pub fn stores(cache: &KvCache, rope: &RopeTable, batch: &Batch) -> Result<bool> {
     let Device::Cuda(device) = cache.device() else { return Ok(false) };
-    Ok(cache.dtype() != DType::F32
-        && attends_in_16_bits(KvShape::of(cache.layout())?)
+    Ok(cache.format() != KvFormat::Numbers(DType::F32)
+        && takes_products(cache.shape()?)
         && batch.on_gpu(rope, device)?.runs == 0)
 }
 
 impl Attention<'_> {
-    /// Over a cache of `T`, to numbers of `Out`.
-    pub(super) fn launch<T: Format, Out: Format>(
+    /// Over a cache whose elements are `T`, to numbers of `Out`.
+    pub(super) fn launch<T: CudaDType + DeviceRepr, Out: Format>(
         &self,
         qkv: (&CudaStorage, &Layout),
         cache: (&CudaStorage, &Layout),
         rope: (&CudaStorage, &Layout),
     ) -> Result<(CudaStorage, Shape)> {
-        let shape = KvShape::of(cache.1)?;
+        let shape = KvShape::of(cache.1, self.kept)?;
         shape.check(self.batch)?;
         let device = &qkv.0.device;
         let (count, width) = qkv.1.shape().dims2()?;
@@ -105,10 +106,11 @@ impl Attention<'_> {
         let cache = cuda::slice::<T>(cache.0, cache.1)?;
         let (step, strides) = (self.batch.on_gpu(self.rope, device)?, shape.strides());
         let sizes = [width, heads, kv_heads, hd].map(|size| size as u32);
-        let (format, rounded) = (T::name(), Out::name());
+        let (format, rounded) = (self.kept.name(), Out::name());
+        let exact = self.kept == KvFormat::Numbers(DType::F32);
         let mut out = cuda::room::<Out>(device, count * heads * hd)?;
         if step.runs > 0 {
-            let (name, config) = if T::DTYPE == DType::F32 {
+            let (name, config) = if exact {
                 let halves = RUN.div_ceil(4 * QUERIES);
                 let config = cuda::blocks([step.runs, heads, halves], 128, tile_memory(4 * QUERIES, hd)?)?;
                 ("prefill_f32".to_owned(), config)
@@ -120,7 +122,7 @@ impl Attention<'_> {
             attend!(kernel, config, &cache, strides, step, &which, &qkv, &rope, &mut out, sizes)?;
         }
         if step.singles > 0 {
-            if T::DTYPE != DType::F32 && attends_in_16_bits(shape) {
+            if !exact && takes_products(shape) {
                 self.products(device, [&qkv, &rope], &cache, &mut out, (shape, sizes))?;
             } else {
                 let group = heads / kv_heads;
@@ -140,7 +142,7 @@ impl Attention<'_> {
     }
 
     /// Single rows on tensor cores.
-    fn products<T: Format, Out: Format>(
+    fn products<T: CudaDType + DeviceRepr, Out: Format>(
         &self,
         device: &CudaDevice,
         [qkv, rope]: [&CudaView<'_, f32>; 2],
@@ -155,7 +157,7 @@ impl Attention<'_> {
         }
         let parts = parts_of_keys(step.longest, BUSY_BLOCKS.div_ceil(step.singles * groups));
         let mut mixed = cuda::room::<f32>(device, step.singles * heads as usize * parts * (shape.head_dim + 2))?;
-        let name = format!("decode_products_{}_{}_{}", T::name(), Out::name(), shape.head_dim);
+        let name = format!("decode_products_{}_{}_{}", self.kept.name(), Out::name(), shape.head_dim);
         let (kernel, which) = (Kernel::early(device, &ATTENTION, &name)?, step.singles());
         let config = cuda::blocks([parts, groups, step.singles], THREADS, 0)?;
         let KvStrides { block, value, head, token, block_tokens } = shape.strides();
