@@ -98,6 +98,7 @@ fn one(value: &Value) -> Result<Manifest, ManifestError> {
         quantization,
         max_tokens: count("maxTokens", context.max_tokens)?,
         max_concurrency: count("maxConcurrency", context.max_concurrency)?,
+        kv_cache_dtype: context.kv_cache_dtype.unwrap_or_default(),
     };
     Ok(Manifest {
         revision: model.spec.model.revision().to_owned(),
@@ -115,6 +116,7 @@ fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests {
+    use vlm_catalog::kv_cache::KvCacheDtype;
     use vlm_catalog::quantization::{Quantization, QuantizationChoice};
 
     use super::*;
@@ -127,7 +129,7 @@ spec:
   model: {uri: 'pvc://weights/llava'}
   quantization: int4
   gpu: {type: nvidia-l4}
-  context: {maxTokens: 2048, maxConcurrency: 4}
+  context: {maxTokens: 2048, maxConcurrency: 4, kvCacheDtype: fp8}
   pod: {resources: {limits: {memory: 16Gi}}}
 ";
 
@@ -138,6 +140,7 @@ spec:
             quantization: QuantizationChoice::Fixed(Quantization::Int4),
             max_tokens: Some(2048),
             max_concurrency: Some(4),
+            kv_cache_dtype: KvCacheDtype::Fp8,
         };
         assert_eq!((manifest.name.as_str(), manifest.uri.as_str()), ("llava", "pvc://weights/llava"));
         assert_eq!((manifest.wish, manifest.gpu_type.as_deref()), (wish, Some("nvidia-l4")));

@@ -2,6 +2,7 @@
 //! the API server has to assume the worst cost for every validation rule and refuses the definition.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::QuantizationChoice;
 
 /// Longest key of a label or annotation: a DNS subdomain, a slash and a name.
@@ -59,6 +60,11 @@ pub(crate) fn tolerations(_: &mut SchemaGenerator) -> Schema {
 /// The number formats that a manifest may name.
 pub(crate) fn quantization(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 8, "enum": QuantizationChoice::ALL.map(QuantizationChoice::name)})
+}
+
+/// The number formats of keys and values that a manifest may name.
+pub(crate) fn kv_cache_dtype(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 8, "enum": KvCacheDtype::ALL.map(KvCacheDtype::name)})
 }
 
 /// Whether a new model starts one replica.

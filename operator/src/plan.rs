@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use kube::ResourceExt;
-use vlm_catalog::{footprint::Fit, quantization::Quantization};
+use vlm_catalog::{footprint::Fit, kv_cache::KvCacheDtype, quantization::Quantization};
 use vlm_contract::uri::{Claim, ModelUri, Repository, UriError};
 use vlm_crds::{VisionModel, VisionModelSpec, pod::PodSettings, vision_model::SecretKey};
 
@@ -80,6 +80,8 @@ pub struct Plan {
     pub max_tokens: Option<i32>,
     /// Number format that the decoder is brought into.
     pub quantization: Quantization,
+    /// Number format of keys and values.
+    pub kv_cache_dtype: KvCacheDtype,
     /// Bytes of the server's cache of keys and values; `None` is room for as many requests of the greatest length as
     /// are computed at the same time.
     pub kv_bytes: Option<u64>,
@@ -131,6 +133,7 @@ pub fn plan(
         max_concurrency: spec.max_concurrency(),
         max_tokens: spec.context.as_ref().and_then(|c| c.max_tokens),
         quantization: fit::unjudged_quantization(spec),
+        kv_cache_dtype: spec.kv_cache_dtype(),
         kv_bytes: None,
         picture_cache_bytes: None,
         progress_deadline_seconds: spec.progress_deadline_seconds(),

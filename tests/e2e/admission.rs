@@ -74,6 +74,7 @@ async fn kubectl_explains_every_field() {
         "gpu",
         "context",
         "maxTokens",
+        "kvCacheDtype",
         "scaling",
         "minReplicas",
         "queueDepth",

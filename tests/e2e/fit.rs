@@ -78,7 +78,7 @@ async fn what_does_not_fit_starts_no_pod_and_the_mend_serves_with_what_fits() {
     none_looks(space).await;
 
     let from = watch.len();
-    space.apply(&limited("1Gi", &json!({}))).unwrap();
+    space.apply(&limited("1Gi", &json!({"context": {"kvCacheDtype": "int8"}}))).unwrap();
     let seen = case.recovered(from, "DoesNotFit").await;
     let status = &seen.object["status"];
     assert_eq!(condition(&seen.object, "FitsGPU")["reason"], "Fits");
@@ -93,6 +93,7 @@ async fn what_does_not_fit_starts_no_pod_and_the_mend_serves_with_what_fits() {
     let kv = left + bytes("kvBytes") + bytes("kvBytes") / 1024 * 32;
     assert_eq!(flag(space, "--kv-bytes"), Some(kv.to_string()));
     assert_eq!(flag(space, "--max-tokens").as_deref(), Some("1024"));
+    assert_eq!(flag(space, "--kv-cache-dtype").as_deref(), Some("int8"));
     answers(space).await;
     none_looks(space).await;
 

@@ -24,12 +24,13 @@ impl Random {
 }
 
 /// Fields that an edit may set, each to a value that the API server takes whatever the others are.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "model",
     "quantization",
     "gpu",
     "context/maxTokens",
     "context/maxConcurrency",
+    "context/kvCacheDtype",
     "replicas",
     "scaling",
     "scaling/target",
@@ -80,6 +81,7 @@ fn value(field: &str, random: &mut Random) -> Value {
         // What the tiny model takes, and below, memory that it fits: else there are no children to compare.
         "context/maxTokens" => json!(random.within(16, 1024)),
         "context/maxConcurrency" => json!(random.within(1, 256)),
+        "context/kvCacheDtype" => json!(*random.one_of(&["auto", "int8", "fp8"])),
         "replicas" => json!(random.within(0, 3)),
         "scaling" => {
             let min = random.within(1, 3);

@@ -10,6 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::Quantization;
 use vlm_contract::{flags, ports, routable};
 use vlm_crds::pod::Resources;
@@ -132,6 +133,9 @@ fn arguments(plan: &Plan) -> Vec<String> {
     flag(flags::MAX_CONCURRENCY, plan.max_concurrency.to_string());
     if plan.quantization != Quantization::None {
         flag(flags::QUANTIZATION, plan.quantization.to_string());
+    }
+    if plan.kv_cache_dtype != KvCacheDtype::Auto {
+        flag(flags::KV_CACHE_DTYPE, plan.kv_cache_dtype.to_string());
     }
     if let Some(bytes) = plan.kv_bytes {
         flag(flags::KV_BYTES, bytes.to_string());

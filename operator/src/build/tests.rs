@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use vlm_catalog::kv_cache::KvCacheDtype;
 use vlm_catalog::quantization::Quantization;
 use vlm_contract::uri::ModelUri;
 use vlm_crds::pod::PodSettings;
@@ -26,6 +27,7 @@ fn plan() -> Plan {
         max_concurrency: 8,
         max_tokens: Some(1024),
         quantization: Quantization::None,
+        kv_cache_dtype: KvCacheDtype::Auto,
         kv_bytes: None,
         picture_cache_bytes: None,
         progress_deadline_seconds: 1800,
@@ -238,11 +240,20 @@ fn only_the_fetching_container_gets_the_token() {
 #[test]
 fn what_fits_is_handed_to_the_server() {
     let (quantization, kv_bytes, picture_cache_bytes) = (Quantization::Int4, Some(1 << 30), Some(1 << 20));
-    let plan = Plan { quantization, kv_bytes, picture_cache_bytes, ..plan() };
-    let args = deployment(&plan)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
-    let args: Vec<_> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
-    for flag in [["--quantization", "int4"], ["--kv-bytes", "1073741824"], ["--encoder-cache-bytes", "1048576"]] {
-        assert!(args.windows(2).any(|pair| pair == flag), "{args:?}");
+    let kv_cache_dtype = KvCacheDtype::Int8;
+    let fitted = Plan { quantization, kv_cache_dtype, kv_bytes, picture_cache_bytes, ..plan() };
+    let flags = [
+        ["--quantization", "int4"],
+        ["--kv-cache-dtype", "int8"],
+        ["--kv-bytes", "1073741824"],
+        ["--encoder-cache-bytes", "1048576"],
+    ];
+    for (plan, handed_on) in [(fitted, true), (plan(), false)] {
+        let args = deployment(&plan)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        let args: Vec<_> = args.as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+        for flag in flags {
+            assert_eq!(args.windows(2).any(|pair| pair == flag), handed_on, "{args:?}");
+        }
     }
 }
 

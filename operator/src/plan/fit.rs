@@ -141,6 +141,7 @@ fn wish(spec: &VisionModelSpec) -> Wish {
         quantization: spec.quantization(),
         max_tokens: number(context.max_tokens),
         max_concurrency: number(context.max_concurrency),
+        kv_cache_dtype: spec.kv_cache_dtype(),
     }
 }
 

@@ -89,6 +89,20 @@ fn what_does_not_fit_names_the_longest_context_and_the_cheapest_type() {
 }
 
 #[test]
+fn keys_and_values_in_8_bits_leave_room_for_nearly_twice_as_many_requests() {
+    let of = |kept: &str| {
+        let context = json!({"maxTokens": 4096, "maxConcurrency": 4, "kvCacheDtype": kept});
+        on("nvidia-h200", "llava-1.5-7b-hf", json!({"context": context})).unwrap()
+    };
+    let (whole, half) = (of("auto"), of("int8"));
+    let (more, fewer) = (half.numbers().typical_requests, whole.numbers().typical_requests);
+    assert!(more * 100 > fewer * 190 && more < fewer * 2, "{fewer} and {more}");
+    assert_eq!(of("fp8").numbers().typical_requests, more);
+    assert!(half.in_words().contains("for keys and values (int8) of"), "{}", half.in_words());
+    assert!(whole.in_words().contains("for keys and values of"), "{}", whole.in_words());
+}
+
+#[test]
 fn auto_says_what_it_chose_and_why() {
     let fitted = on("nvidia-l4", "llava-1.5-13b-hf", json!({"quantization": "auto"})).unwrap();
     assert_eq!(fitted.numbers().quantization, Quantization::Int8);
