@@ -9,8 +9,12 @@ use crate::gpu::{assert_near, assert_not_finite, few, gpu, random, rounded};
 const SHAPES: [(usize, usize); 8] =
     [(64, 96), (7, 5), (130, 33), (256, 17), (2048, 40), (96, 1), (1024, 1000), (768, 50)];
 
-/// More of them than a block of few rows in 16 bits has in its memory at a time, and more outputs than a tile for each block.
-const LARGE: [(usize, usize); 3] = [(1024, 4608), (5120, 9000), (18_944, 24)];
+/// More of them than a block of few rows in 16 bits has in its memory at a time, and more outputs than a tile for each block, or
+/// for each warp of a cluster.
+const LARGE: [(usize, usize); 4] = [(1024, 4608), (5120, 9000), (11_008, 4096), (18_944, 24)];
+
+/// Rows of which large products are made: of a few, and of some dozen.
+const SOME: [usize; 6] = [1, 8, 13, 16, 33, 64];
 
 /// Rows that are the same in `dtype`, in f32. Products with weights as large as 1 are about as large.
 fn rows_of(dtype: DType, rows: usize, inner: usize) -> Tensor {
@@ -30,7 +34,7 @@ fn dense_layers_are_those_of_the_cpu() {
                 Linear::new(Weight::Dense(there(&weights)), bias.map(there))
             };
             let rows =
-                (1..=17).chain([33, 200]).filter(|rows| inner * outer < 1 << 20 || [1, 8, 13, 16].contains(rows));
+                (1..=17).chain([33, 48, 49, 64, 65, 200]).filter(|rows| inner * outer < 1 << 20 || SOME.contains(rows));
             for rows in rows {
                 let x = rows_of(dtype, rows + 1, inner).narrow(0, 1, rows).unwrap();
                 for bias in [None, Some(&bias)] {
@@ -55,7 +59,9 @@ fn rounded_rows_and_sums_are_those_of_the_cpu() {
                 let there = |tensor: &Tensor| tensor.to_device(device).unwrap();
                 Linear::new(Weight::Dense(there(&weights)), bias.map(there))
             };
-            for rows in [1, 8, 9, 16, 33, 200].into_iter().filter(|rows| inner * outer < 1 << 20 || *rows <= 16) {
+            for rows in
+                [1, 8, 9, 16, 33, 64, 65, 200].into_iter().filter(|rows| inner * outer < 1 << 20 || SOME.contains(rows))
+            {
                 let (x, to) = (rows_of(dtype, rows, inner), random(&[rows, outer]));
                 for bias in [None, Some(&bias)] {
                     let (here, there) = (layer(&Device::Cpu, bias), layer(&gpu, bias));
