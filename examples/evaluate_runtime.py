@@ -3,8 +3,9 @@
     python evaluate_runtime.py PATH/TO/vlm-runtime        # writes evaluation_runtime.json
 
 The questions are those of each model's own `evaluate.py`. One server for each model and format runs at the same
-time as all others, or several where there are cores enough. With --answers a run that was cut goes on where it was.
-What the report already holds of other models and formats stays in it. Ends with 1 where 16 bits or int8 stray from f32.
+time as all others, or several where there are cores enough. kv-int8 and kv-fp8 are f32 with keys and values in 8 bits.
+With --answers a run that was cut goes on where it was. What the report already holds of other models and formats stays
+in it. Ends with 1 where any format but int4 strays from f32.
 """
 
 import argparse
@@ -31,8 +32,10 @@ from cases import SEED, jobs, made, score
 FORMATS = {
     "f32": ["--dtype", "f32"], "f16": ["--dtype", "f16"], "bf16": ["--dtype", "bf16"],
     "int8": ["--quantization", "int8"], "int4": ["--quantization", "int4"],
+    "kv-int8": ["--kv-cache-dtype", "int8"], "kv-fp8": ["--kv-cache-dtype", "fp8"],
 }
-MODELS = {"tiny-llava": ["f32", "f16", "int8", "int4"], "tiny-internvl": ["f32", "f16", "bf16", "int8", "int4"]}
+MODELS = {"tiny-llava": ["f32", "f16", "int8", "int4", "kv-int8", "kv-fp8"],
+          "tiny-internvl": ["f32", "f16", "bf16", "int8", "int4", "kv-int8", "kv-fp8"]}
 NAME, MAX_TOKENS, START_SECONDS, REPORT_SECONDS = "tiny", 96, 120, 15
 POINTS, DIGITS = 0.5, 2  # how far 16 bits and int8 may be from f32: points of accuracy, differing digits
 
@@ -196,10 +199,10 @@ def strays(run):
 
 
 def table(runs):
-    yield f"{'model':14s} {'format':6s} {'drawn':>12s} {'':>8s} {'digits':>9s} {'':>8s} {'points from f32':>15s} {'answers':>8s} {'digits':>6s}"
+    yield f"{'model':14s} {'format':7s} {'drawn':>12s} {'':>8s} {'digits':>9s} {'':>8s} {'points from f32':>15s} {'answers':>8s} {'digits':>6s}"
     for run in runs:
         drawn, digits, off = run["kinds"]["all drawn"], run["kinds"]["handwriting"], run.get("against_f32")
-        yield (f"{run['model']:14s} {run['format']:6s} {drawn['right']:6d}/{drawn['total']:5d} {share(drawn):8.2%} "
+        yield (f"{run['model']:14s} {run['format']:7s} {drawn['right']:6d}/{drawn['total']:5d} {share(drawn):8.2%} "
                f"{digits['right']:5d}/{digits['total']:3d} {share(digits):8.2%} "
                + (f"{off['points']:+15.2f} {off['differing_answers']:8d} {off['differing_digits']:6d}" if off else f"{'':31s}")
                + ("  too far from f32" if strays(run) else ""))
