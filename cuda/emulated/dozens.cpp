@@ -80,6 +80,7 @@ int main() {
     check({PLAIN, 9, 1352, 130, 2, 2, 4});
     check({ADDED, 33, 4000, 100, 2, 1, 4});
     check({ADDED, 64, 640, 264, 4, 1, 4});
+    check({PLAIN, 12, 2304, 300, 2, 1, 5});
     check({PLAIN, 20, 328, 700, 4, 1, 4});
     check({GATED, 32, 768, 200, 4, 2, 4});
     check({GATED, 50, 2056, 50, 2, 2, 5});

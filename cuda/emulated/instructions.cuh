@@ -8,15 +8,23 @@ inline uint2 cached8(const void *from) { return *static_cast<const uint2 *>(from
 // A prefetch may ask for what is behind the end; what it asks for here must be there.
 inline void prefetch(const void *from) { (void)*static_cast<const volatile char *>(from); }
 
+// What is sent comes at once, or no sooner than somebody waits for it.
 inline void send(void *to, const void *from, bool is) {
-    if (is) {
-        memcpy(to, from, 16);
+    const machine::Sent one{to, from, is};
+    if (machine::chance() % 2) {
+        one.come();
     } else {
-        memset(to, 0, 16);
+        machine::now->sent.back().push_back(one);
     }
 }
-inline void sent() {}
-template <int LEFT> void arrived() {}
+inline void sent() { machine::now->sent.emplace_back(); }
+template <int LEFT> void arrived() {
+    auto &batches = machine::now->sent;
+    while (batches.size() > LEFT + 1) {
+        for (const machine::Sent &one : batches.front()) one.come();
+        batches.erase(batches.begin());
+    }
+}
 
 template <int THREADS> void group_together() {
     machine::meet(machine::block().meetings[threadIdx.x / THREADS + 1], THREADS);

@@ -52,6 +52,21 @@ struct Warp {
     void *arguments[LANES];
 };
 
+// 16 bytes on their way to shared memory, or zeros.
+struct Sent {
+    void *to;
+    const void *from;
+    bool is;
+
+    void come() const {
+        if (is) {
+            memcpy(to, from, 16);
+        } else {
+            memset(to, 0, 16);
+        }
+    }
+};
+
 struct Fiber {
     ucontext_t context;
     std::vector<char> stack;
@@ -60,6 +75,7 @@ struct Fiber {
     const Meeting *waits = nullptr;
     unsigned since = 0;
     unsigned clusters = 0; // how often its cluster had met when it came
+    std::vector<std::vector<Sent>> sent = {{}}; // by batches, the last one open
 };
 
 inline std::vector<Fiber> fibers;
