@@ -5,6 +5,8 @@
 #include "kernels/attention.cu"
 #include "kernels/kv_cache.cu"
 
+#include "rotary.h"
+
 namespace {
 
 using Numbers = std::vector<float>;
@@ -59,13 +61,7 @@ template <typename T> struct Scene {
         for (uint32_t n = 0; n < of.positions.size(); n++) {
             rows.push_back({uint32_t(n * sequence), of.positions[n], of.positions[n]}), singles.push_back(n);
         }
-        const size_t half = of.width / 2;
-        angles.resize((longest + 1) * of.width);
-        for (size_t n = 0; n < (longest + 1) * half; n++) {
-            float angle = n / half * std::pow(10000.f, -float(n % half) / half);
-            float *cosine = &angles[n / half * of.width + n % half];
-            cosine[0] = std::cos(angle), cosine[half] = std::sin(angle);
-        }
+        angles = angles_of(longest + 1, of.width);
         machine::Aligned room(bytes(), 0xff);
         std::swap(cache.at, room.at);
         // All tokens before the newest, as the kernel stores them.
@@ -115,16 +111,6 @@ template <typename T> struct Scene {
         return x.bits & 0x80 ? -magnitude : magnitude;
     }
 };
-
-Exact turned(const float *head, const float *angles, size_t width) {
-    Exact y(width);
-    const size_t half = width / 2;
-    for (size_t n = 0; n < half; n++) {
-        y[n] = head[n] * angles[n] - head[n + half] * angles[n + half];
-        y[n + half] = head[n + half] * angles[n] + head[n] * angles[n + half];
-    }
-    return y;
-}
 
 // How far the newest token in the cache is from what it should be, as a share of the largest number of its head.
 template <typename T> double stored(const Scene<T> &scene, const Numbers &qkv) {

@@ -6,6 +6,7 @@
 #include "kernels/pack.cu"
 
 #include "blocks.h"
+#include "rotary.h"
 
 // Those of the kernels that are tested.
 DECODER(dense_64, decoder::Dense<__half>, __half, 64)
@@ -134,19 +135,13 @@ struct Step {
     std::vector<Row> rows;
     Numbers angles;
 
-    explicit Step(const Case &of) : angles(POSITIONS * of.head_dim) {
+    explicit Step(const Case &of) : angles(angles_of(POSITIONS, of.head_dim)) {
         for (size_t block = 1; block <= of.rows * BLOCKS_OF_EACH; block++) tables.push_back(block);
         std::shuffle(tables.begin(), tables.end(), chance);
         for (uint32_t row = 0; row < of.rows; row++) {
             uint32_t position = of.positions[row % of.positions.size()];
             rows.push_back({uint32_t(row * BLOCKS_OF_EACH), position, position});
             singles.push_back(row);
-        }
-        const size_t half = of.head_dim / 2;
-        for (size_t n = 0; n < POSITIONS * half; n++) {
-            float angle = n / half * std::pow(10000.f, -float(n % half) / half);
-            float *cosine = &angles[n / half * of.head_dim + n % half];
-            cosine[0] = std::cos(angle), cosine[half] = std::sin(angle);
         }
     }
     size_t place(const Case &of, size_t row, size_t position, size_t kv_head) const {
@@ -160,15 +155,6 @@ Exact normed(const Exact &x, const Numbers &weight) {
     for (double number : x) squares += number * number;
     Exact y(x.size());
     for (size_t n = 0; n < x.size(); n++) y[n] = x[n] / std::sqrt(squares / x.size() + EPS) * weight[n];
-    return y;
-}
-Exact turned(const double *head, const float *angles, size_t width) {
-    Exact y(width);
-    const size_t half = width / 2;
-    for (size_t n = 0; n < half; n++) {
-        y[n] = head[n] * angles[n] - head[n + half] * angles[n + half];
-        y[n + half] = head[n + half] * angles[n] + head[n] * angles[n + half];
-    }
     return y;
 }
 
