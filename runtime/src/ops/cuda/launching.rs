@@ -142,8 +142,7 @@ impl Kernel {
 
     /// How many clusters of it a GPU runs at the same time.
     pub fn clusters(&self, config: LaunchConfig) -> Result<usize> {
-        let mut count = 0;
-        let mut attributes = self.attributes();
+        let (mut count, mut attributes) = (0, Vec::from_iter(self.of_cluster()));
         let launch = self.config(config, &mut attributes);
         #[expect(unsafe_code, reason = "the driver writes one number, and reads a configuration that lives as long")]
         let done = unsafe {
@@ -153,16 +152,16 @@ impl Kernel {
         usize::try_from(count).map_err(candle_core::Error::wrap)
     }
 
-    fn attributes(&self) -> Vec<CUlaunchAttribute> {
-        let cluster = (self.cluster > 1).then(|| {
+    /// What the driver is told of its clusters.
+    fn of_cluster(&self) -> Option<CUlaunchAttribute> {
+        (self.cluster > 1).then(|| {
             let size = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: self.cluster, y: 1, z: 1 };
             CUlaunchAttribute {
                 id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
                 pad: [0; 4],
                 value: CUlaunchAttributeValue { clusterDim: size },
             }
-        });
-        self.start.attribute().into_iter().chain(cluster).collect()
+        })
     }
 
     fn config(&self, config: LaunchConfig, attributes: &mut [CUlaunchAttribute]) -> sys::CUlaunchConfig {
@@ -190,7 +189,7 @@ impl Kernel {
         self.stream.context().bind_to_thread().map_err(failed)?;
         // None is longer than eight bytes, and the shorter begin with the first.
         let mut places: Vec<*mut c_void> = arguments.iter().map(|bits| (&raw const *bits).cast_mut().cast()).collect();
-        let mut attributes = self.attributes();
+        let mut attributes: Vec<_> = self.start.attribute().into_iter().chain(self.of_cluster()).collect();
         let launch = self.config(config, &mut attributes);
         let done = unsafe {
             sys::cuLaunchKernelEx(&raw const launch, self.function.cu_function(), places.as_mut_ptr(), null_mut())
