@@ -172,7 +172,7 @@ pub struct Context {
     #[schemars(range(min = 1, max = 256))]
     pub max_concurrency: Option<i32>,
     /// Number format of keys and values: auto (that of weights that are not quantised), int8 or fp8 (E4M3). In 8 bits about
-    /// twice as many requests fit, and are computed faster where there are many; int8 is the nearer of the two. Default auto.
+    /// twice as many requests fit as in 16; int8 is the nearer of the two. Default auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounded::kv_cache_dtype")]
     pub kv_cache_dtype: Option<KvCacheDtype>,

@@ -65,7 +65,7 @@ pub struct PrecisionArgs {
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
     pub dtype: Dtype,
     /// Number format of keys and values: auto (that of the weights that are not quantised), int8 or fp8 (E4M3), both with a
-    /// scale for each head of a token. 8 bits hold about twice as many sequences as 16, and are read about twice as fast.
+    /// scale for each head of a token. 8 bits hold about twice as many sequences as 16.
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub kv_cache_dtype: KvCacheDtype,
     /// Quantise the decoder while loading: int8 (Q8_0) or int4 (Q4_K, Q4_0 where rows are no multiple of 256; head Q8_0).
