@@ -29,37 +29,6 @@ template <int LEFT> void arrived() {
 template <int THREADS> void group_together() {
     machine::meet(machine::block().meetings[threadIdx.x / THREADS + 1], THREADS);
 }
-inline void cluster_come() { machine::cluster_come(); }
-inline void cluster_all() { machine::cluster_all(); }
-
-// As a barrier of a cluster's memory counts: bytes that are expected and have not come, and, above those, whether all are expected
-// that will be this time, and how often that was.
-struct Expected {
-    int32_t bytes;
-    uint16_t all, times;
-
-    void check() {
-        if (all && bytes == 0) all = 0, times++;
-    }
-};
-inline Expected &expected(uint64_t *barrier) { return *reinterpret_cast<Expected *>(barrier); }
-inline void mail_begins(uint64_t *barrier) { *barrier = 0; }
-inline void mail_is_ready() {}
-inline void mail_expected(uint64_t *barrier, uint32_t bytes) {
-    expected(barrier).bytes += bytes, expected(barrier).all = 1;
-    expected(barrier).check();
-}
-inline void mail(float4 *own, uint32_t rank, float4 numbers, uint64_t *barrier) {
-    *machine::of_cluster(own, rank) = numbers;
-    Expected &there = expected(machine::of_cluster(barrier, rank));
-    there.bytes -= sizeof numbers;
-    there.check();
-    // Others may go on before the next is sent.
-    if (machine::chance() % 8 == 0) machine::pause();
-}
-inline void mail_has_come(uint64_t *barrier, uint32_t parity) {
-    while (expected(barrier).times % 2 == parity) machine::pause();
-}
 inline void released(uint32_t *count) { ++*count; }
 inline uint32_t acquired(const uint32_t *count) {
     // Some look late: the others may be far ahead by then.

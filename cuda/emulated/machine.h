@@ -74,15 +74,12 @@ struct Fiber {
     bool ended = false;
     const Meeting *waits = nullptr;
     unsigned since = 0;
-    unsigned clusters = 0; // how often its cluster had met when it came
     std::vector<std::vector<Sent>> sent = {{}}; // by batches, the last one open
 };
 
 inline std::vector<Fiber> fibers;
 inline std::vector<Block> blocks;
 inline std::vector<Warp> warps;
-inline std::vector<Meeting> clusters;
-inline unsigned cluster_size = 1; // blocks
 inline ucontext_t scheduler;
 inline Fiber *now;
 inline std::function<void()> kernel;
@@ -116,26 +113,6 @@ template <typename Arguments> void together(Arguments &own, const std::function<
 inline Block &block() { return blocks[now->block]; }
 inline void *shared() { return block().shared.data(); }
 
-// Blocks of a cluster, which have all of a kernel's that come with a launch of all at once.
-inline Meeting &cluster() { return clusters[now->block / cluster_size]; }
-inline void cluster_come() {
-    Meeting &meeting = cluster();
-    now->clusters = meeting.times;
-    if (++meeting.come == cluster_size * blockDim.x) meeting.come = 0, meeting.times++;
-}
-inline void cluster_all() {
-    Meeting &meeting = cluster();
-    if (meeting.times != now->clusters) return;
-    now->waits = &meeting, now->since = now->clusters;
-    pause();
-    now->waits = nullptr;
-}
-// Where another block of the cluster has what this one has at `own`.
-template <typename T> T *of_cluster(T *own, unsigned rank) {
-    size_t at = reinterpret_cast<char *>(own) - static_cast<char *>(shared());
-    return reinterpret_cast<T *>(blocks[now->block / cluster_size * cluster_size + rank].shared.data() + at);
-}
-
 inline void begin() {
     kernel();
     now->ended = true;
@@ -148,7 +125,6 @@ inline void begin() {
 inline void run(const std::vector<Index> &indices, unsigned threads) {
     fibers = std::vector<Fiber>(indices.size() * threads);
     warps.assign(fibers.size() / LANES, {});
-    clusters.assign(indices.size(), {});
     blocks.clear();
     for (const Index &index : indices) blocks.push_back({index, threads, {}, std::vector<char>(SHARED, char(0xbb))});
     for (unsigned n = 0; n < fibers.size(); n++) {

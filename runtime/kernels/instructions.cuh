@@ -105,37 +105,3 @@ __device__ __forceinline__ uint32_t acquired(const uint32_t *count) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(count) : "memory");
     return value;
 }
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-// This thread has come, with what it has written before; and until all of its cluster have.
-__device__ __forceinline__ void cluster_come() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ __forceinline__ void cluster_all() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-
-__device__ __forceinline__ uint32_t in_shared(const void *at) { return (uint32_t)__cvta_generic_to_shared(at); }
-
-// A barrier of one who expects so many bytes, time after time; and all that have begun, before others of the cluster send any.
-__device__ __forceinline__ void mail_begins(uint64_t *barrier) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(in_shared(barrier)) : "memory");
-}
-__device__ __forceinline__ void mail_is_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void mail_expected(uint64_t *barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(in_shared(barrier)), "r"(bytes) : "memory");
-}
-// To where block `rank` of the cluster has what is at `own` in this one's shared memory, and its barrier knows.
-__device__ __forceinline__ void mail(float4 *own, uint32_t rank, float4 numbers, uint64_t *barrier) {
-    asm volatile("{\n.reg .u32 there, known;\nmapa.shared::cluster.u32 there, %0, %2;\n"
-                 "mapa.shared::cluster.u32 known, %1, %2;\n"
-                 "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3, %4, %5, %6}, [known];\n}" ::
-                     "r"(in_shared(own)),
-                 "r"(in_shared(barrier)), "r"(rank), "f"(numbers.x), "f"(numbers.y), "f"(numbers.z), "f"(numbers.w)
-                 : "memory");
-}
-// Until all bytes of the expected have come for the time of this parity.
-__device__ __forceinline__ void mail_has_come(uint64_t *barrier, uint32_t parity) {
-    asm volatile("{\n.reg .pred come;\nagain:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 come, [%0], %1;\n@!come bra again;\n}" ::
-                     "r"(in_shared(barrier)),
-                 "r"(parity)
-                 : "memory");
-}
-#endif

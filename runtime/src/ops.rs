@@ -44,8 +44,6 @@ pub use feed::feed;
 pub use finite::finite;
 pub use gather::{gather, gather_at};
 pub use kv_cache::{BLOCK_TOKENS, DUMMY_BLOCK, EightBits, KvCache, KvFormat, blocks_for, nth_table, room_for};
-#[cfg(feature = "cuda")]
-pub use linear::FEW_PRODUCT_ROWS;
 pub use linear::{BlockBuilder, Blocks, Linear, Weight};
 pub use norm::{LayerNorm, RmsNorm};
 pub use normalise::normalise;

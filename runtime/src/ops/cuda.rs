@@ -60,7 +60,6 @@ modules! {
     DECODER_Q4_0 = "decoder_q4_0",
     DECODER_Q4_K = "decoder_q4_k",
     DECODER_Q8_0 = "decoder_q8_0",
-    DOZENS = "dozens",
     DRAWN = "drawn",
     FEW_QUANTISED = "few_quantised",
     FEW_ROWS = "few_rows",

@@ -66,8 +66,6 @@ pub struct Kernel {
     function: CudaFunction,
     stream: Arc<CudaStream>,
     start: Start,
-    /// Blocks of a cluster.
-    cluster: u32,
 }
 
 /// When the blocks of a kernel start.
@@ -102,7 +100,7 @@ impl Kernel {
     /// The kernel `name` of `module`, which is loaded on its first use.
     pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
         let function = loaded(device, module)?.load_function(name).map_err(failed)?;
-        Ok(Self { function, stream: device.cuda_stream(), start: Start::AfterLast, cluster: 1 })
+        Ok(Self { function, stream: device.cuda_stream(), start: Start::AfterLast })
     }
 
     /// As [`Self::of`], of a kernel that waits for those before it by itself (`kernels/early.cuh`): it starts while the one
@@ -113,13 +111,6 @@ impl Kernel {
         let compiled = kernel.function.get_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION);
         let start = if compiled.map_err(failed)? >= WAITS { Start::Early } else { Start::AfterLast };
         Ok(Self { start, ..kernel })
-    }
-
-    /// As [`Self::early`], of a kernel whose blocks come in clusters of `blocks`; `None` where it was not compiled for those,
-    /// which there are from 9.0 on.
-    pub fn clustered(device: &CudaDevice, module: &Module, name: &str, blocks: usize) -> Result<Option<Self>> {
-        let kernel = Self::early(device, module, name)?;
-        Ok((kernel.start == Start::Early).then_some(Self { cluster: blocks as u32, ..kernel }))
     }
 
     /// As [`Self::of`], of a kernel whose blocks wait for each other (`kernels/together.cuh`): no more of them than fit the
@@ -140,46 +131,6 @@ impl Kernel {
         &self.stream
     }
 
-    /// How many clusters of it a GPU runs at the same time.
-    pub fn clusters(&self, config: LaunchConfig) -> Result<usize> {
-        let (mut count, mut attributes) = (0, Vec::from_iter(self.of_cluster()));
-        let launch = self.config(config, &mut attributes);
-        #[expect(unsafe_code, reason = "the driver writes one number, and reads a configuration that lives as long")]
-        let done = unsafe {
-            sys::cuOccupancyMaxActiveClusters(&raw mut count, self.function.cu_function(), &raw const launch)
-        };
-        done.result().map_err(failed)?;
-        usize::try_from(count).map_err(candle_core::Error::wrap)
-    }
-
-    /// What the driver is told of its clusters.
-    fn of_cluster(&self) -> Option<CUlaunchAttribute> {
-        (self.cluster > 1).then(|| {
-            let size = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: self.cluster, y: 1, z: 1 };
-            CUlaunchAttribute {
-                id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-                pad: [0; 4],
-                value: CUlaunchAttributeValue { clusterDim: size },
-            }
-        })
-    }
-
-    fn config(&self, config: LaunchConfig, attributes: &mut [CUlaunchAttribute]) -> sys::CUlaunchConfig {
-        let ((grid_x, grid_y, grid_z), (block_x, block_y, block_z)) = (config.grid_dim, config.block_dim);
-        sys::CUlaunchConfig {
-            gridDimX: grid_x,
-            gridDimY: grid_y,
-            gridDimZ: grid_z,
-            blockDimX: block_x,
-            blockDimY: block_y,
-            blockDimZ: block_z,
-            sharedMemBytes: config.shared_mem_bytes,
-            hStream: self.stream.cu_stream(),
-            numAttrs: attributes.len() as u32,
-            attrs: if attributes.is_empty() { null_mut() } else { attributes.as_mut_ptr() },
-        }
-    }
-
     /// Launches it.
     ///
     /// # Safety
@@ -189,8 +140,20 @@ impl Kernel {
         self.stream.context().bind_to_thread().map_err(failed)?;
         // None is longer than eight bytes, and the shorter begin with the first.
         let mut places: Vec<*mut c_void> = arguments.iter().map(|bits| (&raw const *bits).cast_mut().cast()).collect();
-        let mut attributes: Vec<_> = self.start.attribute().into_iter().chain(self.of_cluster()).collect();
-        let launch = self.config(config, &mut attributes);
+        let mut attribute = self.start.attribute();
+        let ((grid_x, grid_y, grid_z), (block_x, block_y, block_z)) = (config.grid_dim, config.block_dim);
+        let launch = sys::CUlaunchConfig {
+            gridDimX: grid_x,
+            gridDimY: grid_y,
+            gridDimZ: grid_z,
+            blockDimX: block_x,
+            blockDimY: block_y,
+            blockDimZ: block_z,
+            sharedMemBytes: config.shared_mem_bytes,
+            hStream: self.stream.cu_stream(),
+            numAttrs: u32::from(attribute.is_some()),
+            attrs: attribute.as_mut().map_or(null_mut(), |attribute| &raw mut *attribute),
+        };
         let done = unsafe {
             sys::cuLaunchKernelEx(&raw const launch, self.function.cu_function(), places.as_mut_ptr(), null_mut())
         };

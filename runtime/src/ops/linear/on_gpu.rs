@@ -3,7 +3,6 @@
 //! to the 11 bits of tensor cores (TF32), so that a prompt is read more exactly.
 
 mod biased;
-mod dozens;
 mod few;
 mod few_quantised;
 mod packed;
@@ -18,8 +17,8 @@ use candle_core::{
 use half::{bf16, f16};
 
 use self::biased::{Places, Sizes};
-use self::few::What;
 pub use self::few::{MOST_ROWS as FEW_PRODUCT_ROWS, Plan as FewPlan, Sizes as FewSizes, What as FewWhat};
+use self::few::{Plan, What};
 pub use self::few_quantised::Plan as FewQuantisedPlan;
 pub(super) use self::packed::Packed;
 use self::quantised::{Few, Widened};
@@ -163,12 +162,6 @@ fn of_cublas<T: Format>() -> sys::cudaDataType_t {
     }
 }
 
-/// How rows in 16 bits are multiplied by a kernel of the project's own.
-enum Plan {
-    Few(few::Plan),
-    Dozens(dozens::Plan),
-}
-
 /// Rows as they come.
 enum Rows<'a, T> {
     Exact(CudaView<'a, f32>),
@@ -238,28 +231,20 @@ impl<'a, T: Format> Products<'a, T> {
         gated::<T>(&self.products::<T>(bias)?, &Layout::contiguous((self.rows, self.outer)))
     }
 
-    /// How few rows in 16 bits are multiplied, or some dozen, if these are such.
+    /// How few rows in 16 bits are multiplied, if these are such.
     fn plan(&self, what: What, outer: usize) -> Result<Option<Plan>> {
-        if T::DTYPE == DType::F32 || !self.whole {
+        if T::DTYPE == DType::F32 || !self.whole || self.rows > few::MOST_ROWS {
             return Ok(None);
         }
-        let (sizes, limits) = (few::Sizes { rows: self.rows, inner: self.inner, outer }, Limits::of(self.device)?);
-        if self.rows <= few::MOST_ROWS {
-            return Ok(few::Plan::new(sizes, what, limits).map(Plan::Few));
-        }
-        let clusters = dozens::clusters(self.device, limits)?;
-        Ok(clusters.and_then(|clusters| dozens::Plan::new(sizes, what, limits, clusters)).map(Plan::Dozens))
+        let sizes = few::Sizes { rows: self.rows, inner: self.inner, outer };
+        Ok(Plan::new(sizes, what, Limits::of(self.device)?))
     }
 
     fn few<O: Format>(&self, plan: &Plan, bias: Option<&Tensor>, out: &mut impl DevicePtrMut<O>) -> Result<()> {
         let stream = self.device.cuda_stream();
         let (out, _out) = out.device_ptr_mut(&stream);
         self.with_bias::<f32, _>(bias, |bias| {
-            let bias = bias.unwrap_or_default();
-            self.rounded(|x| match plan {
-                Plan::Few(plan) => plan.launch(self.device, &self.w, x, bias, out),
-                Plan::Dozens(plan) => plan.launch(self.device, &self.w, x, bias, out),
-            })
+            self.rounded(|x| plan.launch(self.device, &self.w, x, bias.unwrap_or_default(), out))
         })
     }
 

@@ -25,17 +25,6 @@ pub enum What {
     Gated,
 }
 
-impl What {
-    /// The name that kernels have for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Added => "added",
-            Self::Gated => "gated",
-        }
-    }
-}
-
 /// Sizes of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -101,8 +90,13 @@ impl Plan {
         out: u64,
     ) -> Result<()> {
         debug_assert!(T::DTYPE != DType::F32);
+        let what = match self.what {
+            What::Plain => "plain",
+            What::Added => "added",
+            What::Gated => "gated",
+        };
         let Sizes { rows, inner, outer } = self.sizes;
-        let name = format!("few_rows_{}_{}", T::name(), self.what.name());
+        let name = format!("few_rows_{}_{what}", T::name());
         let kernel = Kernel::early(device, &FEW_ROWS, &name)?.with_shared(self.shared)?;
         let config = blocks([self.processors, 1, 1], THREADS, self.shared / size_of::<f32>())?;
         let [inner, outer, rows, phase] = [inner, outer, rows, self.phase].map(|size| size as u32);

@@ -134,7 +134,12 @@ impl Plan {
         (rows, rounded): (usize, bool),
         (bias, out): (u64, u64),
     ) -> Result<()> {
-        let kernel = format!("few_{}_{}_{}", name(self.format), self.room, self.what.name());
+        let what = match self.what {
+            What::Plain => "plain",
+            What::Added => "added",
+            What::Gated => "gated",
+        };
+        let kernel = format!("few_{}_{}_{what}", name(self.format), self.room);
         let kernel = Kernel::early(device, &FEW_QUANTISED, &kernel)?.with_shared(self.shared)?;
         let config = blocks([self.processors, 1, 1], THREADS, self.shared / size_of::<f32>())?;
         let Sizes { inner, outer, .. } = self.sizes;
