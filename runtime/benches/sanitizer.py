@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The kernels under NVIDIA's compute-sanitizer: accesses out of bounds, races in shared memory, reads of what nobody wrote.
 
-    python3 runtime/benches/sanitizer.py BINARY TESTS [--tools memcheck racecheck initcheck] [--seconds N] [--out FOLDER]
+    python3 runtime/benches/sanitizer.py BINARY TESTS [--tools memcheck racecheck initcheck] [--seconds N] [--at-a-time N]
+        [--out FOLDER]
 
 BINARY is vlm-runtime (`make cuda`), TESTS the test program gpu of the same build (`make cuda-test` says where it is).
 memcheck watches every test of an op and a model of every kind with its reference (`verify`); racecheck and initcheck one
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("tests")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--at-a-time", type=int, default=1, help="programs that are watched at the same time")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
     binary, program = (str(Path(path).resolve()) for path in [args.binary, args.tests])
@@ -90,9 +93,11 @@ def main() -> None:
         watched += [("memcheck", f"verify {case}", [binary, "verify", f"tests/fixtures/{case}", "--device", "cuda"])
                     for case in MODELS]
     rows = []
-    for tool, what, command in watched:
-        rows.append({"tool": tool, "what": what} | watch(tool, command, tool != "memcheck", args.seconds))
-        write(args.out, about, rows)
+    with ThreadPoolExecutor(args.at_a_time) as pool:
+        done = pool.map(lambda one: watch(one[0], one[2], one[0] != "memcheck", args.seconds), watched)
+        for (tool, what, _), found in zip(watched, done):
+            rows.append({"tool": tool, "what": what} | found)
+            write(args.out, about, rows)
     if any(row.get("findings") != 0 for row in rows):
         sys.exit(1)
 
