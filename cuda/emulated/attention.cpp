@@ -179,8 +179,8 @@ template <typename T, int HD> Numbers launched(Scene<T> &scene, const Numbers &q
                                       scene.singles.data(), qkv.data(),        scene.angles.data(), parts.data(),
                                       out.data(),        shape,                of.most,             true};
     machine::launch({of.most, step.groups(), unsigned(scene.rows.size())}, single::THREADS, false, [&] {
-        auto *shared = static_cast<single::Shared<T, HD> *>(machine::shared());
-        single::part<HD>(step, blockIdx.x, blockIdx.y, blockIdx.z, *shared, [] {});
+        auto *shared = static_cast<single::Shared<T, HD, AHEAD> *>(machine::shared());
+        single::part<HD, AHEAD>(step, blockIdx.x, blockIdx.y, blockIdx.z, *shared, [] {});
     });
     return out;
 }
@@ -286,6 +286,9 @@ int main() {
         using T = decltype(type);
         check(holds<T, 64>(name, {4, 2, 64, {70, 0, 31, 32}, 3, 1}, limit, mixed));
         check(holds<T, 128>(name, {4, 4, 128, {100, 15}, 64, 1e-3}, limit, mixed));
+        // Several turns of each warp.
+        check(holds<T, 64>(name, {2, 1, 64, {330, 64}, 1, 1}, limit, mixed));
+        check(holds<T, 128>(name, {1, 1, 128, {511, 200}, 2, 1}, limit, mixed));
         check(holds<T, 96>(name, {12, 1, 96, {33, 16}, 2, 10}, limit, mixed));
         check(keeps_what_is_no_number<T>());
         check(decodes<T, 2>(name, {4, 2, 80, {70, 0, 33}, 1, 1}, 1e-5));

@@ -25,6 +25,8 @@ using Exact = std::vector<double>;
 
 constexpr size_t BLOCK_TOKENS = 32, BLOCKS_OF_EACH = 8, POSITIONS = BLOCK_TOKENS * BLOCKS_OF_EACH;
 constexpr float EPS = 1e-5f;
+// Bytes before the rows of products, and before the stages of the ring.
+constexpr uint32_t ROWS_AT = 24 << 10, STAGES_AT = 112 << 10;
 
 std::mt19937 chance(11);
 
@@ -105,7 +107,8 @@ struct Case {
     std::vector<uint32_t> positions; // of as many rows, and again
     unsigned blocks;
     uint32_t most;  // parts of the keys of a row
-    uint32_t phase; // numbers in shared memory at most
+    uint32_t phase;  // numbers in shared memory at most
+    uint32_t stages; // of the ring
 
     size_t mixed() const { return heads * head_dim; }
     size_t qkv() const { return (heads + 2 * kv_heads) * head_dim; }
@@ -212,13 +215,13 @@ void launch(const Case &of, const Step &step, std::vector<Weights<Matrix>> &weig
     for (auto &layer : weights) places.push_back(layer.places());
     Numbers qkv(of.rows * of.qkv(), NAN), parts(of.rows * of.heads * of.most * (of.head_dim + 2), NAN);
     std::vector<typename Linear::Number> mixed(of.rows * of.mixed()), gated(of.rows * of.inner);
-    auto phase = [&](size_t numbers) { return std::min(uint32_t(numbers + 255) / 256 * 256, of.phase); };
-    machine::launch({of.blocks}, few::THREADS, true, [&] {
+    auto phase = [&](size_t numbers) { return std::min(uint32_t(numbers + 511) / 512 * 512, of.phase); };
+    machine::launch({of.blocks}, ring::THREADS, true, [&] {
         Matrix::kernel(of.head_dim)(places.data(), of.layers, of.rows, of.width, of.heads, of.kv_heads, of.inner,
-                                    phase(of.width), phase(of.mixed()), phase(of.inner), EPS, BLOCK_TOKENS * of.token(),
-                                    of.values(), of.head_dim, of.token(), BLOCK_TOKENS, step.tables.data(), step.rows.data(),
-                                    step.singles.data(), step.angles.data(), x.data(), qkv.data(), parts.data(),
-                                    mixed.data(), gated.data(), of.most, &come);
+                                    phase(of.width), phase(of.mixed()), phase(of.inner), ROWS_AT, STAGES_AT, of.stages, EPS,
+                                    BLOCK_TOKENS * of.token(), of.values(), of.head_dim, of.token(), BLOCK_TOKENS,
+                                    step.tables.data(), step.rows.data(), step.singles.data(), step.angles.data(), x.data(),
+                                    qkv.data(), parts.data(), mixed.data(), gated.data(), of.most, &come);
     });
 }
 
@@ -259,18 +262,18 @@ template <typename Matrix> bool holds(const Case &of) {
 int main() {
     int cases = 0, wrong = 0;
     auto check = [&](bool good) { cases++, wrong += !good; };
-    check(holds<Dense>({2, 1, 256, 4, 2, 64, 384, {70}, 2, 3, 1 << 20}));
-    check(holds<Dense>({2, 3, 128, 2, 1, 128, 200, {0, 200, 63}, 3, 4, 1 << 20}));
+    check(holds<Dense>({2, 1, 256, 4, 2, 64, 384, {70}, 2, 3, 1 << 20, 5}));
+    check(holds<Dense>({2, 3, 128, 2, 1, 128, 200, {0, 200, 63}, 3, 4, 1 << 20, 3}));
     // More heads of a kv head than are multiplied together, and fewer parts than blocks.
-    check(holds<Dense>({1, 8, 192, 10, 1, 64, 1040, {5, 64, 250, 15, 16}, 3, 2, 1 << 20}));
+    check(holds<Dense>({1, 8, 192, 10, 1, 64, 1040, {5, 64, 250, 15, 16}, 3, 2, 1 << 20, 2}));
     // Rows in several parts.
-    check(holds<Dense>({2, 5, 192, 2, 2, 96, 3000, {130, 1, 31}, 2, 64, 1024}));
-    check(holds<Dense>({3, 2, 1104, 3, 3, 64, 72, {127, 128}, 4, 2, 1024}));
-    check(holds<Quantised<packed::Q8_0>>({2, 1, 160, 4, 2, 64, 352, {70}, 2, 3, 1 << 20}));
-    check(holds<Quantised<packed::Q8_0>>({1, 7, 352, 4, 4, 64, 608, {5, 64, 250}, 3, 2, 256}));
-    check(holds<Quantised<packed::Q4_0>>({2, 3, 160, 2, 1, 128, 352, {0, 200, 63}, 2, 3, 1 << 20}));
-    check(holds<Quantised<packed::Q4_K>>({2, 2, 256, 4, 2, 64, 768, {70, 12}, 3, 3, 1 << 20}));
-    check(holds<Quantised<packed::Q4_K>>({1, 8, 512, 4, 2, 64, 768, {130, 1, 31}, 2, 2, 256}));
+    check(holds<Dense>({2, 5, 192, 2, 2, 96, 3000, {130, 1, 31}, 2, 64, 1024, 4}));
+    check(holds<Dense>({3, 2, 1104, 3, 3, 64, 72, {127, 128}, 4, 2, 1024, 1}));
+    check(holds<Quantised<packed::Q8_0>>({2, 1, 160, 4, 2, 64, 352, {70}, 2, 3, 1 << 20, 5}));
+    check(holds<Quantised<packed::Q8_0>>({1, 7, 352, 4, 4, 64, 608, {5, 64, 250}, 3, 2, 512, 2}));
+    check(holds<Quantised<packed::Q4_0>>({2, 3, 160, 2, 1, 128, 352, {0, 200, 63}, 2, 3, 1 << 20, 3}));
+    check(holds<Quantised<packed::Q4_K>>({2, 2, 256, 4, 2, 64, 768, {70, 12}, 3, 3, 1 << 20, 4}));
+    check(holds<Quantised<packed::Q4_K>>({1, 8, 512, 4, 2, 64, 768, {130, 1, 31}, 2, 2, 512, 1}));
     printf("decoder: %d cases, %d wrong\n", cases, wrong);
     return wrong;
 }

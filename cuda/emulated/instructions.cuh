@@ -3,20 +3,19 @@
 #include "element.cuh"
 
 inline uint4 stream(const void *from) { return *static_cast<const uint4 *>(from); }
-inline uint4 cached16(const void *from) { return *static_cast<const uint4 *>(from); }
-inline uint2 cached8(const void *from) { return *static_cast<const uint2 *>(from); }
 // A prefetch may ask for what is behind the end; what it asks for here must be there.
 inline void prefetch(const void *from) { (void)*static_cast<const volatile char *>(from); }
 
 // What is sent comes at once, or no sooner than somebody waits for it.
-inline void send(void *to, const void *from, bool is) {
-    const machine::Sent one{to, from, is};
+inline void send(void *to, const void *from, bool is, size_t bytes = 16) {
+    const machine::Sent one{to, from, is, bytes};
     if (machine::chance() % 2) {
         one.come();
     } else {
         machine::now->sent.back().push_back(one);
     }
 }
+template <typename T> void send(T *to, const void *from) { send(to, from, true, sizeof(T)); }
 inline void sent() { machine::now->sent.emplace_back(); }
 template <int LEFT> void arrived() {
     auto &batches = machine::now->sent;
@@ -28,6 +27,20 @@ template <int LEFT> void arrived() {
 
 template <int THREADS> void group_together() {
     machine::meet(machine::block().meetings[threadIdx.x / THREADS + 1], THREADS);
+}
+template <int THREADS> void first_together() { machine::meet(machine::block().meetings[8], THREADS); }
+
+inline machine::Barrier &barrier(uint64_t *at) {
+    static_assert(sizeof(machine::Barrier) == sizeof *at);
+    return *reinterpret_cast<machine::Barrier *>(at);
+}
+inline void barrier_begins(uint64_t *at, uint32_t count) { barrier(at) = {uint16_t(count), uint16_t(count), 0}; }
+inline void barrier_come(uint64_t *at) { barrier(at).come(); }
+inline void barrier_come_with_sent(uint64_t *at) {
+    machine::now->sent.back().push_back({nullptr, nullptr, false, 0, &barrier(at)});
+}
+inline void barrier_wait(uint64_t *at, uint32_t parity) {
+    while (barrier(at).times % 2 == parity) machine::progress(), machine::pause();
 }
 inline void released(uint32_t *count) { ++*count; }
 inline uint32_t acquired(const uint32_t *count) {

@@ -52,17 +52,31 @@ struct Warp {
     void *arguments[LANES];
 };
 
-// 16 bytes on their way to shared memory, or zeros.
+// A barrier in shared memory: how many come each time, how many have not yet, and how often all had.
+struct Barrier {
+    uint16_t count, left;
+    uint32_t times;
+
+    void come() {
+        if (--left == 0) left = count, times++;
+    }
+};
+
+// Bytes on their way to shared memory, or zeros; or that those before are there, for a barrier.
 struct Sent {
     void *to;
     const void *from;
     bool is;
+    size_t bytes;
+    Barrier *barrier = nullptr;
 
     void come() const {
-        if (is) {
-            memcpy(to, from, 16);
+        if (barrier) {
+            barrier->come();
+        } else if (is) {
+            memcpy(to, from, bytes);
         } else {
-            memset(to, 0, 16);
+            memset(to, 0, bytes);
         }
     }
 };
@@ -86,6 +100,15 @@ inline std::function<void()> kernel;
 inline std::mt19937 chance(1);
 
 inline void pause() { swapcontext(&now->context, &scheduler); }
+
+// What some thread has sent comes, up to what a barrier waits for.
+inline void progress() {
+    auto &batch = fibers[chance() % fibers.size()].sent.front();
+    auto last = std::find_if(batch.begin(), batch.end(), [](const Sent &one) { return one.barrier; });
+    if (last == batch.end()) return;
+    std::for_each(batch.begin(), ++last, [](const Sent &one) { one.come(); });
+    batch.erase(batch.begin(), last);
+}
 
 // Until `count` have come; the last of them does `last` first.
 inline void meet(Meeting &meeting, unsigned count, const std::function<void()> &last = [] {}) {

@@ -1,28 +1,33 @@
 // All layers of a decoder for up to eight single rows, in one kernel: blocks that are all there at the same time, one a
-// multiprocessor, do one product or attention after the other together. What a block reads next it asks for before it waits for the
-// others, so that the memory is never without work: between kernels it is, for as long as the last block of one and the
-// first read of the next take.
+// multiprocessor, do one product or attention after the other together. Some warps of a block send weights all the time, as far
+// ahead as there is room (ring.cuh); so the memory has work while the others wait for other blocks: between kernels it has
+// none, for as long as the last block of one and the first read of the next take.
 #pragma once
-#include "few.cuh"
-#include "few_quantised.cuh"
 #include "single.cuh"
+#include "streamed.cuh"
+#include "streamed_quantised.cuh"
 #include "together.cuh"
 
 namespace decoder {
+
+using ring::Ring;
+using streamed::Room;
 
 // Weights in 16 bits, and what is between their products.
 template <typename T> struct Dense {
     using Weight = T;
     using Number = T;
-    using Given = few::Given<T>;
-    using Normed = few::Normed<T>;
+    using Given = streamed::Given<T>;
+    using Normed = streamed::Normed<T>;
+    static constexpr uint32_t STAGE = streamed::STAGE<T>;
 
-    static __device__ __forceinline__ Given given(const Number *x) { return {x}; }
-
-    template <int WHAT, typename Source, typename Wait>
-    static __device__ __forceinline__ void products(const T *w, const Source &x, const float *bias, void *y,
-                                                    const few::Sizes &of, const Wait &wait) {
-        few::products<WHAT>(w, x, bias, y, of, wait);
+    template <int WHAT> static __device__ __forceinline__ void send(const T *w, const few::Sizes &of, Ring &ring) {
+        streamed::send<WHAT>(w, of, ring);
+    }
+    template <int WHAT, typename Source>
+    static __device__ __forceinline__ void products(const Source &x, const float *bias, void *y, const few::Sizes &of,
+                                                    const Room &room, Ring &ring) {
+        streamed::products<WHAT, T>(x, bias, y, of, room, ring);
     }
 };
 
@@ -30,19 +35,20 @@ template <typename T> struct Dense {
 template <typename F> struct Quantised {
     using Weight = uint8_t;
     using Number = float;
-    using Given = few_quantised::Given;
-    using Normed = few_quantised::Normed;
+    using Given = streamed_quantised::Given;
+    using Normed = streamed_quantised::Normed;
+    static constexpr uint32_t STAGE = streamed_quantised::STAGE<F>;
 
-    static __device__ __forceinline__ Given given(const Number *x) { return {x, false}; }
-
-    template <int WHAT, typename Source, typename Wait>
-    static __device__ __forceinline__ void products(const uint8_t *w, const Source &x, const float *bias, void *y,
-                                                    const few::Sizes &of, const Wait &wait) {
-        few_quantised::products<F, 8, WHAT>(w, x, bias, (float *)y, {of.inner, of.outer, of.rows, of.phase}, wait);
+    template <int WHAT> static __device__ __forceinline__ void send(const uint8_t *w, const few::Sizes &of, Ring &ring) {
+        streamed_quantised::send<F, WHAT>(w, {of.inner, of.outer, of.rows, of.phase}, ring);
+    }
+    template <int WHAT, typename Source>
+    static __device__ __forceinline__ void products(const Source &x, const float *bias, void *y, const few::Sizes &of,
+                                                    const Room &room, Ring &ring) {
+        const few_quantised::Sizes sizes{of.inner, of.outer, of.rows, of.phase};
+        streamed_quantised::products<F, WHAT>(x, bias, (float *)y, sizes, room, ring);
     }
 };
-
-static_assert(few::THREADS == few_quantised::THREADS);
 
 // Weights and cache of one layer, and where they are in the memory of all.
 template <typename Linear, typename T> struct Layer {
@@ -68,70 +74,95 @@ template <typename Number> struct Rooms {
     Number *mixed, *gated;
 };
 
-// Attention of all rows, of which every fourth of a block has a part of its own. Not a part of the kernel's own code: what it needs
-// in registers would leave none for the weights that products have asked for.
-template <int HD, typename Step>
-__device__ __noinline__ void attend(const Step step, uint32_t rows, Grid grid) {
-    extern __shared__ uint4 shared[];
-    constexpr uint32_t GROUPS = few::THREADS / single::THREADS;
-    auto *own = reinterpret_cast<single::Shared<typename Step::Element, HD> *>(shared) + threadIdx.x / single::THREADS;
-    const uint32_t groups = step.groups(), all = step.most * groups * rows;
-    bool waited = false;
-    auto wait = [&] {
-        if (!waited) grid.together();
-        waited = true;
-    };
-    for (uint32_t n = blockIdx.x + threadIdx.x / single::THREADS * gridDim.x; n < all; n += gridDim.x * GROUPS) {
-        single::part<HD>(step, n % step.most, n / step.most % groups, n / step.most / groups, *own, wait);
-    }
-    wait();
-}
-
 template <typename Linear, typename T, int HD> struct Decoder {
     using Weight = typename Linear::Weight;
     using Number = typename Linear::Number;
     using Step = single::Step<T, Number>;
     const Sizes &of;
     const Rooms<Number> &rooms;
-    Grid &grid;
+    const Room &room;
+    Ring &ring;
+    Grid<ring::USERS> grid;
 
-    template <int WHAT, typename Source>
-    __device__ __forceinline__ void products(const Weight *w, const Source &x, const float *bias, void *y, uint32_t inner,
-                                          uint32_t outer, uint32_t phase) const {
-        Linear::template products<WHAT>(w, x, bias, y, {inner, outer, of.rows, phase}, [this] { grid.together(); });
+    // Sizes of the products of a layer.
+    __device__ __forceinline__ few::Sizes qkv() const {
+        return {of.width, (of.heads + 2 * of.kv_heads) * HD, of.rows, of.phases[0]};
+    }
+    __device__ __forceinline__ few::Sizes out() const { return {of.heads * HD, of.width, of.rows, of.phases[1]}; }
+    __device__ __forceinline__ few::Sizes gate_up() const { return {of.width, of.inner, of.rows, of.phases[0]}; }
+    __device__ __forceinline__ few::Sizes down() const { return {of.inner, of.width, of.rows, of.phases[2]}; }
+
+    __device__ __forceinline__ void send(const Layer<Linear, T> &layer) const {
+        Linear::template send<PLAIN>(layer.qkv, qkv(), ring);
+        Linear::template send<ADDED>(layer.out, out(), ring);
+        Linear::template send<GATED>(layer.gate_up, gate_up(), ring);
+        Linear::template send<ADDED>(layer.down, down(), ring);
     }
 
-    __device__ __forceinline__ void layer(const Layer<Linear, T> &layer, Step &step) const {
-        const uint32_t mixed = of.heads * HD, qkv = mixed + 2 * of.kv_heads * HD;
+    // Attention of all rows, of which each group of threads has parts of its own, where sums and rows of products are else.
+    __device__ __forceinline__ void attend(const Step &step) {
+        constexpr uint32_t GROUPS = ring::USERS / single::THREADS;
+        const uint32_t own = threadIdx.x / single::THREADS, groups = step.groups(), all = step.most * groups * of.rows;
+        auto &shared = reinterpret_cast<single::Shared<T, HD, 1> *>(room.sums)[own];
+        bool waited = false;
+        auto wait = [&] {
+            if (!waited) grid.together();
+            waited = true;
+        };
+        // Those are read no longer.
+        ring::users_together();
+        for (uint32_t n = blockIdx.x + own * gridDim.x; n < all; n += gridDim.x * GROUPS) {
+            single::part<HD, 1>(step, n % step.most, n / step.most % groups, n / step.most / groups, shared, wait);
+        }
+        wait();
+    }
+
+    template <int WHAT, typename Source>
+    __device__ __forceinline__ void products(const Source &x, const float *bias, void *y, const few::Sizes &sizes) {
+        grid.together();
+        Linear::template products<WHAT>(x, bias, y, sizes, room, ring);
+    }
+
+    __device__ __forceinline__ void layer(const Layer<Linear, T> &layer, Step &step) {
         const typename Linear::Normed before{{rooms.stream, layer.input_norm, of.eps}};
         const typename Linear::Normed behind{{rooms.stream, layer.post_norm, of.eps}};
-        products<PLAIN>(layer.qkv, before, layer.qkv_bias, rooms.qkv, of.width, qkv, of.phases[0]);
+        products<PLAIN>(before, layer.qkv_bias, rooms.qkv, qkv());
         step.cache = layer.cache;
-        attend<HD>(step, of.rows, grid);
-        grid.passed();
-        products<ADDED>(layer.out, Linear::given(rooms.mixed), nullptr, rooms.stream, mixed, of.width, of.phases[1]);
-        products<GATED>(layer.gate_up, behind, nullptr, rooms.gated, of.width, of.inner, of.phases[0]);
-        products<ADDED>(layer.down, Linear::given(rooms.gated), nullptr, rooms.stream, of.inner, of.width, of.phases[2]);
+        attend(step);
+        products<ADDED>(typename Linear::Given{rooms.mixed}, nullptr, rooms.stream, out());
+        products<GATED>(behind, nullptr, rooms.gated, gate_up());
+        products<ADDED>(typename Linear::Given{rooms.gated}, nullptr, rooms.stream, down());
     }
 };
 
 } // namespace decoder
 
-// A kernel for weights in `LINEAR`, a cache of T and heads of HD numbers.
+// A kernel for weights in `LINEAR`, a cache of T and heads of HD numbers. In shared memory barriers are followed by sums; rows
+// of products begin at `rows_at` bytes behind those, and behind `stages_at` bytes so many stages of the ring.
 #define DECODER(name, LINEAR, T, HD)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(few::THREADS, 1) name(                                               \
+    extern "C" __global__ void __launch_bounds__(ring::THREADS, 1) name(                                              \
         const decoder::Layer<LINEAR, T> *model, uint32_t layers, uint32_t count, uint32_t width, uint32_t heads,      \
         uint32_t kv_heads, uint32_t inner, uint32_t phase_width, uint32_t phase_mixed, uint32_t phase_inner,          \
-        float eps, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *angles,      \
-        float *stream, float *qkv, float *parts, LINEAR::Number *mixed, LINEAR::Number *gated, uint32_t most,         \
-        uint32_t *arrived) {                                                                                          \
+        uint32_t rows_at, uint32_t stages_at, uint32_t stages, float eps, STRIDES, const uint32_t *tables,            \
+        const Row *rows, const uint32_t *which, const float *angles, float *stream, float *qkv, float *parts,         \
+        LINEAR::Number *mixed, LINEAR::Number *gated, uint32_t most, uint32_t *arrived) {                             \
+        extern __shared__ uint4 shared[];                                                                             \
+        uint8_t *memory = reinterpret_cast<uint8_t *>(shared);                                                        \
+        float *sums = reinterpret_cast<float *>(memory + ring::BARRIERS);                                             \
         const decoder::Sizes of{count, width, heads, kv_heads, inner, {phase_width, phase_mixed, phase_inner}, eps};  \
         const decoder::Rooms<LINEAR::Number> rooms{stream, qkv, mixed, gated};                                        \
-        Grid grid{arrived};                                                                                           \
-        const decoder::Decoder<LINEAR, T, HD> all{of, rooms, grid};                                                   \
+        const decoder::Room room{sums, sums + 2 * ring::WARPS * few::SUMS, memory + rows_at};                         \
+        ring::Ring ring(memory, memory + stages_at, stages, LINEAR::STAGE);                                           \
+        ring.begin();                                                                                                 \
+        decoder::Decoder<LINEAR, T, HD> all{of, rooms, room, ring, {arrived}};                                        \
+        if (threadIdx.x >= ring::USERS) {                                                                             \
+            for (uint32_t n = 0; n < layers; n++) all.send(model[n]);                                                 \
+            ::sent(), ::arrived<0>();                                                                                 \
+            return;                                                                                                   \
+        }                                                                                                             \
         single::Step<T, LINEAR::Number> step{nullptr, {block, value, head, token, block_tokens}, tables, rows, which, \
                                              qkv, angles, parts, mixed,                                               \
                                              {(heads + 2 * kv_heads) * HD, heads, kv_heads, HD}, most, true};         \
         for (uint32_t n = 0; n < layers; n++) all.layer(model[n], step);                                              \
-        grid.leave();                                                                                                 \
+        all.grid.leave();                                                                                             \
     }

@@ -6,8 +6,8 @@
 #pragma once
 #include "instructions.cuh"
 #include "element.cuh"
-#include "normed.cuh"
 #include "product.cuh"
+#include "what.cuh"
 
 namespace few {
 
@@ -87,41 +87,18 @@ template <typename T, int WHAT> struct Walk {
     }
 };
 
-// Rows of x in 16 bits.
-template <typename T> struct Given {
-    const T *x;
-
-    // Numbers from `begin` on to shared memory, zeros behind their end.
-    __device__ __forceinline__ void fetch(T *to, float *, const Sizes &of, uint32_t begin, uint32_t stride) const {
-        for (uint32_t r = 0; r < of.rows; r++) {
-            for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += THREADS * 8) {
-                bool is = begin + i < of.inner && i < of.phase;
-                send(to + r * stride + i, x + (size_t)r * of.inner + (is ? begin + i : 0), is);
-            }
+// Numbers of rows of x from `begin` on to shared memory, zeros behind their end.
+template <typename T>
+__device__ __forceinline__ void fetch(const T *x, T *to, const Sizes &of, uint32_t begin, uint32_t stride) {
+    for (uint32_t r = 0; r < of.rows; r++) {
+        for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += THREADS * 8) {
+            bool is = begin + i < of.inner && i < of.phase;
+            send(to + r * stride + i, x + (size_t)r * of.inner + (is ? begin + i : 0), is);
         }
-        sent(), arrived<0>();
-        __syncthreads();
     }
-};
-
-// Rows of x in f32 that are normed on the way. As many threads have a row as there are for each.
-template <typename T> struct Normed {
-    normed::Rows rows;
-
-    __device__ __forceinline__ void fetch(T *to, float *room, const Sizes &of, uint32_t begin, uint32_t stride) const {
-        rows.measure(room, of.rows, of.inner);
-        const uint32_t threads = THREADS >> (of.rows > 1 ? 32 - __clz(of.rows - 1) : 0), r = threadIdx.x / threads;
-        if (r < of.rows) {
-            const float scale = normed::Rows::scale(room, r);
-#pragma unroll 4
-            for (uint32_t i = threadIdx.x % threads * 4; i < stride - PAD; i += threads * 4) {
-                bool is = begin + i < of.inner && i < of.phase;
-                put_four(to + r * stride + i, is ? rows.numbers(r, of.inner, begin + i, scale) : make_float4(0, 0, 0, 0));
-            }
-        }
-        __syncthreads();
-    }
-};
+    sent(), arrived<0>();
+    __syncthreads();
+}
 
 // The sums of a warp to where they are added, and begun anew.
 __device__ __forceinline__ void put(float *to, float (&sums)[4]) {
@@ -154,9 +131,8 @@ template <typename T, int WHAT> struct Outputs {
 // w [outer, inner] (twice outer where gated: gates, then partners), x [rows, inner], y [rows, outer]: in f32 products, or
 // products that are added to it; in T the SiLU of gates times their partners. Calls `wait`, once by each thread, before it
 // reads or writes what others do.
-template <int WHAT, typename T, typename Source, typename Wait>
-__device__ __forceinline__ void products(const T *w, const Source &x, const float *bias, void *y, const Sizes of,
-                                         const Wait &wait) {
+template <int WHAT, typename T, typename Wait>
+__device__ __forceinline__ void products(const T *w, const T *x, const float *bias, void *y, const Sizes of, const Wait &wait) {
     extern __shared__ uint4 shared[];
     const Share<WHAT> share(of.outer);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, chunks = (of.phase + STEP - 1) / STEP;
@@ -173,7 +149,7 @@ __device__ __forceinline__ void products(const T *w, const Source &x, const floa
     const Outputs<T, WHAT> outputs{bias, y};
     float out[4] = {};
     uint32_t chunk = 0, tile = 0, phase = 0, total = chunks * share.tiles * phases, parity = 0;
-    x.fetch(rows, sums, of, 0, stride);
+    fetch(x, rows, of, 0, stride);
     // All warps are at the same step: a tile ends for all of them.
     for (uint32_t step = 0; step < total; step += FLIGHT) {
 #pragma unroll
@@ -208,7 +184,7 @@ __device__ __forceinline__ void products(const T *w, const Source &x, const floa
             tile = 0;
             if (++phase == phases) continue;
             __syncthreads();
-            x.fetch(rows, sums, of, phase * of.phase, stride);
+            fetch(x, rows, of, phase * of.phase, stride);
         }
     }
 }

@@ -5,8 +5,8 @@
 // tile behind: the first of them, and some more into the cache, before the kernel before has ended.
 #pragma once
 #include "instructions.cuh"
-#include "normed.cuh"
 #include "packed.cuh"
+#include "what.cuh"
 
 namespace few_quantised {
 
@@ -79,7 +79,7 @@ struct Given {
     bool rounded;
 
     template <typename F, int ROWS>
-    __device__ __forceinline__ void fetch(const Rows<F, ROWS> &to, float *, const Sizes &of, uint32_t phase) const {
+    __device__ __forceinline__ void fetch(const Rows<F, ROWS> &to, const Sizes &of, uint32_t phase) const {
         if (!Rows<F, ROWS>::HALF || rounded) {
             const uint8_t *from = (const uint8_t *)x + (size_t)phase * to.bytes();
             for (uint32_t i = threadIdx.x * 16; i < to.bytes(); i += THREADS * 16) send(to.at + i, from + i, true);
@@ -90,21 +90,6 @@ struct Given {
             // What stands in other rows is in no sum of these.
             rounded::round(to, load, of.inner, phase * of.phase, of.rows, of.rows, threadIdx.x, THREADS);
         }
-        __syncthreads();
-    }
-};
-
-// Rows of x in f32 that are normed on the way.
-struct Normed {
-    normed::Rows rows;
-
-    template <typename F, int ROWS>
-    __device__ __forceinline__ void fetch(const Rows<F, ROWS> &to, float *room, const Sizes &of, uint32_t phase) const {
-        rows.measure(room, of.rows, of.inner);
-        auto load = [&](uint32_t row, uint32_t k) {
-            return rows.numbers(row, of.inner, k, normed::Rows::scale(room, row));
-        };
-        rounded::round(to, load, of.inner, phase * of.phase, of.rows, of.rows, threadIdx.x, THREADS);
         __syncthreads();
     }
 };
@@ -151,8 +136,8 @@ template <int TILES, bool HALF> __device__ __forceinline__ void put(float *to, f
 // w: outputs (twice as many where gated: gates, then partners) of `inner` numbers; y [rows, outer] in f32: products, or products
 // that are added to it, or the SiLU of gates times their partners. Calls `wait`, once by each thread, before it reads or
 // writes what others do.
-template <typename F, int ROWS, int WHAT, typename Source, typename Wait>
-__device__ __forceinline__ void products(const uint8_t *w, const Source &x, const float *bias, float *y, const Sizes of,
+template <typename F, int ROWS, int WHAT, typename Wait>
+__device__ __forceinline__ void products(const uint8_t *w, const Given &x, const float *bias, float *y, const Sizes of,
                                          const Wait &wait) {
     extern __shared__ uint4 shared[];
     using Of = Rows<F, ROWS>;
@@ -172,7 +157,7 @@ __device__ __forceinline__ void products(const uint8_t *w, const Source &x, cons
     const Outputs<ROWS, WHAT> outputs{bias, y};
     float out[Of::TILES][4] = {}, gate = 0.f;
     uint32_t step = 0, tile = 0, phase = 0, total = walk.steps * share.tiles * phases, parity = 0;
-    x.fetch(rows, sums, of, 0);
+    x.fetch(rows, of, 0);
     // All warps are at the same step: a tile ends for all of them.
     for (uint32_t at = 0; at < total; at += FLIGHT) {
 #pragma unroll
@@ -201,7 +186,7 @@ __device__ __forceinline__ void products(const uint8_t *w, const Source &x, cons
             tile = 0;
             if (++phase == phases) continue;
             __syncthreads();
-            x.fetch(rows, sums, of, phase);
+            x.fetch(rows, of, phase);
         }
     }
 }

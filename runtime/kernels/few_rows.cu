@@ -7,7 +7,7 @@
         few_rows_##name##_##what(const T *w, const T *x, const float *bias, void *y, uint32_t inner, uint32_t outer,  \
                                  uint32_t rows, uint32_t phase) {                                                     \
         let_next_start();                                                                                             \
-        few::products<WHAT>(w, few::Given<T>{x}, bias, y, {inner, outer, rows, phase}, wait_for_last);           \
+        few::products<WHAT>(w, x, bias, y, {inner, outer, rows, phase}, wait_for_last);                               \
     }
 #define EACH(name, T)                                                                                                 \
     FEW(name, T, plain, PLAIN)                                                                                        \

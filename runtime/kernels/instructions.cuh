@@ -11,23 +11,6 @@ __device__ __forceinline__ uint4 stream(const void *from) {
     return v;
 }
 
-// 16 bytes of the cache, which is written by kernels before this one.
-__device__ __forceinline__ uint4 cached16(const void *from) {
-    uint4 v;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from)
-                 : "memory");
-    return v;
-}
-
-// 8 of them.
-__device__ __forceinline__ uint2 cached8(const void *from) {
-    uint2 v;
-    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from) : "memory");
-    return v;
-}
-
 // Brings a line into the cache.
 __device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
 
@@ -35,6 +18,16 @@ __device__ __forceinline__ void prefetch(const void *from) { asm volatile("prefe
 __device__ __forceinline__ void send(void *to, const void *from, bool is) {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(to), bytes = is ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void send(uint4 *to, const void *from) { send(to, from, true); }
+// 8 of them, and 4.
+__device__ __forceinline__ void send(uint2 *to, const void *from) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(at), "l"(from) : "memory");
+}
+__device__ __forceinline__ void send(float *to, const void *from) {
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from) : "memory");
 }
 // Ends a batch of what this thread sends.
 __device__ __forceinline__ void sent() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -94,6 +87,40 @@ __device__ __forceinline__ float power(float x) {
 // Until all of this thread's group of so many threads, of which a block has several, have come.
 template <int THREADS> __device__ __forceinline__ void group_together() {
     asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.x / THREADS + 1), "n"(THREADS) : "memory");
+}
+
+// The same of the first so many threads of a block, which are whole warps.
+template <int THREADS> __device__ __forceinline__ void first_together() {
+    asm volatile("bar.sync 8, %0;" ::"n"(THREADS) : "memory");
+}
+
+// A barrier in shared memory, for which `count` come, time after time; and all that have begun, before anybody comes.
+__device__ __forceinline__ uint32_t in_shared(const void *at) { return (uint32_t)__cvta_generic_to_shared(at); }
+__device__ __forceinline__ void barrier_begins(uint64_t *barrier, uint32_t count) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(in_shared(barrier)), "r"(count) : "memory");
+}
+__device__ __forceinline__ void barrier_come(uint64_t *barrier) {
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(in_shared(barrier)) : "memory");
+}
+// Comes when all that this thread has sent is there.
+__device__ __forceinline__ void barrier_come_with_sent(uint64_t *barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(in_shared(barrier)) : "memory");
+}
+// Until all have come for a time: that of the parity 0 is the first, that of 1 the one before it and the second.
+__device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity) {
+    uint32_t come;
+    do {
+        asm volatile("{\n.reg .pred p;\n"
+#if __CUDA_ARCH__ >= 900
+                     "mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
+#else
+                     "mbarrier.test_wait.parity.shared.b64 p, [%1], %2;\n"
+#endif
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(come)
+                     : "r"(in_shared(barrier)), "r"(parity)
+                     : "memory");
+    } while (!come);
 }
 
 // One more, which all that was written before is seen with; and how many there are, with all that was written before those.

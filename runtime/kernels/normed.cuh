@@ -1,13 +1,12 @@
-// What products of few rows have in common: what becomes of them, and rows that are divided by their root mean square before.
+// Rows that are divided by their root mean square before they are multiplied.
 #pragma once
 #include "element.cuh"
-
-// What becomes of the products of few rows.
-enum What { PLAIN, ADDED, GATED };
+#include "ring.cuh"
 
 namespace normed {
 
-constexpr int WARPS = 16, ROWS = 8;
+constexpr int ROWS = 8;
+using ring::WARPS;
 // Numbers of shared memory that are needed for that.
 constexpr int ROOM = WARPS + ROWS;
 
@@ -19,7 +18,7 @@ struct Rows {
     // Where `room` keeps what row r is to be multiplied by.
     static __device__ __forceinline__ float &scale(float *room, uint32_t r) { return room[WARPS + r]; }
 
-    // Finds that for up to eight rows of `inner` numbers, by 16 warps: as many have a row as there are for each.
+    // Finds that for up to eight rows of `inner` numbers, by the users of a ring: as many warps have a row as there are for each.
     __device__ __forceinline__ void measure(float *room, uint32_t rows, uint32_t inner) const {
         const uint32_t warps = rows > 1 ? WARPS >> (32 - __clz(rows - 1)) : WARPS, warp = threadIdx.x / 32;
         const float *own = x + (size_t)min(warp / warps, rows - 1) * inner;
@@ -31,13 +30,13 @@ struct Rows {
         }
         sum = warp_sum(sum);
         if (threadIdx.x % 32 == 0) room[warp] = sum;
-        __syncthreads();
+        ring::users_together();
         if (threadIdx.x < rows) {
             float all = 0.f;
             for (uint32_t w = 0; w < warps; w++) all += room[threadIdx.x * warps + w];
             scale(room, threadIdx.x) = 1.f / sqrtf(all / inner + eps);
         }
-        __syncthreads();
+        ring::users_together();
     }
     // Four numbers of row r from `i` on, under that.
     __device__ __forceinline__ float4 numbers(uint32_t r, uint32_t inner, uint32_t i, float scale) const {

@@ -27,6 +27,15 @@ template <typename F> struct Chunk {
             heads[h] = stream(from + F::NUMBERS * 512 + (lane % 4 * F::HEADS + h) * 16);
         }
     }
+    // The same from shared memory.
+    __device__ __forceinline__ void take(const uint8_t *from) {
+        const uint4 *fours = reinterpret_cast<const uint4 *>(from);
+        uint32_t lane = threadIdx.x % 32;
+#pragma unroll
+        for (int n = 0; n < F::NUMBERS; n++) numbers[n] = fours[n * 32 + lane];
+#pragma unroll
+        for (int h = 0; h < F::HEADS; h++) heads[h] = fours[F::NUMBERS * 32 + lane % 4 * F::HEADS + h];
+    }
     __device__ __forceinline__ void clear() {
 #pragma unroll
         for (int n = 0; n < F::NUMBERS; n++) numbers[n] = make_uint4(0, 0, 0, 0);

@@ -1,26 +1,23 @@
 // Attention of one row of a sequence on tensor cores: up to eight query heads that share a kv head are the columns of a product
-// whose rows are keys, and then of one whose rows are the numbers of values. A warp has 16 keys at a time, all in its registers, a
-// thread eight numbers side by side of two keys and two values, four times; the next are on their way while these are used.
-// Four warps take turns at the keys of a part; the last part of a row and its group of heads joins all of them. In which
-// order a product takes the numbers of a head is of no matter as long as both sides have the same.
+// whose rows are keys, and then of one whose rows are the numbers of values. A warp has 16 keys at a time, a thread eight numbers
+// side by side of two keys and two values, four times. They come to shared memory that the thread alone writes and reads, DEPTH
+// times of them ahead of what is used, so that the memory is never without work. Four warps take turns at the keys of a part; the
+// last part of a row and its group of heads joins all of them. In which order a product takes the numbers of a head is of no
+// matter as long as both sides have the same.
 #pragma once
 #include "cache.cuh"
-#include "instructions.cuh"
+#include "pair.cuh"
 #include "product.cuh"
 #include "rotate.cuh"
 #include "together.cuh"
 
 namespace single {
 
-constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int KEYS = 16; // of a warp at a time
 constexpr int QUERIES = 8;
 constexpr int PART = WARPS * KEYS;  // keys that a block takes at once
 constexpr float LOG2E = 1.44269504f;
 constexpr int MOST_PARTS = 64;
-
-// This one of the threads that have a part together. A block may have several groups of them.
-__device__ __forceinline__ uint32_t thread() { return threadIdx.x % THREADS; }
 
 // Numbers from one query to the next in shared memory: eight threads that read two of them side by side use all banks.
 template <int HD> constexpr int STRIDE = HD % 64 == 0 ? HD + 32 : HD;
@@ -28,50 +25,6 @@ template <int HD> constexpr int STRIDE = HD % 64 == 0 ? HD + 32 : HD;
 // Blocks that are done with their part, for each row and group of heads. The last of them joins the parts and begins anew.
 constexpr uint32_t MOST_GROUPS = 1 << 16;
 __device__ uint32_t done[MOST_GROUPS];
-
-// Two rows of the cache, eight apart: eight numbers of each 32.
-template <typename S, int HD> struct Pair {
-    uint4 row[2][HD / 32];
-
-    __device__ __forceinline__ void clear() {
-#pragma unroll
-        for (int i = 0; i < HD / 32; i++) row[0][i] = row[1][i] = make_uint4(0, 0, 0, 0);
-    }
-    __device__ __forceinline__ void load(const S *first, uint32_t apart, bool has_second, const float *) {
-#pragma unroll
-        for (int i = 0; i < HD / 32; i++) {
-            row[0][i] = cached16(first + i * 32);
-            row[1][i] = cached16(first + (has_second ? 8 * apart : 0) + i * 32);
-        }
-    }
-    __device__ __forceinline__ uint4 numbers(int n, int i) const { return row[n][i]; }
-    // What the numbers of a row are to be multiplied with.
-    __device__ __forceinline__ float times(int) const { return 1.f; }
-};
-
-// The same in 8 bits, of which each row has a scale.
-template <typename S, int HD> struct ScaledPair {
-    uint2 row[2][HD / 32];
-    float scale[2];
-
-    __device__ __forceinline__ void clear() {
-#pragma unroll
-        for (int i = 0; i < HD / 32; i++) row[0][i] = row[1][i] = make_uint2(0, 0);
-        scale[0] = scale[1] = 1.f;
-    }
-    __device__ __forceinline__ void load(const S *first, uint32_t apart, bool has_second, const float *scales) {
-#pragma unroll
-        for (int i = 0; i < HD / 32; i++) {
-            row[0][i] = cached8(first + i * 32);
-            row[1][i] = cached8(first + (has_second ? 8 * apart : 0) + i * 32);
-        }
-        scale[0] = __ldcg(scales), scale[1] = __ldcg(scales + (has_second ? 8 : 0));
-    }
-    __device__ __forceinline__ uint4 numbers(int n, int i) const { return eight_halves(row[n][i], S()); }
-    __device__ __forceinline__ float times(int n) const { return Kept<S>::FOUR * scale[n]; }
-};
-template <int HD> struct Pair<Int8, HD> : ScaledPair<Int8, HD> {};
-template <int HD> struct Pair<Fp8, HD> : ScaledPair<Fp8, HD> {};
 
 // What a warp knows of what the cache keeps as S: a thread has queries 2t and 2t + 1, t being its number in a group of four.
 template <typename S, int HD> struct Warp {
@@ -157,11 +110,18 @@ template <typename T> __device__ __forceinline__ const T *keys_at(const Cached<T
     return source.cache + source.offset(position) + (uint64_t)(lane / 4) * source.at.token + lane % 4 * 8;
 }
 
+// What a warp has: keys and their values, and when it has seen all of them, what it has mixed.
+template <typename S, int HD, int DEPTH> union Room {
+    Pair<S, HD> pairs[DEPTH][2];
+    float out[QUERIES][HD + 4];
+};
+
 // What a block shares: its queries, and the sums of its warps.
-template <typename S, int HD> struct Shared {
+template <typename S, int HD, int DEPTH> struct Shared {
     using T = typename Kept<S>::Number;
+    alignas(16) Room<S, HD, DEPTH> rooms[WARPS];
     alignas(16) T queries[QUERIES][STRIDE<HD>];
-    float out[WARPS][QUERIES][HD + 4], highest[WARPS][QUERIES], sum[WARPS][QUERIES], scales[WARPS][MOST_PARTS];
+    float highest[WARPS][QUERIES], sum[WARPS][QUERIES], scales[WARPS][MOST_PARTS];
     bool last;
 
     // `heads` query heads one after another, turned; zeros behind them.
@@ -191,8 +151,8 @@ template <typename S, int HD> struct Shared {
             if (lane < 4) highest[own][query + q] = warp.highest[q], sum[own][query + q] = warp.sum[q];
 #pragma unroll
             for (int i = 0; i < HD / 16; i++) {
-                out[own][query + q][Warp<S, HD>::column(i, 0)] = warp.out[i][q];
-                out[own][query + q][Warp<S, HD>::column(i, 1)] = warp.out[i][2 + q];
+                rooms[own].out[query + q][Warp<S, HD>::column(i, 0)] = warp.out[i][q];
+                rooms[own].out[query + q][Warp<S, HD>::column(i, 1)] = warp.out[i][2 + q];
             }
         }
     }
@@ -213,7 +173,7 @@ template <typename S, int HD> struct Shared {
             for (uint32_t i = thread() % 32; i < HD; i += 32) {
                 float mixed = 0.f;
 #pragma unroll
-                for (int w = 0; w < WARPS; w++) mixed += scale[w] * out[w][q][i];
+                for (int w = 0; w < WARPS; w++) mixed += scale[w] * rooms[w].out[q][i];
                 to[i] = mixed;
             }
             if (thread() % 32 == 0) to[HD] = largest, to[HD + 1] = all;
@@ -293,35 +253,49 @@ __device__ __forceinline__ void store(const Cached<S> &source, uint32_t position
 
 // The keys of a part from `position` to `end`, by the warps of a block in turns: keys that are in the cache already, and maybe, as
 // the last of all, one that is stored by this step.
-template <typename T, int HD> struct Turns {
+template <typename T, int HD, int DEPTH> struct Turns {
     const Cached<T> &source;
+    Pair<T, HD> (&pairs)[DEPTH][2];
     uint32_t position, end;
-    Pair<T, HD> keys, values;
 
     // Rows behind the last are not read: others stand in for them, and count for nothing.
-    __device__ __forceinline__ void load(Pair<T, HD> &to, uint32_t position, uint64_t which) const {
-        uint32_t count = end - position, own = thread() % 32 / 4;
+    __device__ __forceinline__ void send(Pair<T, HD> &to, uint32_t position, uint64_t which) const {
+        uint32_t count = end - position, own = thread() % LANES / 4, next = own + 8 < count ? 8 : 0;
         const T *first = keys_at(source, position) + which;
         if (own >= count) first -= (uint64_t)own * source.at.token;
-        const float *scales = Kept<T>::SCALED ? source.scale(position + (own < count ? own : 0), which) : nullptr;
-        to.load(first, source.at.token, own + 8 < count, scales);
+        const float *scale = Kept<T>::SCALED ? source.scale(position + (own < count ? own : 0), which) : nullptr;
+        to.send(first, (uint64_t)next * source.at.token, scale, next);
     }
-    // `stored`: whether the keys may be among the first of the warp that this step stores.
-    __device__ __forceinline__ void first(bool stored, uint32_t newest) {
-        bool has_newest = position <= newest && newest < position + KEYS;
-        if (position >= end || stored != has_newest) return;
-        load(keys, position, 0);
-        load(values, position, source.at.value);
+    __device__ __forceinline__ void send(int n, uint32_t position) const {
+        send(pairs[n][0], position, 0);
+        send(pairs[n][1], position, source.at.value);
+    }
+    // The first of them: `stored` says whether those that this step stores, which are the last of a warp, or all others.
+    __device__ __forceinline__ void first(bool stored, uint32_t newest) const {
+#pragma unroll
+        for (int n = 0; n < DEPTH; n++) {
+            uint32_t from = position + n * PART;
+            bool has_newest = from <= newest && newest < from + KEYS;
+            if (from < end && stored == has_newest) send(n, from);
+            // A batch for each, whether it is empty or not. What is stored is one more, for whose end a warp waits at last.
+            if (!stored) sent();
+        }
+        if (stored) sent();
     }
     __device__ __forceinline__ void attend(Warp<T, HD> &warp) {
-        while (position < end) {
-            uint32_t next = position + PART;
+        for (int n = 0; position < end; n = n + 1 == DEPTH ? 0 : n + 1) {
+            const uint32_t next = position + PART, ahead = position + DEPTH * PART;
+            if (next < end) {
+                arrived<DEPTH - 1>();
+            } else {
+                arrived<0>();
+            }
             float scores[4];
-            warp.score(keys, (int)(end - position), scores);
-            if (next < end) load(keys, next, 0);
-            warp.weigh(scores, values);
-            warp.add(values, scores);
-            if (next < end) load(values, next, source.at.value);
+            warp.score(pairs[n][0], (int)(end - position), scores);
+            warp.weigh(scores, pairs[n][1]);
+            warp.add(pairs[n][1], scores);
+            if (ahead < end) send(n, ahead);
+            sent();
             position = next;
         }
     }
@@ -351,9 +325,9 @@ template <typename T, typename Out> struct Step {
 
 // Part `n` of the keys of a single row, for a group of its heads: by four warps, and the last of all parts joins them. Calls
 // `wait`, once by each thread, before it reads or writes what others do.
-template <int HD, typename T, typename Out, typename Wait>
+template <int HD, int DEPTH, typename T, typename Out, typename Wait>
 __device__ __forceinline__ void part(const Step<T, Out> &step, uint32_t n, uint32_t group, uint32_t of_row,
-                                     Shared<T, HD> &shared, const Wait &wait) {
+                                     Shared<T, HD, DEPTH> &shared, const Wait &wait) {
     const Shape &shape = step.shape;
     uint32_t of_kv_head = shape.heads / shape.kv_heads, chunks = (of_kv_head + QUERIES - 1) / QUERIES;
     uint32_t kv_head = group / chunks, first = group % chunks * QUERIES;
@@ -365,9 +339,7 @@ __device__ __forceinline__ void part(const Step<T, Out> &step, uint32_t n, uint3
     if (n >= count) return wait();
     uint32_t begin = n * each, end = min(begin + each, tokens);
     Cached<T> source = cached<T>(step.cache, step.tables, row, step.at, kv_head);
-    Turns<T, HD> turns{source, begin + thread() / 32 * KEYS, end};
-    // What is not written on every way would take up its registers before this.
-    turns.keys.clear(), turns.values.clear();
+    Turns<T, HD, DEPTH> turns{source, shared.rooms[thread() / LANES].pairs, begin + thread() / LANES * KEYS, end};
     turns.first(false, row.position);
     wait();
     const float *numbers = step.qkv + (size_t)index * shape.width, *turn = step.angles + (size_t)row.angles * HD;

@@ -2,22 +2,22 @@
 //! which is what any other rows, weights or device get (`models/language.rs`). Weights have 16 bits or are quantised, all of
 //! them alike, and the cache has 16 bits.
 
+mod memory;
+
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, CudaStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use half::{bf16, f16};
 use vlm_catalog::quantization::BlockFormat;
 
-use super::attention::{group_bytes, groups_of_heads, parts_of_keys, takes_products};
+use self::memory::{GROUPS, Memory};
+use super::attention::{groups_of_heads, parts_of_keys, takes_products};
 use super::batch::DeviceRows;
 use super::cuda::{self, DECODER, DECODER_Q4_0, DECODER_Q4_K, DECODER_Q8_0, Format, Kernel, Limits, launch};
 use super::kv_cache::{KvShape, KvStrides};
-use super::linear::{FEW_PRODUCT_ROWS, FewPlan, FewQuantisedPlan, FewSizes, FewWhat};
 use super::{Batch, KvCache, KvFormat, Linear, RmsNorm, RopeTable, Weight};
 
-/// Groups of threads of a block that attend by themselves.
-const GROUPS: usize = 4;
-/// Threads of a block.
-const THREADS: usize = 512;
+/// Threads of a block: those that compute, and those that send weights.
+const THREADS: usize = 256 + 128;
 /// Places of what one layer is computed with.
 const PLACES: usize = 8;
 
@@ -118,9 +118,9 @@ impl Decoder {
     /// says whether it does, which is for a few rows that are all single ones of their sequences.
     pub fn forward(&self, x: &Tensor, batch: &Batch, rope: &RopeTable, cache: &KvCache) -> Result<bool> {
         let rows = x.dim(0)?;
-        if !(1..=FEW_PRODUCT_ROWS).contains(&rows) {
+        let Some(memory) = Memory::of(&self.sizes, self.format, rows, Limits::of(&self.device)?) else {
             return Ok(false);
-        }
+        };
         rope.check(batch)?;
         let shape = cache.shape()?;
         shape.check(batch)?;
@@ -128,9 +128,6 @@ impl Decoder {
         if on_gpu.runs > 0 || on_gpu.singles != rows {
             return Ok(false);
         }
-        let Some(memory) = Memory::of(self.sizes, self.format, rows, Limits::of(&self.device)?) else {
-            return Ok(false);
-        };
         x.inplace_op1(&Step { decoder: self, rows: &on_gpu, rope, shape, memory })?;
         Ok(true)
     }
@@ -206,43 +203,6 @@ fn of<T: Format>(storage: &CudaStorage) -> Option<u64> {
     storage.as_cuda_slice::<T>().ok().map(|numbers| numbers.device_ptr(&stream).0)
 }
 
-/// Shared memory of a block.
-#[derive(Clone, Copy)]
-struct Memory {
-    /// Numbers of the stream, of what is mixed and of what is gated that are there at a time.
-    phases: [usize; 3],
-    bytes: usize,
-    processors: usize,
-}
-
-impl Memory {
-    fn of(sizes: Sizes, format: Option<BlockFormat>, rows: usize, limits: Limits) -> Option<Self> {
-        let (width, mixed, inner) = (sizes.width, sizes.mixed(), sizes.inner);
-        // Numbers at a time and bytes of one product.
-        let plan = |inner, outer, what| {
-            let sizes = FewSizes { rows, inner, outer };
-            match format {
-                None => FewPlan::new(sizes, what, limits).map(|plan| (plan.phase(), plan.shared())),
-                Some(format) => FewQuantisedPlan::new(format, sizes, what, limits)
-                    .filter(FewQuantisedPlan::is_of_fewest)
-                    .map(|plan| (plan.phase(), plan.shared())),
-            }
-        };
-        let products = [
-            plan(width, sizes.qkv(), FewWhat::Plain)?,
-            plan(mixed, width, FewWhat::Added)?,
-            plan(width, inner, FewWhat::Gated)?,
-            plan(inner, width, FewWhat::Added)?,
-        ];
-        let [qkv, out, gate_up, down] = products.map(|(phase, _)| phase);
-        // What shares the stream's memory has the same part of it.
-        let phases = (qkv == gate_up).then_some([qkv, out, down])?;
-        let largest = products.iter().map(|(_, bytes)| *bytes).max()?;
-        let bytes = largest.max(GROUPS * group_bytes(sizes.head_dim));
-        (bytes <= limits.shared).then_some(Self { phases, bytes, processors: limits.processors })
-    }
-}
-
 /// One step.
 struct Step<'a> {
     decoder: &'a Decoder,
@@ -273,7 +233,7 @@ impl InplaceOp1 for Step<'_> {
 impl Step<'_> {
     /// `T` is what is between products.
     fn launch<T: Format>(&self, x: &mut CudaStorage, layout: &Layout) -> Result<()> {
-        let (Decoder { sizes, device, .. }, Memory { phases, bytes, processors }) = (self.decoder, self.memory);
+        let (Decoder { sizes, device, .. }, Memory { phases, bytes, processors, .. }) = (self.decoder, self.memory);
         let (rows, width) = layout.shape().dims2()?;
         if width != sizes.width {
             bail!("a decoder of rows of {} numbers cannot take rows of {width}", sizes.width)
@@ -298,6 +258,7 @@ impl Step<'_> {
         let KvStrides { block, value, head, token, block_tokens } = self.shape.strides();
         let count = |number: usize| number as u32;
         let [phase_width, phase_mixed, phase_inner] = phases.map(count);
+        let [rows_at, stages_at, stages] = [self.memory.rows_at, self.memory.stages_at, self.memory.stages].map(count);
         let (layers, count_of_rows, most) = (count(self.decoder.places.len()), count(rows), count(most));
         let [width, heads, kv_heads, inner] = [width, sizes.heads, sizes.kv_heads, sizes.inner].map(count);
         let (tables, which_rows, singles) = (self.rows.tables(), self.rows.rows(), self.rows.singles());
@@ -317,6 +278,9 @@ impl Step<'_> {
             &phase_width,
             &phase_mixed,
             &phase_inner,
+            &rows_at,
+            &stages_at,
+            &stages,
             &self.decoder.eps,
             &block,
             &value,

@@ -17,7 +17,7 @@ use super::residual::add;
 
 pub use blocks::{BlockBuilder, Blocks};
 #[cfg(feature = "cuda")]
-pub use on_gpu::{FEW_PRODUCT_ROWS, FewPlan, FewQuantisedPlan, FewSizes, FewWhat};
+pub use on_gpu::{chunk_width, rounded_bytes};
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;

@@ -22,6 +22,8 @@ const WIDTHS: [usize; 3] = [64, 96, 128];
 /// Queries that are multiplied together there, the threads of a block, and most rows times groups of queries.
 const COLUMNS: usize = 8;
 const THREADS: usize = 128;
+/// Times of keys and values of a warp that are on their way there.
+const AHEAD: usize = 2;
 /// Blocks of such threads that keep any GPU busy.
 const BUSY_BLOCKS: usize = 1024;
 const MOST_GROUPS: usize = 1 << 16;
@@ -73,11 +75,19 @@ pub fn groups_of_heads(heads: usize, kv_heads: usize) -> usize {
     kv_heads * (heads / kv_heads).div_ceil(COLUMNS)
 }
 
-/// Bytes that the threads of a part have together there (`single::Shared` in `kernels/single.cuh`).
-pub fn group_bytes(head_dim: usize) -> usize {
+/// Bytes that the threads of a part have together there (`single::Shared` in `kernels/single.cuh`), with `ahead` times of keys
+/// and values of a warp, which the cache keeps as `format`.
+pub fn part_bytes(head_dim: usize, format: KvFormat, ahead: usize) -> usize {
     let (warps, float) = (THREADS / 32, size_of::<f32>());
+    // Of eight numbers, and of the scales of two rows.
+    let (eight, scales) = match format {
+        KvFormat::Numbers(dtype) => (8 * dtype.size_in_bytes(), 0),
+        KvFormat::Bytes(_) => (8, 2 * 32 * float),
+    };
+    let pairs = ahead * 2 * (2 * head_dim * eight + scales);
+    let room = pairs.max(COLUMNS * (head_dim + 4) * float).next_multiple_of(16);
     let queries = COLUMNS * (head_dim + 32) * float / 2;
-    queries + warps * (COLUMNS * (head_dim + 4 + 2) + MOST_PARTS) * float + 16
+    queries + warps * (room + (2 * COLUMNS + MOST_PARTS) * float) + 16
 }
 
 /// Whether attention of all rows over `cache` stores their keys and values itself.
@@ -158,8 +168,9 @@ impl Attention<'_> {
         let parts = parts_of_keys(step.longest, BUSY_BLOCKS.div_ceil(step.singles * groups));
         let mut mixed = cuda::room::<f32>(device, step.singles * heads as usize * parts * (shape.head_dim + 2))?;
         let name = format!("decode_products_{}_{}_{}", self.kept.name(), Out::name(), shape.head_dim);
-        let (kernel, which) = (Kernel::early(device, &ATTENTION, &name)?, step.singles());
-        let config = cuda::blocks([parts, groups, step.singles], THREADS, 0)?;
+        let bytes = part_bytes(shape.head_dim, self.kept, AHEAD);
+        let (kernel, which) = (Kernel::early(device, &ATTENTION, &name)?.with_shared(bytes)?, step.singles());
+        let config = cuda::blocks([parts, groups, step.singles], THREADS, bytes / size_of::<f32>())?;
         let KvStrides { block, value, head, token, block_tokens } = shape.strides();
         let (tables, rows, stores) = (step.tables(), step.rows(), u32::from(self.stores));
         launch!(

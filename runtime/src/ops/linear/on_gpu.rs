@@ -17,10 +17,10 @@ use candle_core::{
 use half::{bf16, f16};
 
 use self::biased::{Places, Sizes};
-pub use self::few::{MOST_ROWS as FEW_PRODUCT_ROWS, Plan as FewPlan, Sizes as FewSizes, What as FewWhat};
 use self::few::{Plan, What};
-pub use self::few_quantised::Plan as FewQuantisedPlan;
+pub use self::few_quantised::rounded_bytes;
 pub(super) use self::packed::Packed;
+pub use self::packed::width as chunk_width;
 use self::quantised::{Few, Widened};
 use super::{Blocks, FEW_ROWS, Weight};
 use crate::ops::activation::gated;

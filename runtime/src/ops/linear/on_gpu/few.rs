@@ -69,16 +69,6 @@ impl Plan {
         Some(Self { sizes, what, phase, shared: bytes(phase), processors: limits.processors })
     }
 
-    /// Numbers of a row that are in shared memory at a time.
-    pub fn phase(&self) -> usize {
-        self.phase
-    }
-
-    /// Bytes of shared memory.
-    pub fn shared(&self) -> usize {
-        self.shared
-    }
-
     /// Launches the product of weights `[outer, inner]`, twice `outer` where gated, and rows `[rows, inner]`. `bias` and
     /// `out` are where they are, no bias at zero.
     pub fn launch<T: Format>(

@@ -62,21 +62,6 @@ impl Plan {
         })
     }
 
-    /// Numbers of a row that are in shared memory at a time.
-    pub fn phase(&self) -> usize {
-        self.phase
-    }
-
-    /// Bytes of shared memory.
-    pub fn shared(&self) -> usize {
-        self.shared
-    }
-
-    /// Whether the kernel is the one for the fewest rows, each block of which can round them.
-    pub fn is_of_fewest(&self) -> bool {
-        self.room == OUTPUTS
-    }
-
     /// What it computes.
     pub fn sizes(&self) -> Sizes {
         self.sizes
@@ -150,7 +135,7 @@ impl Plan {
 }
 
 /// Bytes of `phase` numbers of each of `room` rows in 8 bits (`kernels/rounded.cuh`).
-const fn rounded_bytes(format: BlockFormat, room: usize, phase: usize) -> usize {
+pub const fn rounded_bytes(format: BlockFormat, room: usize, phase: usize) -> usize {
     // Scales, and sums, are for whole tiles.
     let tiles = room.div_ceil(16);
     let (scaled, sums) = match format {
