@@ -52,14 +52,22 @@ template <typename F, int ROWS> struct Rows {
     }
     __device__ __forceinline__ void put_scale(uint32_t row, uint32_t k, float scale) const {
         uint32_t n = (k / F::SCALED * TILES + row / 16) * 8 + row % 8;
-        reinterpret_cast<float *>(scales_at())[n * 2 + row % 16 / 8] = scale;
+        float *two = reinterpret_cast<float *>(scales_at()) + n * 2;
+        two[row % 16 / 8] = scale;
+        // What is read with it is written as well.
+        if (HALF) two[1] = 0.f;
     }
     __device__ __forceinline__ void put_sum(uint32_t row, uint32_t k, int sum) const {
         uint32_t group = k / 32, tile = row / 16, half = row % 16 / 8, g = row % 8;
-        if (F::SUMS == packed::OF_GROUPS) reinterpret_cast<int *>(sums_at())[((group * TILES + tile) * 8 + g) * 2 + half] = sum;
+        if (F::SUMS == packed::OF_GROUPS) {
+            int *two = reinterpret_cast<int *>(sums_at()) + ((group * TILES + tile) * 8 + g) * 2;
+            two[half] = sum;
+            if (HALF) two[1] = 0;
+        }
         if (F::SUMS == packed::OF_EIGHT) {
-            uint32_t n = (((group / 8 * TILES + tile) * 2 + half) * 8 + g) * 8 + group % 8;
-            reinterpret_cast<int16_t *>(sums_at())[n] = (int16_t)sum;
+            int16_t *eight = reinterpret_cast<int16_t *>(sums_at()) + (group / 8 * TILES + tile) * 128;
+            eight[(half * 8 + g) * 8 + group % 8] = (int16_t)sum;
+            if (HALF) eight[(8 + g) * 8 + group % 8] = 0;
         }
     }
 };

@@ -22,6 +22,10 @@ static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTre
 /// What a kernel that may start early was compiled for at least, ten times the compute capability.
 const WAITS: i32 = 90;
 
+/// Percent of the memory of a multiprocessor beside its registers that kernels want as shared memory: all of them as much as there is.
+/// Between kernels that want different parts the GPU waits until the first has ended everywhere, and none starts early.
+const SHARED_PERCENT: i32 = 100;
+
 /// A module, which is loaded on its first use.
 pub fn loaded(device: &CudaDevice, module: &Module) -> Result<Arc<CudaModule>> {
     let stream = device.cuda_stream();
@@ -100,6 +104,8 @@ impl Kernel {
     /// The kernel `name` of `module`, which is loaded on its first use.
     pub fn of(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
         let function = loaded(device, module)?.load_function(name).map_err(failed)?;
+        let shared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        function.set_attribute(shared, SHARED_PERCENT).map_err(failed)?;
         Ok(Self { function, stream: device.cuda_stream(), start: Start::AfterLast })
     }
 
