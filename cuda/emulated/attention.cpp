@@ -46,11 +46,12 @@ template <typename T> struct Scene {
     machine::Aligned cache;
 
     static constexpr size_t SCALE = Kept<T>::SCALED ? sizeof(float) / sizeof(T) : 0;
-    size_t block() const { return BLOCK_TOKENS * of.kv_heads * (of.width + SCALE); }
+    size_t head() const { return BLOCK_TOKENS * (of.width + SCALE); }
+    size_t block() const { return of.kv_heads * head(); }
     size_t values() const { return blocks * block(); }
     size_t bytes() const { return 2 * values() * sizeof(T); }
     Strides strides() const {
-        return {block(), values(), uint32_t(of.width), uint32_t(of.kv_heads * of.width), BLOCK_TOKENS};
+        return {block(), values(), uint32_t(head()), uint32_t(of.width), BLOCK_TOKENS};
     }
 
     explicit Scene(const Case &of) : of(of), cache(0, 0) {
@@ -90,13 +91,12 @@ template <typename T> struct Scene {
 
     // What the cache has of a token.
     Exact kept(const Row &row, uint32_t position, size_t head, bool of_value) const {
-        size_t begin = tables[row.table + position / BLOCK_TOKENS] * block() + (of_value ? values() : 0);
+        size_t begin = tables[row.table + position / BLOCK_TOKENS] * block() + head * this->head() + (of_value ? values() : 0);
         size_t token = position % BLOCK_TOKENS;
-        const T *numbers = reinterpret_cast<const T *>(cache.at) + begin + (token * of.kv_heads + head) * of.width;
+        const T *numbers = reinterpret_cast<const T *>(cache.at) + begin + token * of.width;
         float scale = 1;
         if constexpr (Kept<T>::SCALED) {
-            const uint8_t *scales = cache.at + begin + BLOCK_TOKENS * of.kv_heads * of.width;
-            memcpy(&scale, scales + (head * BLOCK_TOKENS + token) * sizeof scale, sizeof scale);
+            memcpy(&scale, cache.at + begin + BLOCK_TOKENS * of.width + token * sizeof scale, sizeof scale);
         }
         Exact wide;
         for (size_t n = 0; n < of.width; n++) wide.push_back(double(scale) * number(numbers[n]));

@@ -149,7 +149,7 @@ struct Step {
     }
     size_t place(const Case &of, size_t row, size_t position, size_t kv_head) const {
         size_t block = tables[row * BLOCKS_OF_EACH + position / BLOCK_TOKENS];
-        return (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * of.token() + kv_head * of.head_dim;
+        return ((block * of.kv_heads + kv_head) * BLOCK_TOKENS + position % BLOCK_TOKENS) * of.head_dim;
     }
 };
 
@@ -219,7 +219,7 @@ void launch(const Case &of, const Step &step, std::vector<Weights<Matrix>> &weig
     machine::launch({of.blocks}, ring::THREADS, true, [&] {
         Matrix::kernel(of.head_dim)(places.data(), of.layers, of.rows, of.width, of.heads, of.kv_heads, of.inner,
                                     phase(of.width), phase(of.mixed()), phase(of.inner), ROWS_AT, STAGES_AT, of.stages, EPS,
-                                    BLOCK_TOKENS * of.token(), of.values(), of.head_dim, of.token(), BLOCK_TOKENS,
+                                    BLOCK_TOKENS * of.token(), of.values(), BLOCK_TOKENS * of.head_dim, of.head_dim, BLOCK_TOKENS,
                                     step.tables.data(), step.rows.data(), step.singles.data(), step.angles.data(), x.data(),
                                     qkv.data(), parts.data(), mixed.data(), gated.data(), of.most, &come);
     });

@@ -30,15 +30,14 @@ struct Row {
     uint32_t angles;   // its row of the table of angles
 };
 
-// Keys and values of one kv head of one sequence. In 8 bits a block has their scales behind its numbers: of all tokens of a
-// head, head after head.
+// Keys and values of one kv head of one sequence. In 8 bits each head of a block has the scales of its tokens behind their
+// numbers.
 template <typename T> struct Cached {
     using Element = T;
     const T *cache;
     const uint32_t *table;
     Strides at;
     uint32_t shift;    // A block has a power of two of tokens.
-    uint32_t scales;   // from the first number of a block and head to its scales
 
     __device__ __forceinline__ uint64_t offset(uint32_t position) const {
         return table[position >> shift] * at.block + (uint64_t)(position & (at.block_tokens - 1)) * at.token;
@@ -47,8 +46,8 @@ template <typename T> struct Cached {
     __device__ __forceinline__ const T *value(uint32_t position) const { return key(position) + at.value; }
     // Where the scale of the numbers is that are `which` behind those of the key at a position: 0, or `at.value`.
     __device__ __forceinline__ const float *scale(uint32_t position, uint64_t which) const {
-        const T *block = cache + table[position >> shift] * at.block + scales + which;
-        return reinterpret_cast<const float *>(block) + (position & (at.block_tokens - 1));
+        const T *head = cache + table[position >> shift] * at.block + which;
+        return reinterpret_cast<const float *>(head + at.block_tokens * at.token) + (position & (at.block_tokens - 1));
     }
     // The scale itself, or 1.
     __device__ __forceinline__ float times(uint32_t position, uint64_t which) const {
@@ -60,8 +59,7 @@ template <typename T> struct Cached {
 template <typename T>
 __device__ __forceinline__ Cached<T> cached(const T *cache, const uint32_t *tables, Row row, Strides at,
                                             uint32_t kv_head) {
-    uint32_t own = kv_head * at.head, scales = at.block_tokens * (at.token + kv_head * (uint32_t)sizeof(float));
-    return {cache + own, tables + row.table, at, 31u - __clz(at.block_tokens), scales - own};
+    return {cache + (uint64_t)kv_head * at.head, tables + row.table, at, 31u - __clz(at.block_tokens)};
 }
 
 // The key, turned, and the value of a new token of one kv head, in 8 bits: of two warps, 0 has the key and 1 the value.

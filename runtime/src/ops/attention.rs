@@ -255,9 +255,8 @@ mod tests {
         let blocks = Tensor::new(blocks, &Device::Cpu).unwrap();
         let of = |part: usize, head: usize| {
             let part = cache.layer(0).get(part).unwrap().index_select(&blocks, 0).unwrap();
-            let tokens = part.flatten(0, 1).unwrap().narrow(0, 0, tokens).unwrap();
-            let head = tokens.narrow(1, head, 1).unwrap().to_dtype(DType::F64).unwrap();
-            head.flatten_all().unwrap().to_vec1().unwrap()
+            let head = part.narrow(1, head, 1).unwrap().flatten(0, 2).unwrap().narrow(0, 0, tokens).unwrap();
+            head.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
         };
         (0..2).flat_map(|part| (0..KV_HEADS).map(move |head| (part, head))).map(|(part, head)| of(part, head)).collect()
     }

@@ -66,8 +66,8 @@ impl From<DType> for KvFormat {
     }
 }
 
-/// One tensor a layer: `[key | value, blocks, tokens of a block, kv heads, head dim]`. In 8 bits a head has four elements
-/// more: a block begins with the numbers of all its tokens, their scales, in f32, lie together behind those.
+/// One tensor a layer: `[key | value, blocks, kv heads, tokens of a block, head dim]`. In 8 bits a token has four elements
+/// more: a head of a block begins with the numbers of all its tokens, their scales, in f32, lie together behind those.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<Tensor>,
@@ -89,7 +89,7 @@ impl KvCache {
             KvFormat::Numbers(dtype) => (dtype, head_dim),
             KvFormat::Bytes(_) => (DType::U8, head_dim + KV_SCALE_BYTES),
         };
-        let shape = (2, blocks, BLOCK_TOKENS, kv_heads, width);
+        let shape = (2, blocks, kv_heads, BLOCK_TOKENS, width);
         let layers = (0..layers).map(|_| Tensor::zeros(shape, dtype, device)).collect::<Result<_>>()?;
         Ok(Self { layers, format })
     }

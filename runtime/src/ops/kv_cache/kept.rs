@@ -28,7 +28,7 @@ impl<E: Element> Keep for &mut [E] {
 impl<E: Element> Kept for &[E] {
     #[inline(always)]
     fn rows<'a>(&'a self, shape: &KvShape, place: Place, rows: usize, scratch: &'a mut Vec<f32>) -> (&'a [f32], usize) {
-        E::widen_rows(&self[shape.numbers(place)..], (rows, shape.head_dim, shape.stride()), scratch)
+        E::widen_rows(&self[shape.numbers(place)..], (rows, shape.head_dim, shape.head_dim), scratch)
     }
 }
 
@@ -51,7 +51,7 @@ impl Kept for Bytes<&[u8]> {
     fn rows<'a>(&'a self, shape: &KvShape, place: Place, rows: usize, scratch: &'a mut Vec<f32>) -> (&'a [f32], usize) {
         debug_assert!(place.token + rows <= BLOCK_TOKENS);
         scratch.resize(rows * shape.head_dim, 0.0);
-        let held = self.bytes[shape.numbers(place)..].chunks(shape.stride());
+        let held = self.bytes[shape.numbers(place)..].chunks(shape.head_dim);
         let scales = self.bytes[shape.scale(place)..].chunks(shape.scale);
         for ((held, scale), wide) in held.zip(scales).zip(scratch.chunks_exact_mut(shape.head_dim)) {
             let scale = scale.first_chunk().map_or(f32::NAN, |bytes| f32::from_le_bytes(*bytes));

@@ -6,8 +6,9 @@ use vlm_catalog::kv_cache::KV_SCALE_BYTES;
 use super::super::Batch;
 use super::{BLOCK_TOKENS, KvFormat};
 
-/// Where a block's tokens and heads are inside a layer's tensor: keys and then values of all blocks; in a block the numbers
-/// of all its tokens, then, where they share scales, those: of all tokens of a head, head after head.
+/// Where a block's tokens and heads are inside a layer's tensor: keys and then values of all blocks; in a block head after head, of
+/// each the numbers of all its tokens, then, where they share scales, those. Attention reads head by head: what it reads lies
+/// together.
 #[derive(Clone, Copy)]
 pub struct KvShape {
     pub blocks: usize,
@@ -31,7 +32,7 @@ pub struct Place {
 impl KvShape {
     /// Of a layer that holds keys and values in `format`.
     pub fn of(layout: &Layout, format: KvFormat) -> Result<Self> {
-        let (_, blocks, tokens, kv_heads, width) = layout.shape().dims5()?;
+        let (_, blocks, kv_heads, tokens, width) = layout.shape().dims5()?;
         if tokens != BLOCK_TOKENS {
             bail!("the KV cache has blocks of {tokens} tokens, and {BLOCK_TOKENS} are expected")
         }
@@ -42,14 +43,14 @@ impl KvShape {
         Ok(Self { blocks, kv_heads, head_dim: width - scale, scale })
     }
 
-    /// Elements from the keys of one token to those of the next in its block.
-    pub fn stride(&self) -> usize {
-        self.kv_heads * self.head_dim
+    /// Elements from the keys of one head to those of the next in a block.
+    pub fn head(&self) -> usize {
+        BLOCK_TOKENS * (self.head_dim + self.scale)
     }
 
     /// Elements from the keys of one block to those of the next.
     pub fn block(&self) -> usize {
-        BLOCK_TOKENS * self.kv_heads * (self.head_dim + self.scale)
+        self.kv_heads * self.head()
     }
 
     /// Elements from keys to values.
@@ -57,18 +58,19 @@ impl KvShape {
         self.blocks * self.block()
     }
 
-    fn of_block(&self, place: Place) -> usize {
-        place.block as usize * self.block() + if place.of_values { self.value_offset() } else { 0 }
+    fn of_head(&self, place: Place) -> usize {
+        let part = if place.of_values { self.value_offset() } else { 0 };
+        part + place.block as usize * self.block() + place.head * self.head()
     }
 
     /// Offset of the numbers at a place.
     pub fn numbers(&self, place: Place) -> usize {
-        self.of_block(place) + place.token * self.stride() + place.head * self.head_dim
+        self.of_head(place) + place.token * self.head_dim
     }
 
     /// Offset of their scale; that of the next token's is behind it.
     pub fn scale(&self, place: Place) -> usize {
-        self.of_block(place) + BLOCK_TOKENS * self.stride() + (place.head * BLOCK_TOKENS + place.token) * self.scale
+        self.of_head(place) + BLOCK_TOKENS * self.head_dim + place.token * self.scale
     }
 
     /// Refuses rows beyond their block tables, and tables with blocks that do not exist.
@@ -106,8 +108,8 @@ impl KvShape {
         KvStrides {
             block: self.block() as u64,
             value: self.value_offset() as u64,
-            head: self.head_dim as u32,
-            token: self.stride() as u32,
+            head: self.head() as u32,
+            token: self.head_dim as u32,
             block_tokens: BLOCK_TOKENS as u32,
         }
     }

@@ -80,7 +80,7 @@ impl Store<'_> {
         shape.check(self.batch)?;
         let (_, width) = qkv.1.shape().dims2()?;
         let (qkv, rope) = (cpu::slice(qkv.0, qkv.1)?, cpu::slice(rope.0, rope.1)?);
-        let (hd, kv_width) = (shape.head_dim, shape.stride());
+        let (hd, kv_width) = (shape.head_dim, shape.kv_heads * shape.head_dim);
         let mut turned = vec![0f32; hd];
         for (numbers, row) in qkv.chunks_exact(width).zip(self.batch.rows()) {
             let (keys, values) = numbers[width - 2 * kv_width..].split_at(kv_width);
