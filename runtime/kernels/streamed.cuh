@@ -118,7 +118,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, voi
     const T *own = rows + min(lane % 8, of.rows - 1) * stride + warp * OF_WARP + lane / 8 * 8;
     uint32_t parity = 0;
     for (uint32_t part = 0; part < of.inner; part += of.phase) {
-        // Nobody is at the last part any more.
+        // Nobody is at the last part any more, nor at its sums.
         if (part > 0) ring::users_together();
         x.fetch(rows, room.sums, of, part, stride);
         const uint32_t columns = min(of.phase, of.inner - part);

@@ -90,7 +90,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, flo
     float gate = 0.f;
     uint32_t parity = 0;
     for (uint32_t part = 0; part < chunks.all; part += chunks.each) {
-        // Nobody is at the last part any more.
+        // Nobody is at the last part any more, nor at its sums.
         if (part > 0) ring::users_together();
         x.fetch(rows, room.sums, of, part * F::WIDTH);
         const uint32_t count = min(chunks.each, chunks.all - part);

@@ -144,6 +144,19 @@ pub fn load_code(device: &Device) -> Result<(), DeviceError> {
     Ok(())
 }
 
+/// Says to a profiler that waits for it whether it is to look at what `device` does from now on. A CPU has none that waits.
+///
+/// # Errors
+/// What the driver says.
+pub fn show(device: &Device, on: bool) -> Result<(), DeviceError> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::show(device, on);
+    }
+    debug_assert!(device.is_cpu(), "on: {on}");
+    Ok(())
+}
+
 /// Whether no work on `device` can succeed any more: an error on a GPU that stays, such as an access outside of memory.
 pub fn is_lost(device: &Device) -> bool {
     !device.is_cpu() && device.synchronize().is_err()

@@ -55,6 +55,10 @@ pub struct BenchArgs {
     /// Most bytes of the KV cache. Default: room for the largest batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub kv_bytes: Option<u64>,
+    /// Behind all measurements, show a profiler that waits for it (ncu --profile-from-start off) how a prompt is read and a few
+    /// steps of the largest --batch.
+    #[arg(long)]
+    pub profile: bool,
     /// File that receives the results as JSON, beside the table on standard output.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -126,6 +130,15 @@ impl BenchArgs {
             return Err(format!(
                 "--request-rate takes one --batch, not {}; measure one after another",
                 self.batch.len()
+            ));
+        }
+        if self.profile && self.mode != BenchMode::Latency {
+            return Err(format!("--profile is for --mode latency, not for {mode}; leave one of them out"));
+        }
+        if self.profile && self.output_tokens < 8 {
+            return Err(format!(
+                "--profile watches several steps, which --output-tokens {} does not have; make it 8 or more",
+                self.output_tokens
             ));
         }
         if self.same_images && self.images == 0 {
@@ -230,7 +243,7 @@ mod tests {
 
     #[test]
     fn flags_that_contradict_each_other_are_named() {
-        let cases: [(&[&str], &[&str]); 8] = [
+        let cases: [(&[&str], &[&str]); 10] = [
             (&[], &["--model", "latency"]),
             (&["--model", "x", "--request-rate", "2"], &["--request-rate", "--mode serving", "latency"]),
             (
@@ -242,6 +255,8 @@ mod tests {
             (&["--model", "x", "--requests", "12", "--batch", "4,8"], &["--requests 12", "--batch 8"]),
             (&["--model", "x", "--requests", "4,8", "--batch", "4"], &["--requests has 2", "--batch 1"]),
             (&["--model", "x", "--mode", "soak", "--batch", "1,2"], &["--mode soak", "--batch", "--seconds"]),
+            (&["--model", "x", "--mode", "serving", "--profile"], &["--profile", "--mode latency", "serving"]),
+            (&["--model", "x", "--output-tokens", "7", "--profile"], &["--profile", "--output-tokens 7", "8 or more"]),
         ];
         for (words, says) in cases {
             let sentence = wrong(words);

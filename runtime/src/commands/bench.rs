@@ -6,6 +6,7 @@ mod bandwidth;
 mod figures;
 mod load;
 mod mix;
+mod profile;
 mod prompts;
 mod report;
 mod soak;
@@ -103,6 +104,10 @@ fn measure(
         let bytes = step_bytes(checkpoint.config(), precision, batch, context);
         // At random moments nobody knows how many are computed together.
         runs.push(if args.request_rate.is_none() { run.with_limit(bytes, read) } else { run });
+    }
+    if args.profile {
+        let asks = (sent..=sent + args.largest_batch()).filter_map(asks).collect();
+        profile::run(&engine, device, &async_runtime()?, asks)?;
     }
     let soak = mix.map(|mix| soak::run(args, &mix, &engine, device)).transpose()?;
     let predicted = predicted_bytes(&checkpoint, precision, longest, args.largest_batch());

@@ -59,6 +59,16 @@ pub fn taken(device: &CudaDevice) -> Result<Taken, DeviceError> {
     Ok(Taken { used_bytes, most_bytes, beside_bytes: ((all - free) as u64).saturating_sub(held) })
 }
 
+/// Says to a profiler that waits for it whether it is to look at what comes.
+///
+/// # Errors
+/// What the driver says.
+#[expect(unsafe_code, reason = "the calls take and give nothing")]
+pub fn show(device: &CudaDevice, on: bool) -> Result<(), DeviceError> {
+    device.cuda_stream().context().bind_to_thread().map_err(|e| DeviceError::Failed(e.to_string()))?;
+    done(if on { unsafe { sys::cuProfilerStart() } } else { unsafe { sys::cuProfilerStop() } })
+}
+
 /// The pool from which all memory of tensors comes.
 struct Pool(sys::CUmemoryPool);
 

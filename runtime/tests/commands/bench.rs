@@ -187,7 +187,8 @@ fn a_picture_that_was_seen_before_is_not_computed_again() {
 
 #[test]
 fn trained_weights_are_measured_as_well_and_memory_alone_without_any() {
-    let (ended, results) = bench(&dir("llava15_llama_hub"), &["--requests", "1", "--output-tokens", "4"]);
+    let words = ["--requests", "1", "--output-tokens", "8", "--profile"];
+    let (ended, results) = bench(&dir("llava15_llama_hub"), &words);
     assert_eq!((ended.code, &results["model"]["dummy_weights"]), (0, &Value::Bool(false)), "{}", ended.error);
     let file = tempfile::NamedTempFile::new().unwrap();
     let ended = run(&["bench", "--mode", "bandwidth", "--device", "cpu", "--json", file.path().to_str().unwrap()]);

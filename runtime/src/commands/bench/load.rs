@@ -171,7 +171,6 @@ impl Load<'_> {
     async fn ask(&self, ask: Ask, sent: Instant) -> Result<Option<Timing>, CommandError> {
         let Ask { prompt, output_tokens, cancel_after } = ask;
         let request = Request { prompt, max_new_tokens: output_tokens, ..Request::default() };
-        let failed = |why: &dyn ToString| CommandError::Compute(why.to_string());
         let mut answer = match self.engine.submit(request) {
             Ok(answer) => answer,
             Err(SubmitError::QueueFull { .. }) => return Ok(None),
@@ -190,6 +189,11 @@ impl Load<'_> {
             }
         }
     }
+}
+
+/// A request that failed, and why.
+pub fn failed(why: &dyn ToString) -> CommandError {
+    CommandError::Compute(why.to_string())
 }
 
 /// All answers as they come.
