@@ -132,3 +132,9 @@ __device__ __forceinline__ uint32_t acquired(const uint32_t *count) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(count) : "memory");
     return value;
 }
+// Both at once: one more, and how many there were before.
+__device__ __forceinline__ uint32_t counted(uint32_t *count) {
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");
+    return before;
+}

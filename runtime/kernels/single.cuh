@@ -157,10 +157,11 @@ template <typename S, int HD, int DEPTH> struct Shared {
         }
     }
 
-    // Joins the warps. To `part`, `apart` numbers from one query to the next: mixed values, largest score, sum of weights. A warp
-    // has every fourth query. One that had no keys has a sum of zero and says nothing.
-    __device__ __forceinline__ void join(float *part, uint32_t apart, uint32_t heads) const {
-        for (uint32_t q = thread() / 32; q < heads; q += WARPS) {
+    // Joins the warps: `number` gets each mixed value of a query with its place and the sum of weights, and `sums` the largest score
+    // and that sum. A warp has every fourth query. One that had no keys has a sum of zero and says nothing.
+    template <typename Number, typename Sums>
+    __device__ __forceinline__ void join(uint32_t heads, const Number &number, const Sums &sums) const {
+        for (uint32_t q = thread() / LANES; q < heads; q += WARPS) {
             float largest = -INFINITY, all = 0.f, scale[WARPS];
 #pragma unroll
             for (int w = 0; w < WARPS; w++) largest = fmaxf(largest, highest[w][q]);
@@ -169,27 +170,25 @@ template <typename S, int HD, int DEPTH> struct Shared {
                 scale[w] = sum[w][q] == 0.f ? 0.f : power(highest[w][q] - largest);
                 all += scale[w] * sum[w][q];
             }
-            float *to = part + (size_t)q * apart;
-            for (uint32_t i = thread() % 32; i < HD; i += 32) {
+            for (uint32_t i = thread() % LANES; i < HD; i += LANES) {
                 float mixed = 0.f;
 #pragma unroll
                 for (int w = 0; w < WARPS; w++) mixed += scale[w] * rooms[w].out[q][i];
-                to[i] = mixed;
+                number(q, i, mixed, all);
             }
-            if (thread() % 32 == 0) to[HD] = largest, to[HD + 1] = all;
+            if (thread() % LANES == 0) sums(q, largest, all);
         }
     }
 
-    // Whether this block is the last of `parts` that is done, whose parts are then all there.
+    // Whether this block is the last of `parts` that is done, whose parts are then all there for reads that pass by the cache of a
+    // multiprocessor.
     __device__ __forceinline__ bool is_last(uint32_t group, uint32_t parts) {
-        __threadfence();
         group_together<THREADS>();
         if (thread() == 0) {
-            last = atomicAdd(done + group, 1) + 1 == parts;
+            last = counted(done + group) + 1 == parts;
             if (last) done[group] = 0;
         }
         group_together<THREADS>();
-        __threadfence();
         return last;
     }
 
@@ -355,12 +354,25 @@ __device__ __forceinline__ void part(const Step<T, Out> &step, uint32_t n, uint3
     turns.attend(warp);
     shared.put(warp);
     group_together<THREADS>();
+    Out *out = step.out + ((size_t)index * shape.heads + head) * HD;
+    if (count == 1) {
+        auto number = [&](uint32_t q, uint32_t i, float mixed, float all) { out[q * HD + i] = narrow<Out>(mixed / all); };
+        shared.join(heads, number, [](uint32_t, float, float) {});
+        // What has been joined may be written again.
+        return group_together<THREADS>();
+    }
+    // To `parts` from one query to the next: mixed values, largest score, sum of weights.
     float *to = step.parts + ((size_t)of_row * shape.heads + head) * step.most * (HD + 2);
-    shared.join(to + n * (HD + 2), step.most * (HD + 2), heads);
+    const uint32_t apart = step.most * (HD + 2);
+    shared.join(
+        heads, [&](uint32_t q, uint32_t i, float mixed, float) { to[q * apart + n * (HD + 2) + i] = mixed; },
+        [&](uint32_t q, float largest, float all) {
+            float *two = to + q * apart + n * (HD + 2) + HD;
+            two[0] = largest, two[1] = all;
+        });
     if (!shared.is_last(of_row * step.groups() + group, count)) return;
-    for (uint32_t q = thread() / 32; q < heads; q += WARPS) {
-        Out *mixed = step.out + ((size_t)index * shape.heads + head + q) * HD;
-        shared.join_parts(to + (size_t)q * step.most * (HD + 2), count, mixed);
+    for (uint32_t q = thread() / LANES; q < heads; q += WARPS) {
+        shared.join_parts(to + (size_t)q * apart, count, out + (size_t)q * HD);
     }
 }
 

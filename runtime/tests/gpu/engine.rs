@@ -90,8 +90,9 @@ async fn requests_at_once_get_what_each_gets_alone() {
         }
         // Far less than six sequences take, so that some give way and are read again.
         let engine = engine(&checkpoint, 6, Some(blocks_for(LONGEST) + 1), &gpu);
-        let ask = |n| engine.submit(request(prompt(&checkpoint, n), new_tokens(n), None)).unwrap();
-        let streams: Vec<TokenStream> = (0..14).map(ask).collect();
+        // All are made before the first is sent: else it may be answered before the last comes, and nobody gives way.
+        let asked: Vec<Request> = (0..14).map(|n| request(prompt(&checkpoint, n), new_tokens(n), None)).collect();
+        let streams: Vec<TokenStream> = asked.into_iter().map(|request| engine.submit(request).unwrap()).collect();
         let (mut compared, mut all) = (0, 0);
         for (n, (stream, (want, leads))) in streams.into_iter().zip(&alone).enumerate() {
             let (got, _, end) = answer(stream).await;
