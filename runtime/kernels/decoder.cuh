@@ -82,7 +82,7 @@ template <typename Linear, typename T, int HD> struct Decoder {
     const Rooms<Number> &rooms;
     const Room &room;
     Ring &ring;
-    Grid<ring::USERS> grid;
+    Grid<ring::CONSUMERS> grid;
 
     // Sizes of the products of a layer.
     __device__ __forceinline__ few::Sizes qkv() const {
@@ -101,7 +101,7 @@ template <typename Linear, typename T, int HD> struct Decoder {
 
     // Attention of all rows, of which each group of threads has parts of its own, where sums and rows of products are else.
     __device__ __forceinline__ void attend(const Step &step) {
-        constexpr uint32_t GROUPS = ring::USERS / single::THREADS;
+        constexpr uint32_t GROUPS = ring::CONSUMERS / single::THREADS;
         const uint32_t own = threadIdx.x / single::THREADS, groups = step.groups(), all = step.most * groups * of.rows;
         auto &shared = reinterpret_cast<single::Shared<T, HD, 1> *>(room.sums)[own];
         bool waited = false;
@@ -110,7 +110,7 @@ template <typename Linear, typename T, int HD> struct Decoder {
             waited = true;
         };
         // Those are read no longer.
-        ring::users_together();
+        ring::consumers_together();
         for (uint32_t n = blockIdx.x + own * gridDim.x; n < all; n += gridDim.x * GROUPS) {
             single::part<HD, 1>(step, n % step.most, n / step.most % groups, n / step.most / groups, shared, wait);
         }
@@ -137,8 +137,8 @@ template <typename Linear, typename T, int HD> struct Decoder {
 
 } // namespace decoder
 
-// A kernel for weights in `LINEAR`, a cache of T and heads of HD numbers. In shared memory barriers are followed by sums; rows
-// of products begin at `rows_at` bytes behind those, and behind `stages_at` bytes so many stages of the ring.
+// A kernel for weights in `LINEAR`, a cache of T and heads of HD numbers. Shared memory begins with barriers and sums; rows of
+// products are at byte `rows_at` of it, and so many stages of the ring at byte `stages_at`.
 #define DECODER(name, LINEAR, T, HD)                                                                                  \
     extern "C" __global__ void __launch_bounds__(ring::THREADS, 1) name(                                              \
         const decoder::Layer<LINEAR, T> *model, uint32_t layers, uint32_t count, uint32_t width, uint32_t heads,      \
@@ -155,7 +155,7 @@ template <typename Linear, typename T, int HD> struct Decoder {
         ring::Ring ring(memory, memory + stages_at, stages, LINEAR::STAGE);                                           \
         ring.begin();                                                                                                 \
         decoder::Decoder<LINEAR, T, HD> all{of, rooms, room, ring, {arrived}};                                        \
-        if (threadIdx.x >= ring::USERS) {                                                                             \
+        if (threadIdx.x >= ring::CONSUMERS) {                                                                             \
             for (uint32_t n = 0; n < layers; n++) all.send(model[n]);                                                 \
             ::sent(), ::arrived<0>();                                                                                 \
             return;                                                                                                   \

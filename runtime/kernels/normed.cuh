@@ -18,7 +18,7 @@ struct Rows {
     // Where `room` keeps what row r is to be multiplied by.
     static __device__ __forceinline__ float &scale(float *room, uint32_t r) { return room[WARPS + r]; }
 
-    // Finds that for up to eight rows of `inner` numbers, by the users of a ring: as many warps have a row as there are for each.
+    // Finds that for up to eight rows of `inner` numbers, by the consumers of a ring: as many warps have a row as there are for each.
     __device__ __forceinline__ void measure(float *room, uint32_t rows, uint32_t inner) const {
         const uint32_t warps = rows > 1 ? WARPS >> (32 - __clz(rows - 1)) : WARPS, warp = threadIdx.x / 32;
         const float *own = x + (size_t)min(warp / warps, rows - 1) * inner;
@@ -30,13 +30,13 @@ struct Rows {
         }
         sum = warp_sum(sum);
         if (threadIdx.x % 32 == 0) room[warp] = sum;
-        ring::users_together();
+        ring::consumers_together();
         if (threadIdx.x < rows) {
             float all = 0.f;
             for (uint32_t w = 0; w < warps; w++) all += room[threadIdx.x * warps + w];
             scale(room, threadIdx.x) = 1.f / sqrtf(all / inner + eps);
         }
-        ring::users_together();
+        ring::consumers_together();
     }
     // Four numbers of row r from `i` on, under that.
     __device__ __forceinline__ float4 numbers(uint32_t r, uint32_t inner, uint32_t i, float scale) const {

@@ -5,8 +5,8 @@
 
 namespace ring {
 
-// Threads that use what the others send.
-constexpr int WARPS = 8, USERS = WARPS * 32, SENDERS = 128, THREADS = USERS + SENDERS;
+// Threads that use weights, and those that send them.
+constexpr int WARPS = 8, CONSUMERS = WARPS * 32, PRODUCERS = 128, THREADS = CONSUMERS + PRODUCERS;
 constexpr int MOST_STAGES = 16;
 // Bytes that the barriers of the stages have.
 constexpr int BARRIERS = 2 * MOST_STAGES * 8;
@@ -22,7 +22,7 @@ struct Ring {
     // By all threads, before anything is sent.
     __device__ __forceinline__ void begin() const {
         if (threadIdx.x < count) {
-            barrier_begins(full + threadIdx.x, SENDERS);
+            barrier_begins(full + threadIdx.x, PRODUCERS);
             barrier_begins(empty + threadIdx.x, WARPS);
         }
         __syncthreads();
@@ -36,7 +36,7 @@ struct Ring {
         barrier_wait(empty + at, parity ^ 1);
         return stages + at * bytes;
     }
-    // Each sender has sent its part of it.
+    // Each producer has sent its part of it.
     __device__ __forceinline__ void sent() {
         barrier_come_with_sent(full + at);
         next();
@@ -55,9 +55,9 @@ struct Ring {
     }
 };
 
-// This one of those who send.
-__device__ __forceinline__ uint32_t sender() { return threadIdx.x - USERS; }
-// All who use what is sent.
-__device__ __forceinline__ void users_together() { first_together<USERS>(); }
+// This one of those who send, the producers.
+__device__ __forceinline__ uint32_t producer() { return threadIdx.x - CONSUMERS; }
+// All who use what is sent, the consumers.
+__device__ __forceinline__ void consumers_together() { first_together<CONSUMERS>(); }
 
 } // namespace ring

@@ -13,7 +13,7 @@ using few::Share;
 using few::Sizes;
 using few::SUMS;
 using ring::Ring;
-using ring::USERS;
+using ring::CONSUMERS;
 using ring::WARPS;
 
 constexpr int COLUMNS = 512;           // numbers of a row of weights in a stage
@@ -35,9 +35,9 @@ struct Room {
 // Sends all weights of a product in the order in which they are used: part by part of x, in each tile by tile.
 template <int WHAT, typename T> __device__ __forceinline__ void send(const T *w, const Sizes &of, Ring &ring) {
     const Share<WHAT> share(of.outer);
-    // A sender has eight numbers of every second row.
-    constexpr uint32_t PIECES = COLUMNS / 8, APART = ring::SENDERS / PIECES;
-    const uint32_t first = ring::sender() / PIECES, n = ring::sender() % PIECES * 8;
+    // A producer has eight numbers of every second row.
+    constexpr uint32_t PIECES = COLUMNS / 8, APART = ring::PRODUCERS / PIECES;
+    const uint32_t first = ring::producer() / PIECES, n = ring::producer() % PIECES * 8;
     for (uint32_t part = 0; part < of.inner; part += of.phase) {
         for (uint32_t tile = 0; tile < share.tiles; tile++) {
             for (uint32_t k = part + n; k - n < min(part + of.phase, of.inner); k += COLUMNS) {
@@ -62,13 +62,13 @@ template <typename T> struct Given {
     // Numbers from `begin` on to shared memory, zeros behind their end.
     __device__ __forceinline__ void fetch(T *to, float *, const Sizes &of, uint32_t begin, uint32_t stride) const {
         for (uint32_t r = 0; r < of.rows; r++) {
-            for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += USERS * 8) {
+            for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += CONSUMERS * 8) {
                 bool is = begin + i < of.inner && i < of.phase;
                 ::send(to + r * stride + i, x + (size_t)r * of.inner + (is ? begin + i : 0), is);
             }
         }
         ::sent(), arrived<0>();
-        ring::users_together();
+        ring::consumers_together();
     }
 };
 
@@ -78,7 +78,7 @@ template <typename T> struct Normed {
 
     __device__ __forceinline__ void fetch(T *to, float *room, const Sizes &of, uint32_t begin, uint32_t stride) const {
         rows.measure(room, of.rows, of.inner);
-        const uint32_t threads = USERS >> (of.rows > 1 ? 32 - __clz(of.rows - 1) : 0), r = threadIdx.x / threads;
+        const uint32_t threads = CONSUMERS >> (of.rows > 1 ? 32 - __clz(of.rows - 1) : 0), r = threadIdx.x / threads;
         if (r < of.rows) {
             const float scale = normed::Rows::scale(room, r);
 #pragma unroll 4
@@ -87,7 +87,7 @@ template <typename T> struct Normed {
                 put_four(to + r * stride + i, is ? rows.numbers(r, of.inner, begin + i, scale) : make_float4(0, 0, 0, 0));
             }
         }
-        ring::users_together();
+        ring::consumers_together();
     }
 };
 
@@ -119,7 +119,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, voi
     uint32_t parity = 0;
     for (uint32_t part = 0; part < of.inner; part += of.phase) {
         // Nobody is at the last part any more, nor at its sums.
-        if (part > 0) ring::users_together();
+        if (part > 0) ring::consumers_together();
         x.fetch(rows, room.sums, of, part, stride);
         const uint32_t columns = min(of.phase, of.inner - part);
         for (uint32_t tile = 0; tile < share.tiles; tile++) {
@@ -131,7 +131,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, voi
             float *sums = room.sums + parity * WARPS * SUMS;
             parity ^= 1;
             few::put(sums + warp * SUMS + lane * 4, out);
-            ring::users_together();
+            ring::consumers_together();
             if (threadIdx.x >= SUMS) continue;
             float sum = part > 0 ? room.kept[tile * SUMS + threadIdx.x] : 0.f;
 #pragma unroll

@@ -13,7 +13,7 @@ using few_quantised::Outputs;
 using few_quantised::Share;
 using few_quantised::Sizes;
 using ring::Ring;
-using ring::USERS;
+using ring::CONSUMERS;
 using ring::WARPS;
 using streamed::Room;
 
@@ -43,7 +43,7 @@ template <typename F, int WHAT> __device__ __forceinline__ void send(const uint8
                 const uint32_t bytes = min(CHUNKS, end - chunk) * packed::BYTES<F>;
                 uint8_t *to = ring.room();
 #pragma unroll 4
-                for (uint32_t i = ring::sender() * 16; i < bytes; i += ring::SENDERS * 16) ::send(to + i, from + i, true);
+                for (uint32_t i = ring::producer() * 16; i < bytes; i += ring::PRODUCERS * 16) ::send(to + i, from + i, true);
                 ring.sent();
             }
         }
@@ -58,8 +58,8 @@ struct Given {
     __device__ __forceinline__ void fetch(const Rows<F> &to, float *, const Sizes &of, uint32_t begin) const {
         auto load = [&](uint32_t row, uint32_t k) { return four(x + (size_t)row * of.inner + k); };
         // What stands in other rows is in no sum of these.
-        rounded::round(to, load, of.inner, begin, of.rows, of.rows, threadIdx.x, USERS);
-        ring::users_together();
+        rounded::round(to, load, of.inner, begin, of.rows, of.rows, threadIdx.x, CONSUMERS);
+        ring::consumers_together();
     }
 };
 
@@ -73,8 +73,8 @@ struct Normed {
         auto load = [&](uint32_t row, uint32_t k) {
             return rows.numbers(row, of.inner, k, normed::Rows::scale(room, row));
         };
-        rounded::round(to, load, of.inner, begin, of.rows, of.rows, threadIdx.x, USERS);
-        ring::users_together();
+        rounded::round(to, load, of.inner, begin, of.rows, of.rows, threadIdx.x, CONSUMERS);
+        ring::consumers_together();
     }
 };
 
@@ -91,7 +91,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, flo
     uint32_t parity = 0;
     for (uint32_t part = 0; part < chunks.all; part += chunks.each) {
         // Nobody is at the last part any more, nor at its sums.
-        if (part > 0) ring::users_together();
+        if (part > 0) ring::consumers_together();
         x.fetch(rows, room.sums, of, part * F::WIDTH);
         const uint32_t count = min(chunks.each, chunks.all - part);
         for (uint32_t tile = 0; tile < share.tiles; tile++) {
@@ -109,7 +109,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, flo
             float *sums = room.sums + parity * WARPS * SUMS;
             parity ^= 1;
             few_quantised::put<1, true>(sums + warp * SUMS, out);
-            ring::users_together();
+            ring::consumers_together();
             if (threadIdx.x >= SUMS) continue;
             float sum = part > 0 ? room.kept[tile * SUMS + threadIdx.x] : 0.f;
 #pragma unroll
