@@ -107,6 +107,7 @@ fn measure(
     }
     if args.profile {
         let asks = (sent..=sent + args.largest_batch()).filter_map(asks).collect();
+        progress(&format!("batch {}: shown to a profiler", args.largest_batch()));
         profile::run(&engine, device, &async_runtime()?, asks)?;
     }
     let soak = mix.map(|mix| soak::run(args, &mix, &engine, device)).transpose()?;

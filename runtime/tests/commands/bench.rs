@@ -189,6 +189,7 @@ fn a_picture_that_was_seen_before_is_not_computed_again() {
 fn trained_weights_are_measured_as_well_and_memory_alone_without_any() {
     let words = ["--requests", "1", "--output-tokens", "8", "--profile"];
     let (ended, results) = bench(&dir("llava15_llama_hub"), &words);
+    assert!(ended.error.contains("batch 1: shown to a profiler"), "{}", ended.error);
     assert_eq!((ended.code, &results["model"]["dummy_weights"]), (0, &Value::Bool(false)), "{}", ended.error);
     let file = tempfile::NamedTempFile::new().unwrap();
     let ended = run(&["bench", "--mode", "bandwidth", "--device", "cpu", "--json", file.path().to_str().unwrap()]);

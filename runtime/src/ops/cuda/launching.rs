@@ -22,8 +22,8 @@ static LOADED: Mutex<BTreeMap<(usize, &str), Arc<CudaModule>>> = Mutex::new(BTre
 /// What a kernel that may start early was compiled for at least, ten times the compute capability.
 const WAITS: i32 = 90;
 
-/// Percent of the memory of a multiprocessor beside its registers that kernels want as shared memory: all of them as much as there is.
-/// Between kernels that want different parts the GPU waits until the first has ended everywhere, and none starts early.
+/// Percent of the memory of a multiprocessor beside its registers that kernels want as shared memory: all of them as much as
+/// there is. Between kernels that want different parts a GPU may wait for the first to end, and the next starts no earlier.
 const SHARED_PERCENT: i32 = 100;
 
 /// A module, which is loaded on its first use.
