@@ -59,14 +59,13 @@ fn run(
 }
 
 /// What a cache holds, in f32.
-fn numbers(cache: &Tensor, format: KvFormat, (_, kv_heads, width): (usize, usize, usize)) -> Tensor {
+fn numbers(cache: &Tensor, format: KvFormat, width: usize) -> Tensor {
     let KvFormat::Bytes(format) = format else { return cache.to_dtype(DType::F32).unwrap() };
     let bytes: Vec<u8> = cache.flatten_all().unwrap().to_vec1().unwrap();
     let mut all = Vec::new();
-    for block in bytes.chunks_exact(BLOCK_TOKENS * kv_heads * (width + 4)) {
-        let (held, scales) = block.split_at(BLOCK_TOKENS * kv_heads * width);
-        for (n, held) in held.chunks_exact(width).enumerate() {
-            let scale = scales[(n % kv_heads * BLOCK_TOKENS + n / kv_heads) * 4..].first_chunk().unwrap();
+    for head in bytes.chunks_exact(BLOCK_TOKENS * (width + 4)) {
+        let (held, scales) = head.split_at(BLOCK_TOKENS * width);
+        for (held, scale) in held.chunks_exact(width).zip(scales.as_chunks().0) {
             let mut wide = vec![0f32; width];
             format.widen(held, f32::from_le_bytes(*scale), &mut wide);
             all.extend(wide);
@@ -134,7 +133,7 @@ fn prompts_and_single_tokens_mixed_are_those_of_the_cpu() {
                     let limit = if how.stores { limit.max(step) } else { limit };
                     assert_near(got, want, limit, &format!("step {n} of {what}"));
                     // Keys are rotated with other roundings, which may fall to either side.
-                    let [there, here] = [&cached_there[n], &cached[n]].map(|all| numbers(all, cache, geometry));
+                    let [there, here] = [&cached_there[n], &cached[n]].map(|all| numbers(all, cache, width));
                     assert_near(&there, &here, step.max(2.0 * limit), &format!("cache behind step {n} of {what}"));
                 }
             }
