@@ -106,7 +106,6 @@ struct Case {
     size_t layers, rows, width, heads, kv_heads, head_dim, inner;
     std::vector<uint32_t> positions; // of as many rows, and again
     unsigned blocks;
-    uint32_t most;  // parts of the keys of a row
     uint32_t phase;  // numbers in shared memory at most
     uint32_t stages; // of the ring
 
@@ -213,7 +212,7 @@ void launch(const Case &of, const Step &step, std::vector<Weights<Matrix>> &weig
     using Linear = typename Matrix::Linear;
     std::vector<decoder::Layer<Linear, Half>> places;
     for (auto &layer : weights) places.push_back(layer.places());
-    Numbers qkv(of.rows * of.qkv(), NAN), parts(of.rows * of.heads * of.most * (of.head_dim + 2), NAN);
+    Numbers qkv(of.rows * of.qkv(), NAN), parts(of.blocks * 2 * 2 * single::QUERIES * (of.head_dim + 2), NAN);
     std::vector<typename Linear::Number> mixed(of.rows * of.mixed()), gated(of.rows * of.inner);
     auto phase = [&](size_t numbers) { return std::min(uint32_t(numbers + 511) / 512 * 512, of.phase); };
     machine::launch({of.blocks}, ring::THREADS, true, [&] {
@@ -221,7 +220,7 @@ void launch(const Case &of, const Step &step, std::vector<Weights<Matrix>> &weig
                                     phase(of.width), phase(of.mixed()), phase(of.inner), ROWS_AT, STAGES_AT, of.stages, EPS,
                                     BLOCK_TOKENS * of.token(), of.values(), BLOCK_TOKENS * of.head_dim, of.head_dim, BLOCK_TOKENS,
                                     step.tables.data(), step.rows.data(), step.singles.data(), step.angles.data(), x.data(),
-                                    qkv.data(), parts.data(), mixed.data(), gated.data(), of.most, &come);
+                                    qkv.data(), parts.data(), mixed.data(), gated.data(), &come);
     });
 }
 
@@ -262,18 +261,18 @@ template <typename Matrix> bool holds(const Case &of) {
 int main() {
     int cases = 0, wrong = 0;
     auto check = [&](bool good) { cases++, wrong += !good; };
-    check(holds<Dense>({2, 1, 256, 4, 2, 64, 384, {70}, 2, 3, 1 << 20, 5}));
-    check(holds<Dense>({2, 3, 128, 2, 1, 128, 200, {0, 200, 63}, 3, 4, 1 << 20, 3}));
+    check(holds<Dense>({2, 1, 256, 4, 2, 64, 384, {70}, 2, 1 << 20, 5}));
+    check(holds<Dense>({2, 3, 128, 2, 1, 128, 200, {0, 200, 63}, 3, 1 << 20, 3}));
     // More heads of a kv head than are multiplied together, and fewer parts than blocks.
-    check(holds<Dense>({1, 8, 192, 10, 1, 64, 1040, {5, 64, 250, 15, 16}, 3, 2, 1 << 20, 2}));
+    check(holds<Dense>({1, 8, 192, 10, 1, 64, 1040, {5, 64, 250, 15, 16}, 3, 1 << 20, 2}));
     // Rows in several parts.
-    check(holds<Dense>({2, 5, 192, 2, 2, 96, 3000, {130, 1, 31}, 2, 64, 1024, 4}));
-    check(holds<Dense>({3, 2, 1104, 3, 3, 64, 72, {127, 128}, 4, 2, 1024, 1}));
-    check(holds<Quantised<packed::Q8_0>>({2, 1, 160, 4, 2, 64, 352, {70}, 2, 3, 1 << 20, 5}));
-    check(holds<Quantised<packed::Q8_0>>({1, 7, 352, 4, 4, 64, 608, {5, 64, 250}, 3, 2, 512, 2}));
-    check(holds<Quantised<packed::Q4_0>>({2, 3, 160, 2, 1, 128, 352, {0, 200, 63}, 2, 3, 1 << 20, 3}));
-    check(holds<Quantised<packed::Q4_K>>({2, 2, 256, 4, 2, 64, 768, {70, 12}, 3, 3, 1 << 20, 4}));
-    check(holds<Quantised<packed::Q4_K>>({1, 8, 512, 4, 2, 64, 768, {130, 1, 31}, 2, 2, 512, 1}));
+    check(holds<Dense>({2, 5, 192, 2, 2, 96, 3000, {130, 1, 31}, 2, 1024, 4}));
+    check(holds<Dense>({3, 2, 1104, 3, 3, 64, 72, {127, 128}, 4, 1024, 1}));
+    check(holds<Quantised<packed::Q8_0>>({2, 1, 160, 4, 2, 64, 352, {70}, 2, 1 << 20, 5}));
+    check(holds<Quantised<packed::Q8_0>>({1, 7, 352, 4, 4, 64, 608, {5, 64, 250}, 3, 512, 2}));
+    check(holds<Quantised<packed::Q4_0>>({2, 3, 160, 2, 1, 128, 352, {0, 200, 63}, 2, 1 << 20, 3}));
+    check(holds<Quantised<packed::Q4_K>>({2, 2, 256, 4, 2, 64, 768, {70, 12}, 3, 1 << 20, 4}));
+    check(holds<Quantised<packed::Q4_K>>({1, 8, 512, 4, 2, 64, 768, {130, 1, 31}, 2, 512, 1}));
     printf("decoder: %d cases, %d wrong\n", cases, wrong);
     return wrong;
 }

@@ -225,21 +225,26 @@ template <typename T> T __shfl_xor_sync(unsigned, T value, unsigned distance) {
 template <typename T> T __shfl_down_sync(unsigned, T value, unsigned distance) {
     return shuffled<T>(value, [=](unsigned lane) { return lane + distance < machine::LANES ? lane + distance : lane; });
 }
-
+template <typename T> T __shfl_up_sync(unsigned, T value, unsigned distance) {
+    return shuffled<T>(value, [=](unsigned lane) { return lane >= distance ? lane - distance : lane; });
+}
 template <typename T> T __shfl_sync(unsigned, T value, unsigned from) {
     return shuffled<T>(value, [=](unsigned) { return from; });
 }
-inline bool __any_sync(unsigned, bool is) {
+inline unsigned __ballot_sync(unsigned, bool is) {
     struct Asked {
-        bool is, any;
-    } own{is, false};
+        bool is;
+        unsigned which;
+    } own{is, 0};
     machine::together<Asked>(own, [](auto &all) {
-        bool any = false;
-        for (Asked *one : all) any |= one->is;
-        for (Asked *one : all) one->any = any;
+        unsigned which = 0;
+        for (unsigned lane = 0; lane < machine::LANES; lane++) which |= unsigned(all[lane]->is) << lane;
+        for (Asked *one : all) one->which = which;
     });
-    return own.any;
+    return own.which;
 }
+inline bool __any_sync(unsigned all, bool is) { return __ballot_sync(all, is) != 0; }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 
 template <typename T> T __ldcg(const T *from) { return *from; }
 template <typename T> T __ldg(const T *from) { return *from; }

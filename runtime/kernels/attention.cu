@@ -301,20 +301,20 @@ DECODE(f16, __half)
 DECODE(bf16, __nv_bfloat16)
 DECODE(int8, Int8)
 DECODE(fp8, Fp8)
-// Single rows on tensor cores, a block a part. So many times of keys and values of a warp are on their way, and three blocks fit
+// Single rows on tensor cores, a block a worker. So many times of keys and values of a warp are on their way, and three blocks fit
 // a multiprocessor with 228 KiB.
 constexpr int AHEAD = 2;
 #define DECODE_PRODUCTS(name, T, Out, HD)                                                                             \
     extern "C" __global__ void __launch_bounds__(single::THREADS) decode_products_##name##_##HD(                      \
-        T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, const float *qkv,          \
-        const float *angles, float *parts, Out *out, uint32_t width, uint32_t heads, uint32_t kv_heads,               \
-        uint32_t stores) {                                                                                            \
+        T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, uint32_t count,            \
+        const float *qkv, const float *angles, float *parts, Out *out, uint32_t width, uint32_t heads,                \
+        uint32_t kv_heads, uint32_t stores) {                                                                         \
         extern __shared__ float4 shared[];                                                                            \
-        auto &own = *reinterpret_cast<single::Shared<T, HD, AHEAD> *>(shared);                                          \
+        auto &own = *reinterpret_cast<single::Shared<T, HD, AHEAD> *>(shared);                                        \
         let_next_start();                                                                                             \
-        const single::Step<T, Out> step{cache, {block, value, head, token, block_tokens}, tables, rows, which, qkv,   \
-                                        angles, parts, out, {width, heads, kv_heads, HD}, gridDim.x, stores != 0};    \
-        single::part<HD, AHEAD>(step, blockIdx.x, blockIdx.y, blockIdx.z, own, wait_for_last);                         \
+        const single::Step<T, Out> step{cache, {block, value, head, token, block_tokens}, tables, rows, which, count, \
+                                        qkv, angles, parts, out, {width, heads, kv_heads, HD}, stores != 0};          \
+        single::attend<HD, AHEAD>(step, blockIdx.x, gridDim.x, own, wait_for_last);                                   \
     }
 #define WIDTHS(name, T, Out)                                                                                          \
     DECODE_PRODUCTS(name, T, Out, 64)                                                                                 \

@@ -11,6 +11,9 @@ struct Strides {
     uint32_t head;         // from one kv head to the next
     uint32_t token;        // from one token to the next
     uint32_t block_tokens; // tokens in a block
+
+    // A block has a power of two of tokens.
+    __device__ __forceinline__ uint32_t shift() const { return 31u - __clz(block_tokens); }
 };
 
 #define STRIDES uint64_t block, uint64_t value, uint32_t head, uint32_t token, uint32_t block_tokens
@@ -37,7 +40,7 @@ template <typename T> struct Cached {
     const T *cache;
     const uint32_t *table;
     Strides at;
-    uint32_t shift;    // A block has a power of two of tokens.
+    uint32_t shift;
 
     __device__ __forceinline__ uint64_t offset(uint32_t position) const {
         return table[position >> shift] * at.block + (uint64_t)(position & (at.block_tokens - 1)) * at.token;
@@ -59,7 +62,7 @@ template <typename T> struct Cached {
 template <typename T>
 __device__ __forceinline__ Cached<T> cached(const T *cache, const uint32_t *tables, Row row, Strides at,
                                             uint32_t kv_head) {
-    return {cache + (uint64_t)kv_head * at.head, tables + row.table, at, 31u - __clz(at.block_tokens)};
+    return {cache + (uint64_t)kv_head * at.head, tables + row.table, at, at.shift()};
 }
 
 // The key, turned, and the value of a new token of one kv head, in 8 bits: of two warps, 0 has the key and 1 the value.

@@ -99,22 +99,14 @@ template <typename Linear, typename T, int HD> struct Decoder {
         Linear::template send<ADDED>(layer.down, down(), ring);
     }
 
-    // Attention of all rows, of which each group of threads has parts of its own, where sums and rows of products are else.
+    // Attention of all rows, of which each group of threads has its share, where sums and rows of products are else.
     __device__ __forceinline__ void attend(const Step &step) {
         constexpr uint32_t GROUPS = ring::CONSUMERS / single::THREADS;
-        const uint32_t own = threadIdx.x / single::THREADS, groups = step.groups(), all = step.most * groups * of.rows;
+        const uint32_t own = threadIdx.x / single::THREADS;
         auto &shared = reinterpret_cast<single::Shared<T, HD, 1> *>(room.sums)[own];
-        bool waited = false;
-        auto wait = [&] {
-            if (!waited) grid.together();
-            waited = true;
-        };
         // Those are read no longer.
         ring::consumers_together();
-        for (uint32_t n = blockIdx.x + own * gridDim.x; n < all; n += gridDim.x * GROUPS) {
-            single::part<HD, 1>(step, n % step.most, n / step.most % groups, n / step.most / groups, shared, wait);
-        }
-        wait();
+        single::attend<HD, 1>(step, blockIdx.x + own * gridDim.x, gridDim.x * GROUPS, shared, [&] { grid.together(); });
     }
 
     template <int WHAT, typename Source>
@@ -145,7 +137,7 @@ template <typename Linear, typename T, int HD> struct Decoder {
         uint32_t kv_heads, uint32_t inner, uint32_t phase_width, uint32_t phase_mixed, uint32_t phase_inner,          \
         uint32_t rows_at, uint32_t stages_at, uint32_t stages, float eps, STRIDES, const uint32_t *tables,            \
         const Row *rows, const uint32_t *which, const float *angles, float *stream, float *qkv, float *parts,         \
-        LINEAR::Number *mixed, LINEAR::Number *gated, uint32_t most, uint32_t *arrived) {                             \
+        LINEAR::Number *mixed, LINEAR::Number *gated, uint32_t *arrived) {                                            \
         extern __shared__ uint4 shared[];                                                                             \
         uint8_t *memory = reinterpret_cast<uint8_t *>(shared);                                                        \
         float *sums = reinterpret_cast<float *>(memory + ring::BARRIERS);                                             \
@@ -161,8 +153,8 @@ template <typename Linear, typename T, int HD> struct Decoder {
             return;                                                                                                   \
         }                                                                                                             \
         single::Step<T, LINEAR::Number> step{nullptr, {block, value, head, token, block_tokens}, tables, rows, which, \
-                                             qkv, angles, parts, mixed,                                               \
-                                             {(heads + 2 * kv_heads) * HD, heads, kv_heads, HD}, most, true};         \
+                                             count, qkv, angles, parts, mixed,                                        \
+                                             {(heads + 2 * kv_heads) * HD, heads, kv_heads, HD}, true};               \
         for (uint32_t n = 0; n < layers; n++) all.layer(model[n], step);                                              \
         all.grid.leave();                                                                                             \
     }

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use vlm_catalog::quantization::BlockFormat;
 
 use self::memory::{GROUPS, Memory};
-use super::attention::{groups_of_heads, parts_of_keys, takes_products};
+use super::attention::{numbers_of_parts, takes_products};
 use super::batch::DeviceRows;
 use super::cuda::{self, DECODER, DECODER_Q4_0, DECODER_Q4_K, DECODER_Q8_0, Format, Kernel, Limits, launch};
 use super::kv_cache::{KvShape, KvStrides};
@@ -240,10 +240,8 @@ impl Step<'_> {
         }
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected whole rows, got {layout:?}") };
         let stream = x.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
-        let groups = groups_of_heads(sizes.heads, sizes.kv_heads);
-        let most = parts_of_keys(self.rows.longest, GROUPS * processors / (rows * groups));
         let qkv = cuda::room::<f32>(device, rows * sizes.qkv())?;
-        let parts = cuda::room::<f32>(device, rows * sizes.heads * most * (sizes.head_dim + 2))?;
+        let parts = cuda::room::<f32>(device, numbers_of_parts(GROUPS * processors, sizes.head_dim))?;
         let (mixed, gated) =
             (cuda::room::<T>(device, rows * sizes.mixed())?, cuda::room::<T>(device, rows * sizes.inner)?);
         let (module, prefix) = match self.decoder.format {
@@ -259,7 +257,7 @@ impl Step<'_> {
         let count = |number: usize| number as u32;
         let [phase_width, phase_mixed, phase_inner] = phases.map(count);
         let [rows_at, stages_at, stages] = [self.memory.rows_at, self.memory.stages_at, self.memory.stages].map(count);
-        let (layers, count_of_rows, most) = (count(self.decoder.places.len()), count(rows), count(most));
+        let (layers, count_of_rows) = (count(self.decoder.places.len()), count(rows));
         let [width, heads, kv_heads, inner] = [width, sizes.heads, sizes.kv_heads, sizes.inner].map(count);
         let (tables, which_rows, singles) = (self.rows.tables(), self.rows.rows(), self.rows.singles());
         let (storage, angles) = self.rope.tensor().storage_and_layout();
@@ -296,7 +294,6 @@ impl Step<'_> {
             &parts,
             &mixed,
             &gated,
-            &most,
             &self.decoder.come
         )
     }

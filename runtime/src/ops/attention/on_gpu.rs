@@ -7,7 +7,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape,
 
 use super::Attention;
 use crate::ops::batch::RUN;
-use crate::ops::cuda::{self, ATTENTION, Flash, Format, Kernel, QUERIES, check_head, launch, tile_memory};
+use crate::ops::cuda::{self, ATTENTION, Flash, Format, Kernel, Limits, QUERIES, check_head, launch, tile_memory};
 use crate::ops::kv_cache::{KvShape, KvStrides};
 use crate::ops::{Batch, KvCache, KvFormat, RopeTable};
 
@@ -24,8 +24,6 @@ const COLUMNS: usize = 8;
 const THREADS: usize = 128;
 /// Times of keys and values of a warp that are on their way there.
 const AHEAD: usize = 2;
-/// Blocks of such threads that keep any GPU busy.
-const BUSY_BLOCKS: usize = 1024;
 const MOST_GROUPS: usize = 1 << 16;
 
 /// What the kernels for single rows and for runs take alike.
@@ -66,28 +64,33 @@ pub fn takes_products(shape: KvShape) -> bool {
 }
 
 /// In how many parts the keys of rows that see up to `longest` are read, if `busy` keep a GPU busy.
-pub fn parts_of_keys(longest: usize, busy: usize) -> usize {
+fn parts_of_keys(longest: usize, busy: usize) -> usize {
     longest.div_ceil(PART).clamp(1, busy.clamp(1, MOST_PARTS))
 }
 
+/// Numbers that so many workers, of as many threads as a block there has, leave each other of heads of `head_dim`: the first and the
+/// last part of each may be one of several of their row (`single::Parts` in `kernels/single.cuh`).
+pub fn numbers_of_parts(workers: usize, head_dim: usize) -> usize {
+    workers * 2 * COLUMNS * (head_dim + 2)
+}
+
 /// Groups of query heads that share a kv head and are multiplied together there.
-pub fn groups_of_heads(heads: usize, kv_heads: usize) -> usize {
+fn groups_of_heads(heads: usize, kv_heads: usize) -> usize {
     kv_heads * (heads / kv_heads).div_ceil(COLUMNS)
 }
 
-/// Bytes that the threads of a part have together there (`single::Shared` in `kernels/single.cuh`), with `ahead` times of keys
-/// and values of a warp, which the cache keeps as `format`.
-pub fn part_bytes(head_dim: usize, format: KvFormat, ahead: usize) -> usize {
+/// Bytes that a worker has there (`single::Shared` in `kernels/single.cuh`), with `ahead` times of keys and values of a warp, which
+/// the cache keeps as `format`.
+pub fn worker_bytes(head_dim: usize, format: KvFormat, ahead: usize) -> usize {
     let (warps, float) = (THREADS / 32, size_of::<f32>());
     // Of eight numbers, and of the scales of two rows.
     let (eight, scales) = match format {
         KvFormat::Numbers(dtype) => (8 * dtype.size_in_bytes(), 0),
         KvFormat::Bytes(_) => (8, 2 * 32 * float),
     };
-    let pairs = ahead * 2 * (2 * head_dim * eight + scales);
-    let room = pairs.max(COLUMNS * (head_dim + 4) * float).next_multiple_of(16);
+    let slot = (2 * (2 * head_dim * eight + scales)).max(COLUMNS * (head_dim + 4) * float).next_multiple_of(16);
     let queries = COLUMNS * (head_dim + 32) * float / 2;
-    queries + warps * (room + (2 * COLUMNS + MOST_PARTS) * float) + 16
+    queries + warps * (ahead * slot + (2 * COLUMNS + MOST_PARTS) * float) + 16
 }
 
 /// Whether attention of all rows over `cache` stores their keys and values itself.
@@ -165,14 +168,17 @@ impl Attention<'_> {
         if step.singles * groups > MOST_GROUPS {
             bail!("{} sequences with {groups} groups of heads are more than one step takes", step.singles)
         }
-        let parts = parts_of_keys(step.longest, BUSY_BLOCKS.div_ceil(step.singles * groups));
-        let mut mixed = cuda::room::<f32>(device, step.singles * heads as usize * parts * (shape.head_dim + 2))?;
         let name = format!("decode_products_{}_{}_{}", self.kept.name(), Out::name(), shape.head_dim);
-        let bytes = part_bytes(shape.head_dim, self.kept, AHEAD);
-        let (kernel, which) = (Kernel::early(device, &ATTENTION, &name)?.with_shared(bytes)?, step.singles());
-        let config = cuda::blocks([parts, groups, step.singles], THREADS, bytes / size_of::<f32>())?;
+        let bytes = worker_bytes(shape.head_dim, self.kept, AHEAD);
+        let kernel = Kernel::early(device, &ATTENTION, &name)?.with_shared(bytes)?;
+        // All that fit a GPU at the same time, if there is as much to do.
+        let tiles = step.singles * groups * step.longest.div_ceil(PART);
+        let workers = kernel.at_the_same_time(Limits::of(device)?, THREADS, bytes)?.min(tiles).max(1);
+        let mut parts = cuda::room::<f32>(device, numbers_of_parts(workers, shape.head_dim))?;
+        let config = cuda::blocks([workers, 1, 1], THREADS, bytes / size_of::<f32>())?;
         let KvStrides { block, value, head, token, block_tokens } = shape.strides();
-        let (tables, rows, stores) = (step.tables(), step.rows(), u32::from(self.stores));
+        let (tables, rows, which) = (step.tables(), step.rows(), step.singles());
+        let (count, stores) = (step.singles as u32, u32::from(self.stores));
         launch!(
             kernel,
             config,
@@ -185,9 +191,10 @@ impl Attention<'_> {
             &tables,
             &rows,
             &which,
+            &count,
             qkv,
             rope,
-            &mut mixed,
+            &mut parts,
             out,
             &width,
             &heads,

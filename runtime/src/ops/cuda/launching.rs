@@ -132,6 +132,13 @@ impl Kernel {
         Ok(self)
     }
 
+    /// Blocks of so many threads, with `bytes` of shared memory, that fit a GPU with those limits at the same time.
+    pub fn at_the_same_time(&self, limits: Limits, threads: usize, bytes: usize) -> Result<usize> {
+        let threads = u32::try_from(threads).map_err(candle_core::Error::wrap)?;
+        let each = self.function.occupancy_max_active_blocks_per_multiprocessor(threads, bytes, None);
+        Ok(each.map_err(failed)? as usize * limits.processors)
+    }
+
     /// The stream on which it runs.
     pub fn stream(&self) -> &CudaStream {
         &self.stream

@@ -5,7 +5,7 @@ use candle_core::DType;
 use vlm_catalog::quantization::BlockFormat;
 
 use super::Sizes;
-use crate::ops::attention::part_bytes;
+use crate::ops::attention::worker_bytes;
 use crate::ops::cuda::Limits;
 use crate::ops::linear::{chunk_width, rounded_bytes};
 
@@ -67,7 +67,7 @@ impl Memory {
             // Of eight outputs each.
             Some(format) => CHUNKS * 8 * chunk_width(format) / format.block_len() * format.block_bytes(),
         };
-        let attention = BARRIERS + GROUPS * part_bytes(sizes.head_dim, DType::F16.into(), 1);
+        let attention = BARRIERS + GROUPS * worker_bytes(sizes.head_dim, DType::F16.into(), 1);
         let kept = SUMS * tiles(sizes.width, limits.processors);
         let rows_at = (BARRIERS + ALL_SUMS + kept).next_multiple_of(ALIGNED);
         let room = limits.shared.checked_sub(rows_at + fewest_stages * stage + ALIGNED)?;
