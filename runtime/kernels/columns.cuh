@@ -1,14 +1,13 @@
 // Attention of a few queries to 16 keys by a warp, on tensor cores: queries are the columns of a product whose rows are keys, and
-// then of one whose rows are the numbers of values. A thread has eight numbers side by side of two keys and two values, four
-// times. In which order a product takes the numbers of a head is of no matter as long as both sides have the same.
+// then of one whose rows are the numbers of values. In which order a product takes the numbers of a head is of no matter as long
+// as both sides have the same.
 #pragma once
-#include "pair.cuh"
 #include "product.cuh"
 #include "rotate.cuh"
+#include "sixteen.cuh"
 
 namespace single {
 
-constexpr int KEYS = 16; // of a warp at a time
 constexpr int QUERIES = 8;
 constexpr float LOG2E = 1.44269504f;
 
@@ -18,37 +17,55 @@ template <int HD> constexpr int STRIDE = HD % 64 == 0 ? HD + 32 : HD;
 // What a warp knows of what the cache keeps as S: a thread has queries 2t and 2t + 1, t being its number in a group of four.
 template <typename S, int HD> struct Warp {
     using T = typename Kept<S>::Number;
-    const T *queries; // this thread's part of one, in shared memory
+    using Rows = Sixteen<S, HD>;
+    uint2 queries[HD / 16]; // of each 16 numbers those that a thread has as a column
     float out[HD / 16][4], highest[2], sum[2];
 
     __device__ __forceinline__ void begin(const T (&all)[QUERIES][STRIDE<HD>]) {
-        queries = all[thread() % 32 / 4] + thread() % 4 * 8;
+        const T *own = all[thread() % 32 / 4];
+        const uint32_t t = thread() % 4;
 #pragma unroll
-        for (int i = 0; i < HD / 16; i++) out[i][0] = out[i][1] = out[i][2] = out[i][3] = 0.f;
+        for (int i = 0; i < HD / 16; i++) {
+            if constexpr (Kept<S>::SCALED) {
+                // Four side by side, as keys in 8 bits have them.
+                queries[i] = *reinterpret_cast<const uint2 *>(own + i * 16 + t * 4);
+            } else {
+                const uint32_t *two = reinterpret_cast<const uint32_t *>(own + i * 16 + t * 2);
+                queries[i] = make_uint2(two[0], two[4]);
+            }
+            out[i][0] = out[i][1] = out[i][2] = out[i][3] = 0.f;
+        }
         highest[0] = highest[1] = -INFINITY, sum[0] = sum[1] = 0.f;
     }
 
-    // Scores of 16 keys, of which `visible` count: of keys lane / 4 and that + 8, two queries each.
-    __device__ __forceinline__ void score(const Pair<S, HD> &keys, int visible, float (&scores)[4]) const {
+    // Scores of 16 keys, of which `visible` count: of keys lane / 4 and that + 8, two queries each. Of every second product apart,
+    // since each waits for the one before.
+    __device__ __forceinline__ void score(const Rows &keys, int visible, float (&scores)[4]) const {
         int key = thread() % 32 / 4;
+        float others[4] = {};
         scores[0] = scores[1] = scores[2] = scores[3] = 0.f;
 #pragma unroll
-        for (int i = 0; i < HD / 32; i++) {
-            uint4 low = keys.numbers(0, i), high = keys.numbers(1, i), query = *reinterpret_cast<const uint4 *>(queries + i * 32);
-            product(scores, {low.x, high.x, low.y, high.y}, query.x, query.y, T());
-            product(scores, {low.z, high.z, low.w, high.w}, query.z, query.w, T());
+        for (int i = 0; i < Rows::PIECES / 2; i++) {
+            uint32_t a[4];
+            matrices(a, keys.by_pieces(2 * i));
+            if constexpr (Kept<S>::SCALED) {
+                uint2 low = four_halves(a[0], S()), high = four_halves(a[1], S());
+                product(scores, {low.x, high.x, low.y, high.y}, queries[2 * i].x, queries[2 * i].y, T());
+                low = four_halves(a[2], S()), high = four_halves(a[3], S());
+                product(others, {low.x, high.x, low.y, high.y}, queries[2 * i + 1].x, queries[2 * i + 1].y, T());
+            } else {
+                product(i % 2 ? others : scores, a, queries[i].x, queries[i].y, T());
+            }
         }
-        if constexpr (Kept<S>::SCALED) {
-            scores[0] *= keys.times(0), scores[1] *= keys.times(0);
-            scores[2] *= keys.times(1), scores[3] *= keys.times(1);
-        }
+#pragma unroll
+        for (int n = 0; n < 4; n++) scores[n] = (scores[n] + others[n]) * keys.times(n / 2);
         if (key >= visible) scores[0] = scores[1] = -INFINITY;
         if (key + 8 >= visible) scores[2] = scores[3] = -INFINITY;
     }
 
     // They become weights of the numbers of values. Where those have scales, a weight is times that, and so is the largest of
     // all: whatever scales are, no weight is more than 1, and those that matter are not too small for 16 bits.
-    __device__ __forceinline__ void weigh(float (&scores)[4], const Pair<S, HD> &values) {
+    __device__ __forceinline__ void weigh(float (&scores)[4], const Rows &values) {
         float correction[2], less[2] = {1.f, 1.f};
         if constexpr (Kept<S>::SCALED) {
 #pragma unroll
@@ -75,21 +92,31 @@ template <typename S, int HD> struct Warp {
         }
     }
 
-    // Adds the values of the 16 keys.
-    __device__ __forceinline__ void add(const Pair<S, HD> &values, const float (&weights)[4]) {
-        uint32_t low = transposed(two(weights[0], weights[1], T())), high = transposed(two(weights[2], weights[3], T()));
+    // Adds the values of the 16 keys. Weights become columns of keys.
+    __device__ __forceinline__ void add(const Rows &values, const float (&weights)[4]) {
+        uint32_t low = transposed(two(weights[0], weights[1], T())), high = transposed(two(weights[2], weights[3], T())), a[4];
 #pragma unroll
-        for (int i = 0; i < HD / 32; i++) {
-            uint4 a = values.numbers(0, i), b = values.numbers(1, i);
-            product(out[2 * i], {transposed(a.x), transposed(a.y), transposed(b.x), transposed(b.y)}, low, high, T());
-            product(out[2 * i + 1], {transposed(a.z), transposed(a.w), transposed(b.z), transposed(b.w)}, low, high, T());
+        for (int i = 0; i < Rows::PIECES / 2; i++) {
+            if constexpr (Kept<S>::SCALED) {
+                transposed(a, values.by_pieces(2 * i));
+                add_pairs(out[2 * i], a[0], a[1], low, high);
+                add_pairs(out[2 * i + 1], a[2], a[3], low, high);
+            } else {
+                transposed(a, values.by_rows(2 * i));
+                product(out[i], a, low, high, T());
+            }
         }
+    }
+    // The numbers 2g and 2g + 1 of two keys, and of two others.
+    __device__ static __forceinline__ void add_pairs(float (&to)[4], uint32_t a, uint32_t b, uint32_t low, uint32_t high) {
+        uint2 first = four_halves(__byte_perm(a, 0, 0x3120), S()), second = four_halves(__byte_perm(b, 0, 0x3120), S());
+        product(to, {first.x, first.y, second.x, second.y}, low, high, T());
     }
 
     // Which number of a head out[i][2 * half] and the one behind it are of.
     __device__ static __forceinline__ uint32_t column(int i, int half) {
-        uint32_t n = thread() % 32 / 4;
-        return i / 2 * 32 + n / 2 * 8 + i % 2 * 4 + half * 2 + n % 2;
+        const uint32_t g = thread() % 32 / 4;
+        return i * 16 + (Kept<S>::SCALED ? g * 2 + half : half * 8 + g);
     }
 };
 

@@ -54,12 +54,6 @@ __device__ __forceinline__ uint2 four_halves(uint32_t bytes, Fp8) {
     uint32_t low = __byte_perm(bytes, 0, 0x1404), high = __byte_perm(bytes, 0, 0x3424);
     return {(low & 0x80008000) | (low & 0x7f007f00) >> 1, (high & 0x80008000) | (high & 0x7f007f00) >> 1};
 }
-// Eight side by side.
-template <typename T> __device__ __forceinline__ uint4 eight_halves(uint2 bytes, T) {
-    uint2 first = four_halves(bytes.x, T()), second = four_halves(bytes.y, T());
-    return {first.x, first.y, second.x, second.y};
-}
-
 // The nearest of a number that is no larger than the largest.
 __device__ __forceinline__ uint8_t nearest(float value, Int8) { return (uint8_t)(int8_t)__float2int_rn(value); }
 __device__ __forceinline__ uint8_t nearest(float value, Fp8) {

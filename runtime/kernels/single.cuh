@@ -1,5 +1,5 @@
 // Attention of one row of a sequence. A block of four warps, or four of its warps, are a worker, which has its share of all keys
-// (shares.cuh), 16 for each warp of a tile. Keys and values come to shared memory that the thread alone writes and reads, DEPTH
+// (shares.cuh), 16 for each warp of a tile. Keys and values come to shared memory that the warp alone writes and reads, DEPTH
 // times of them ahead of what is used and on to the next heads and rows, so that the memory is never without work. What a worker
 // has seen alone it writes; of several the last joins what they have mixed.
 #pragma once
@@ -28,7 +28,7 @@ template <int HD> struct Parts {
 
 // What a warp has: keys and their values, and behind the last of a group what it has mixed.
 template <typename S, int HD> union Slot {
-    Pair<S, HD> pairs[2];
+    Sixteen<S, HD> both[2];
     float out[QUERIES][HD + 4];
 };
 
@@ -169,17 +169,16 @@ template <typename T, int HD, int DEPTH> struct Stream {
     template <typename Step> __device__ __forceinline__ void send(const Step &step) {
         const int visible = walk.visible();
         if (walk.left > 0 && visible > 0) {
-            const uint32_t kv_head = step.kv_head(walk.group), own = thread() % LANES / 4;
+            const uint32_t kv_head = step.kv_head(walk.group), token = walk.position() & (step.at.block_tokens - 1);
             if (step.stores && walk.has_newest()) store(step, kv_head);
             const T *head = step.cache + block * step.at.block + (uint64_t)kv_head * step.at.head;
-            const uint32_t begin = walk.position() & (step.at.block_tokens - 1), token = begin + ((int)own < visible ? own : 0);
-            const uint32_t next = (int)own + 8 < visible ? 8 : 0;
-            const T *from = head + (uint64_t)token * step.at.token + thread() % 4 * 8;
-            const float *scale = reinterpret_cast<const float *>(head + step.at.block_tokens * step.at.token) + token;
-            auto &pairs = slots[slot].pairs;
-            pairs[0].send(from, (uint64_t)next * step.at.token, scale, next);
-            scale = reinterpret_cast<const float *>(reinterpret_cast<const T *>(scale) + step.at.value);
-            pairs[1].send(from + step.at.value, (uint64_t)next * step.at.token, scale, next);
+            const T *from = head + (uint64_t)token * step.at.token, *scales = head + step.at.block_tokens * step.at.token;
+            auto &both = slots[slot].both;
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                const uint64_t which = n * step.at.value;
+                both[n].send(from + which, step.at.token, reinterpret_cast<const float *>(scales + which) + token, visible);
+            }
         }
         sent();
         slot = slot + 1 == DEPTH ? 0 : slot + 1;
@@ -236,11 +235,14 @@ template <typename T, typename Out, int HD, int DEPTH> struct Worker {
             if (n > 0) stream.send(step);
             arrived<DEPTH - 1>();
             if (visible <= 0) continue;
-            const auto &pairs = shared.slots[thread() / LANES][stream.slot].pairs;
+            // All that the warp has sent, and behind it all that it has read.
+            __syncwarp();
+            const auto &both = shared.slots[thread() / LANES][stream.slot].both;
             float scores[4];
-            warp.score(pairs[0], visible, scores);
-            warp.weigh(scores, pairs[1]);
-            warp.add(pairs[1], scores);
+            warp.score(both[0], visible, scores);
+            warp.weigh(scores, both[1]);
+            warp.add(both[1], scores);
+            __syncwarp();
         }
         shared.put(warp, stream.slot);
         group_together<THREADS>();

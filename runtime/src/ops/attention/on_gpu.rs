@@ -22,6 +22,8 @@ const WIDTHS: [usize; 3] = [64, 96, 128];
 /// Queries that are multiplied together there, the threads of a block, and most rows times groups of queries.
 const COLUMNS: usize = 8;
 const THREADS: usize = 128;
+/// Keys that a warp has there at a time.
+const KEYS: usize = 16;
 /// Times of keys and values of a warp that are on their way there.
 const AHEAD: usize = 2;
 const MOST_GROUPS: usize = 1 << 16;
@@ -59,7 +61,7 @@ macro_rules! attend {
 /// Whether single rows are multiplied on tensor cores, where they have not 32 bits.
 pub fn takes_products(shape: KvShape) -> bool {
     let KvStrides { block, value, head, token, .. } = shape.strides();
-    let even = [block, value, head.into(), token.into()].iter().all(|numbers| numbers.is_multiple_of(8));
+    let even = [block, value, head.into(), token.into()].iter().all(|numbers| numbers.is_multiple_of(16));
     even && WIDTHS.contains(&shape.head_dim)
 }
 
@@ -83,12 +85,11 @@ fn groups_of_heads(heads: usize, kv_heads: usize) -> usize {
 /// the cache keeps as `format`.
 pub fn worker_bytes(head_dim: usize, format: KvFormat, ahead: usize) -> usize {
     let (warps, float) = (THREADS / 32, size_of::<f32>());
-    // Of eight numbers, and of the scales of two rows.
-    let (eight, scales) = match format {
-        KvFormat::Numbers(dtype) => (8 * dtype.size_in_bytes(), 0),
-        KvFormat::Bytes(_) => (8, 2 * 32 * float),
+    let (number, scales) = match format {
+        KvFormat::Numbers(dtype) => (dtype.size_in_bytes(), 0),
+        KvFormat::Bytes(_) => (1, KEYS * float),
     };
-    let slot = (2 * (2 * head_dim * eight + scales)).max(COLUMNS * (head_dim + 4) * float).next_multiple_of(16);
+    let slot = (2 * (KEYS * head_dim * number + scales)).max(COLUMNS * (head_dim + 4) * float).next_multiple_of(16);
     let queries = COLUMNS * (head_dim + 32) * float / 2;
     queries + warps * (ahead * slot + (2 * COLUMNS + MOST_PARTS) * float) + 16
 }
