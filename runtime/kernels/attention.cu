@@ -301,9 +301,9 @@ DECODE(f16, __half)
 DECODE(bf16, __nv_bfloat16)
 DECODE(int8, Int8)
 DECODE(fp8, Fp8)
-// Single rows on tensor cores, a block a worker. So many times of keys and values of a warp are on their way, and three blocks fit
-// a multiprocessor with 228 KiB.
-constexpr int AHEAD = 2;
+// Single rows on tensor cores, a block a worker. So many times of keys and values of a warp are on their way: that of others is while
+// one is used.
+constexpr int AHEAD = 1;
 #define DECODE_PRODUCTS(name, T, Out, HD)                                                                             \
     extern "C" __global__ void __launch_bounds__(single::THREADS) decode_products_##name##_##HD(                      \
         T *cache, STRIDES, const uint32_t *tables, const Row *rows, const uint32_t *which, uint32_t count,            \

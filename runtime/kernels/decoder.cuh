@@ -147,10 +147,9 @@ template <typename Linear, typename T, int HD> struct Decoder {
         ring::Ring ring(memory, memory + stages_at, stages, LINEAR::STAGE);                                           \
         ring.begin();                                                                                                 \
         decoder::Decoder<LINEAR, T, HD> all{of, rooms, room, ring, {arrived}};                                        \
-        if (threadIdx.x >= ring::CONSUMERS) {                                                                             \
+        if (threadIdx.x >= ring::CONSUMERS) {                                                                         \
             for (uint32_t n = 0; n < layers; n++) all.send(model[n]);                                                 \
-            ::sent(), ::arrived<0>();                                                                                 \
-            return;                                                                                                   \
+            return ring::all_sent();                                                                                  \
         }                                                                                                             \
         single::Step<T, LINEAR::Number> step{nullptr, {block, value, head, token, block_tokens}, tables, rows, which, \
                                              count, qkv, angles, parts, mixed,                                        \

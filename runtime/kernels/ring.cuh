@@ -57,6 +57,8 @@ struct Ring {
 
 // This one of those who send, the producers.
 __device__ __forceinline__ uint32_t producer() { return threadIdx.x - CONSUMERS; }
+// Until what this one has sent is there: nobody may leave before.
+__device__ __forceinline__ void all_sent() { sent(), arrived<0>(); }
 // All who use what is sent, the consumers.
 __device__ __forceinline__ void consumers_together() { first_together<CONSUMERS>(); }
 

@@ -3,7 +3,9 @@
 // 512 numbers of the rows of a tile, of which each of eight warps has 64; their sums are added in shared memory.
 #pragma once
 #include "few.cuh"
+#include "instructions.cuh"
 #include "normed.cuh"
+#include "product.cuh"
 
 namespace streamed {
 
@@ -106,7 +108,7 @@ template <typename T> __device__ __forceinline__ void multiply(float (&sums)[4],
     }
 }
 
-// The products of rows, as few::products has them, of weights that are sent. What others write of x and y is there.
+// The products of rows of weights that are sent (few_rows.cu). What others write of x and y is there.
 template <int WHAT, typename T, typename Source>
 __device__ __forceinline__ void products(const Source &x, const float *bias, void *y, const Sizes of, const Room &room, Ring &ring) {
     const Share<WHAT> share(of.outer);

@@ -14,10 +14,9 @@ use super::attention::{numbers_of_parts, takes_products};
 use super::batch::DeviceRows;
 use super::cuda::{self, DECODER, DECODER_Q4_0, DECODER_Q4_K, DECODER_Q8_0, Format, Kernel, Limits, launch};
 use super::kv_cache::{KvShape, KvStrides};
+use super::linear::ring::THREADS;
 use super::{Batch, KvCache, KvFormat, Linear, RmsNorm, RopeTable, Weight};
 
-/// Threads of a block: those that compute, and those that send weights.
-const THREADS: usize = 256 + 128;
 /// Places of what one layer is computed with.
 const PLACES: usize = 8;
 

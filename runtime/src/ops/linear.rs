@@ -17,7 +17,7 @@ use super::residual::add;
 
 pub use blocks::{BlockBuilder, Blocks};
 #[cfg(feature = "cuda")]
-pub use on_gpu::{chunk_width, rounded_bytes};
+pub use on_gpu::ring;
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;

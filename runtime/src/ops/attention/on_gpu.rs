@@ -25,7 +25,7 @@ const THREADS: usize = 128;
 /// Keys that a warp has there at a time.
 const KEYS: usize = 16;
 /// Times of keys and values of a warp that are on their way there.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
 const MOST_GROUPS: usize = 1 << 16;
 
 /// What the kernels for single rows and for runs take alike.

@@ -7,27 +7,12 @@ use vlm_catalog::quantization::BlockFormat;
 use super::Sizes;
 use crate::ops::attention::worker_bytes;
 use crate::ops::cuda::Limits;
-use crate::ops::linear::{chunk_width, rounded_bytes};
+use crate::ops::linear::ring::{
+    ALIGNED, ALL_SUMS, BARRIERS, MOST_STAGES, ROWS, SUMS, WANTED_STAGES, phases, row_bytes, stage_bytes, tiles,
+};
 
 /// Groups of threads of a block that attend by themselves.
 pub const GROUPS: usize = 2;
-/// Most stages of the ring, and how many are wanted: fewer hold less than what is on its way from memory.
-const MOST_STAGES: usize = 16;
-const WANTED_STAGES: usize = 6;
-/// Bytes of their barriers, of the sums of all warps, twice, and of those of a tile.
-const BARRIERS: usize = 2 * MOST_STAGES * 8;
-const ALL_SUMS: usize = 2 * 8 * SUMS;
-const SUMS: usize = 512;
-/// Numbers of a row of weights in 16 bits in a stage, rows of it, and numbers between them and between rows of products.
-const COLUMNS: usize = 512;
-const OUTPUTS: usize = 16;
-const PAD: usize = 8;
-/// Chunks of quantised weights in a stage, and rows that there is room for beside them.
-const CHUNKS: usize = 16;
-const ROWS: usize = 8;
-/// What everything begins at a multiple of.
-const ALIGNED: usize = 128;
-
 /// Where what is, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -62,11 +47,7 @@ impl Memory {
         limits: Limits,
         fewest_stages: usize,
     ) -> Option<Self> {
-        let stage = match format {
-            None => OUTPUTS * (COLUMNS + PAD) * 2,
-            // Of eight outputs each.
-            Some(format) => CHUNKS * 8 * chunk_width(format) / format.block_len() * format.block_bytes(),
-        };
+        let stage = stage_bytes(format);
         let attention = BARRIERS + GROUPS * worker_bytes(sizes.head_dim, DType::F16.into(), 1);
         let kept = SUMS * tiles(sizes.width, limits.processors);
         let rows_at = (BARRIERS + ALL_SUMS + kept).next_multiple_of(ALIGNED);
@@ -93,28 +74,15 @@ impl Memory {
     }
 }
 
-/// Tiles of outputs that a block has at most; those of quantised weights are half as large, and so are their sums.
-fn tiles(outer: usize, processors: usize) -> usize {
-    outer.div_ceil(8).div_ceil(processors.max(1)) + 1
-}
-
 /// The most numbers of a row of `inner` that fit `room` bytes, in equal parts.
 fn phase(inner: usize, format: Option<BlockFormat>, rows: usize, room: usize) -> Option<usize> {
-    let unit = format.map_or(COLUMNS, chunk_width);
-    let phases = (1..=inner.div_ceil(unit)).map(|parts| inner.div_ceil(parts).next_multiple_of(unit));
-    phases.into_iter().find(|phase| row_bytes(*phase, format, rows) <= room)
-}
-
-fn row_bytes(phase: usize, format: Option<BlockFormat>, rows: usize) -> usize {
-    match format {
-        None => rows * (phase + PAD) * 2,
-        Some(format) => rounded_bytes(format, ROWS, phase),
-    }
+    phases(inner, format).find(|phase| row_bytes(*phase, format, rows) <= room)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::linear::ring::unit;
 
     const H200: Limits = Limits { processors: 132, shared: 227 << 10 };
     const L4: Limits = Limits { processors: 58, shared: 99 << 10 };
@@ -131,7 +99,7 @@ mod tests {
                 let memory = Memory::of(&sizes, format, rows, H200).unwrap();
                 assert!(memory.bytes <= H200.shared && memory.stages >= WANTED_STAGES, "{memory:?}");
                 for (phase, inner) in memory.phases.into_iter().zip([sizes.width, sizes.mixed(), sizes.inner]) {
-                    assert!(phase.is_multiple_of(format.map_or(COLUMNS, chunk_width)), "{memory:?}");
+                    assert!(phase.is_multiple_of(unit(format)), "{memory:?}");
                     assert!(memory.rows_at + row_bytes(phase, format, rows) <= memory.stages_at, "{memory:?}");
                     // One row is there whole.
                     assert!(rows > 1 || format.is_some() || phase >= inner, "{memory:?}");

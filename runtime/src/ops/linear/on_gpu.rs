@@ -7,6 +7,7 @@ mod few;
 mod few_quantised;
 mod packed;
 mod quantised;
+pub mod ring;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::cublas::{result, sys};
@@ -18,9 +19,9 @@ use half::{bf16, f16};
 
 use self::biased::{Places, Sizes};
 use self::few::{Plan, What};
-pub use self::few_quantised::rounded_bytes;
+use self::few_quantised::rounded_bytes;
 pub(super) use self::packed::Packed;
-pub use self::packed::width as chunk_width;
+use self::packed::width as chunk_width;
 use self::quantised::{Few, Widened};
 use super::{Blocks, FEW_ROWS, Weight};
 use crate::ops::activation::gated;

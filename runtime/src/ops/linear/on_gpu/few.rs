@@ -3,16 +3,13 @@
 use candle_core::cuda::cudarc::driver::CudaView;
 use candle_core::{CudaDevice, DType, Result};
 
+use super::ring::{
+    ALIGNED, ALL_SUMS, BARRIERS, MOST_STAGES, ROWS, SUMS, THREADS, WANTED_STAGES, phases, row_bytes, stage_bytes, tiles,
+};
 use crate::ops::cuda::{FEW_ROWS, Format, Kernel, Limits, blocks, launch};
 
 /// Most rows.
-pub const MOST_ROWS: usize = 8;
-/// Threads of a block, numbers of a row that it takes at once, and numbers between rows in its memory.
-const THREADS: usize = 512;
-const STEP: usize = 1024;
-const PAD: usize = 32;
-/// Bytes of the sums of a tile of outputs.
-const SUMS: usize = 512;
+pub const MOST_ROWS: usize = ROWS;
 
 /// What becomes of the products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +38,10 @@ pub struct Plan {
     what: What,
     /// Numbers of a row that are in shared memory at a time.
     phase: usize,
-    /// Bytes of shared memory.
-    shared: usize,
+    /// Where rows begin there, and the stages of the ring.
+    rows_at: usize,
+    stages_at: usize,
+    stages: usize,
     /// Blocks.
     processors: usize,
 }
@@ -55,18 +54,20 @@ impl Plan {
         if !taken || outer == 0 {
             return None;
         }
-        let tile = if what == What::Gated { 8 } else { 16 };
-        let tiles = outer.div_ceil(limits.processors.max(1)).div_ceil(tile);
-        // Sums of all warps, twice: one tile's are written while another's are read.
-        let fixed = 2 * THREADS / 32 * SUMS;
-        let bytes = |phase: usize| {
-            let kept = if phase < inner { tiles * SUMS } else { 0 };
-            fixed + kept + MOST_ROWS * (phase.next_multiple_of(STEP) + PAD) * 2
+        let with = |phase: usize, fewest: usize| {
+            let kept = if phase < inner { tiles(outer, limits.processors) * SUMS } else { 0 };
+            let rows_at = (BARRIERS + ALL_SUMS + kept).next_multiple_of(ALIGNED);
+            let stages_at = (rows_at + row_bytes(phase, None, rows)).next_multiple_of(ALIGNED);
+            let stages = (limits.shared.checked_sub(stages_at)? / stage_bytes(None)).min(MOST_STAGES);
+            let processors = limits.processors;
+            (stages >= fewest).then_some(Self { sizes, what, phase, rows_at, stages_at, stages, processors })
         };
-        let parts = (1..=inner.div_ceil(STEP)).map(|parts| inner.div_ceil(parts).next_multiple_of(STEP));
-        let phase =
-            parts.map(|phase| if phase >= inner { inner } else { phase }).find(|p| bytes(*p) <= limits.shared)?;
-        Some(Self { sizes, what, phase, shared: bytes(phase), processors: limits.processors })
+        [WANTED_STAGES, 2].into_iter().find_map(|fewest| phases(inner, None).find_map(|phase| with(phase, fewest)))
+    }
+
+    /// Bytes of shared memory.
+    fn shared(&self) -> usize {
+        self.stages_at + self.stages * stage_bytes(None)
     }
 
     /// Launches the product of weights `[outer, inner]`, twice `outer` where gated, and rows `[rows, inner]`. `bias` and
@@ -87,10 +88,11 @@ impl Plan {
         };
         let Sizes { rows, inner, outer } = self.sizes;
         let name = format!("few_rows_{}_{what}", T::name());
-        let kernel = Kernel::early(device, &FEW_ROWS, &name)?.with_shared(self.shared)?;
-        let config = blocks([self.processors, 1, 1], THREADS, self.shared / size_of::<f32>())?;
+        let kernel = Kernel::early(device, &FEW_ROWS, &name)?.with_shared(self.shared())?;
+        let config = blocks([self.processors, 1, 1], THREADS, self.shared() / size_of::<f32>())?;
         let [inner, outer, rows, phase] = [inner, outer, rows, self.phase].map(|size| size as u32);
-        launch!(kernel, config, w, x, &bias, &out, &inner, &outer, &rows, &phase)
+        let [rows_at, stages_at, stages] = [self.rows_at, self.stages_at, self.stages].map(|size| size as u32);
+        launch!(kernel, config, w, x, &bias, &out, &inner, &outer, &rows, &phase, &rows_at, &stages_at, &stages)
     }
 }
 
@@ -103,14 +105,16 @@ mod tests {
         [Limits { processors: 132, shared: 227 << 10 }, Limits { processors: 58, shared: 99 << 10 }];
 
     #[test]
-    fn rows_are_in_memory_whole_where_there_is_room_and_else_in_equal_parts() {
-        let phases = |inner, gpu: usize| {
-            let plan = Plan::new(Sizes { rows: 8, inner, outer: 4096 }, What::Plain, GPUS[gpu]).unwrap();
-            assert!(plan.shared <= GPUS[gpu].shared, "{plan:?}");
+    fn rows_are_in_memory_whole_where_there_is_room_for_the_ring_and_else_in_equal_parts() {
+        let phases = |rows, inner, gpu: usize| {
+            let plan = Plan::new(Sizes { rows, inner, outer: 4096 }, What::Plain, GPUS[gpu]).unwrap();
+            assert!(plan.shared() <= GPUS[gpu].shared, "{plan:?}");
+            assert!(plan.stages >= if gpu == 0 { WANTED_STAGES } else { 2 }, "{plan:?}");
             plan.phase
         };
-        assert_eq!([4096, 11_008, 13_824, 18_944].map(|inner| phases(inner, 0)), [4096, 11_008, 7168, 10_240]);
-        assert_eq!([4096, 11_008, 8].map(|inner| phases(inner, 1)), [4096, 4096, 8]);
+        assert_eq!([4096, 11_008, 18_944].map(|inner| phases(1, inner, 0)), [4096, 11_264, 18_944]);
+        assert_eq!([4096, 11_008, 13_824, 18_944].map(|inner| phases(8, inner, 0)), [4096, 5632, 7168, 6656]);
+        assert_eq!([4096, 11_008, 8].map(|inner| phases(1, inner, 1)), [4096, 11_264, 512]);
     }
 
     #[test]
