@@ -14,8 +14,9 @@ using Numbers = std::vector<float>;
 using gguf::Bytes;
 using gguf::Format;
 
-using Multiply = void (*)(const uint8_t *, const void *, const float *, float *, uint32_t, uint32_t, uint32_t, uint32_t,
-                          uint32_t);
+using Multiply = void (*)(const uint8_t *, const void *, const float *, float *, uint32_t, uint32_t, uint32_t, uint32_t);
+using Fewest = void (*)(const uint8_t *, const void *, const float *, float *, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
+                        uint32_t, uint32_t, uint32_t);
 using Round = void (*)(const float *, uint8_t *, uint32_t, uint32_t, uint32_t);
 using Pack = void (*)(uint16_t *, uint8_t *, uint32_t, size_t, uint32_t);
 using Widen = void (*)(const uint8_t *, float *, uint32_t, uint32_t, size_t);
@@ -26,7 +27,9 @@ struct Kernels {
     Pack pack;
     Widen widen;
     Round round[4];
-    Multiply multiply[4][3];
+    Fewest fewest[3];
+    Multiply multiply[3][3];
+    uint32_t stage; // bytes of one of the ring for the fewest
 };
 
 #define MULTIPLY(name, rows) {few_##name##_##rows##_plain, few_##name##_##rows##_added, few_##name##_##rows##_gated}
@@ -34,9 +37,8 @@ struct Kernels {
     {                                                                                                                 \
         FORMAT(name, F), pack_##name, widen_##name,                                                                   \
             {round_##name##_8, round_##name##_16, round_##name##_32, round_##name##_64},                              \
-        {                                                                                                             \
-            MULTIPLY(name, 8), MULTIPLY(name, 16), MULTIPLY(name, 32), MULTIPLY(name, 64)                             \
-        }                                                                                                             \
+            MULTIPLY(name, 8), {MULTIPLY(name, 16), MULTIPLY(name, 32), MULTIPLY(name, 64)},                          \
+            streamed_quantised::STAGE<packed::F>                                                                      \
     }
 const Kernels KERNELS_OF_EACH[] = {KERNELS(q8_0, Q8_0), KERNELS(q4_0, Q4_0), KERNELS(q4_k, Q4_K)};
 
@@ -45,7 +47,8 @@ struct Case {
     What what;
     size_t rows, inner, outer, phase;
     unsigned blocks;
-    bool rounded; // before the product, by a kernel of its own
+    bool rounded;        // before the product, by a kernel of its own
+    uint32_t stages = 3; // of the ring, of the fewest
 
     size_t outputs() const { return what == GATED ? 2 * outer : outer; }
 };
@@ -121,9 +124,17 @@ bool holds(const Case &of) {
     }
     const void *rows = of.rounded ? static_cast<void *>(image.at) : x.data();
     const float *added = of.what == GATED ? nullptr : bias.data();
-    machine::launch({of.blocks}, few_quantised::THREADS, false, [&] {
-        of.kernels.multiply[size][of.what](packed.at, rows, added, y.data(), of.inner, of.outer, of.rows, of.phase, of.rounded);
-    });
+    auto product = [&](size_t threads, auto kernel, auto... more) {
+        machine::launch({of.blocks}, threads, false, [&] {
+            kernel(packed.at, rows, added, y.data(), of.inner, of.outer, of.rows, of.phase, more...);
+        });
+    };
+    if (size > 0) {
+        product(few_quantised::THREADS, of.kernels.multiply[size - 1][of.what]);
+    } else {
+        const uint32_t rows_at = 16 << 10, stages_at = rows_at + of.phase * 12;
+        product(ring::THREADS, of.kernels.fewest[of.what], uint32_t(of.rounded), rows_at, stages_at, of.stages);
+    }
     const double wrong = error(of, blocks, x, bias, y);
     const bool good = is_packed && wrong < 1e-4;
     if (!good) {
@@ -150,7 +161,7 @@ int main() {
             if (rows == 2 || rows == 7) check({kernels, what, rows, part, outer, 2 * width, 3, false});
         }
         // More chunks than warps, and more blocks than tiles.
-        check({kernels, PLAIN, 2, 35 * width + whole, 16, 36 * width, 4, false});
+        check({kernels, PLAIN, 2, 35 * width + whole, 16, 36 * width, 4, false, 2});
     }
     printf("few_quantised: %d cases, %d wrong\n", cases, wrong);
     return wrong;

@@ -31,7 +31,7 @@ TOOLS = ["memcheck", "racecheck", "initcheck"]
 # bulk copies.
 MORE = {"initcheck": ["--check-api-memory-access", "no"]}
 # The modules with the tests of ops, and those elsewhere.
-OPS = ["attention::", "decoder::", "linear::", "quantised::", "rows::"]
+OPS = ["attention::", "linear::", "quantised::", "rows::"]
 OTHERS = ["models::tokens_are_fed_as_the_cpu_does"]
 MODELS = ["llava15_llama_hub", "llava_next_mistral_hub", "internvl2_internlm2_chat", "internvl2_phi3_short_chat",
           "internvl3_qwen2_hub"]
@@ -62,7 +62,8 @@ def watch(tool: str, command: list[str], few: bool, seconds: float) -> dict:
     """Findings of `tool` in `command`, or why there is no number."""
     # Kernels of CUDA's libraries are watched as well.
     line = ["compute-sanitizer", "--tool", tool, "--print-limit", "100000", *MORE.get(tool, []), *command]
-    environment = os.environ | ({"VLM_TEST_FEW": "1"} if few else {})
+    # Memory of recorded steps lies in a pool that keeps what was given back, which no tool knows.
+    environment = os.environ | {"VLM_CUDA_GRAPHS": "0"} | ({"VLM_TEST_FEW": "1"} if few else {})
     begun = time.monotonic()
     try:
         ended = subprocess.run(line, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=environment)

@@ -1,15 +1,37 @@
-// Products of few rows with quantised weights (few_quantised.cuh), each a kernel of its own that starts early, and the rounding of
-// their rows.
+// Products of few rows with quantised weights, each a kernel of its own that starts early, and the rounding of their rows: of up to
+// eight rows by a ring (streamed_quantised.cuh), whose shared memory begins with barriers and sums and has rows at byte `rows_at` and
+// so many stages at byte `stages_at`; of more by few_quantised.cuh.
 #include "early.cuh"
-#include "few_quantised.cuh"
+#include "streamed_quantised.cuh"
+
+#define FEWEST(name, F, what, WHAT)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(ring::THREADS, 1) few_##name##_8_##what(                             \
+        const uint8_t *w, const void *x, const float *bias, float *y, uint32_t inner, uint32_t outer, uint32_t rows,  \
+        uint32_t phase, uint32_t rounded, uint32_t rows_at, uint32_t stages_at, uint32_t stages) {                    \
+        extern __shared__ uint4 shared[];                                                                             \
+        let_next_start();                                                                                             \
+        uint8_t *memory = reinterpret_cast<uint8_t *>(shared);                                                        \
+        float *sums = reinterpret_cast<float *>(memory + ring::BARRIERS);                                             \
+        const few_quantised::Sizes of{inner, outer, rows, phase};                                                     \
+        const ring::Room room{sums, sums + 2 * ring::WARPS * streamed_quantised::SUMS, memory + rows_at};             \
+        ring::Ring ring(memory, memory + stages_at, stages, streamed_quantised::STAGE<packed::F>);                    \
+        ring.begin();                                                                                                 \
+        if (threadIdx.x >= ring::CONSUMERS) {                                                                         \
+            streamed_quantised::send<packed::F, WHAT>(w, of, ring);                                                   \
+            return ring::all_sent();                                                                                  \
+        }                                                                                                             \
+        wait_for_last();                                                                                              \
+        const streamed_quantised::Given given{x, rounded != 0};                                                       \
+        streamed_quantised::products<packed::F, WHAT>(given, bias, y, of, room, ring);                                \
+    }
 
 #define FEW(name, F, ROWS, what, WHAT)                                                                                \
     extern "C" __global__ void __launch_bounds__(few_quantised::THREADS, 1)                                           \
         few_##name##_##ROWS##_##what(const uint8_t *w, const void *x, const float *bias, float *y, uint32_t inner,    \
-                                     uint32_t outer, uint32_t rows, uint32_t phase, uint32_t rounded) {               \
+                                     uint32_t outer, uint32_t rows, uint32_t phase) {                                 \
         let_next_start();                                                                                             \
-        few_quantised::products<packed::F, ROWS, WHAT>(w, few_quantised::Given{x, rounded != 0}, bias, \
-                                                                      y, {inner, outer, rows, phase}, wait_for_last); \
+        few_quantised::products<packed::F, ROWS, WHAT>(w, (const uint8_t *)x, bias, y, {inner, outer, rows, phase},   \
+                                                       wait_for_last);                                                \
     }
 // Rounds rows for such products: `parts` of `phase` numbers of each follow each other.
 #define ROUND(name, F, ROWS)                                                                                          \
@@ -28,7 +50,10 @@
     FEW(name, F, ROWS, gated, GATED)                                                                                  \
     ROUND(name, F, ROWS)
 #define EACH(name, F)                                                                                                 \
-    SIZE(name, F, 8)                                                                                                  \
+    FEWEST(name, F, plain, PLAIN)                                                                                     \
+    FEWEST(name, F, added, ADDED)                                                                                     \
+    FEWEST(name, F, gated, GATED)                                                                                     \
+    ROUND(name, F, 8)                                                                                                 \
     SIZE(name, F, 16)                                                                                                 \
     SIZE(name, F, 32)                                                                                                 \
     SIZE(name, F, 64)

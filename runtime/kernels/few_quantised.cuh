@@ -1,4 +1,4 @@
-// x · Wᵀ of up to 64 rows with quantised weights, in integers on tensor cores: bound by reading the weights, each once. One
+// x · Wᵀ of 9 to 64 rows with quantised weights, in integers on tensor cores: bound by reading the weights, each once. One
 // block a multiprocessor has its share of the outputs, in tiles of eight, and all rows of x in 8 bits in shared memory, as
 // much of each as there is room for. The 16 warps of a block have every 16th chunk of a tile each; their sums are added in
 // shared memory. A thread has FLIGHT chunks in registers and fetches the next as soon as one is used, also from the
@@ -73,26 +73,14 @@ template <typename F, int WHAT> struct Walk {
     }
 };
 
-// Rows of x, in 8 bits phase by phase, or in f32 where they are few enough for each block to round all of them.
-struct Given {
-    const void *x;
-    bool rounded;
-
-    template <typename F, int ROWS>
-    __device__ __forceinline__ void fetch(const Rows<F, ROWS> &to, const Sizes &of, uint32_t phase) const {
-        if (!Rows<F, ROWS>::HALF || rounded) {
-            const uint8_t *from = (const uint8_t *)x + (size_t)phase * to.bytes();
-            for (uint32_t i = threadIdx.x * 16; i < to.bytes(); i += THREADS * 16) send(to.at + i, from + i, true);
-            sent(), arrived<0>();
-        } else {
-            const float *numbers = (const float *)x;
-            auto load = [&](uint32_t row, uint32_t k) { return four(numbers + (size_t)row * of.inner + k); };
-            // What stands in other rows is in no sum of these.
-            rounded::round(to, load, of.inner, phase * of.phase, of.rows, of.rows, threadIdx.x, THREADS);
-        }
-        __syncthreads();
-    }
-};
+// Rows of x in 8 bits, phase by phase, to shared memory.
+template <typename F, int ROWS>
+__device__ __forceinline__ void fetch(const uint8_t *x, const Rows<F, ROWS> &to, uint32_t phase) {
+    const uint8_t *from = x + (size_t)phase * to.bytes();
+    for (uint32_t i = threadIdx.x * 16; i < to.bytes(); i += THREADS * 16) send(to.at + i, from + i, true);
+    sent(), arrived<0>();
+    __syncthreads();
+}
 
 // Where the sums of tiles go. Each thread has one number of the tile, or none.
 template <int ROWS, int WHAT> struct Outputs {
@@ -137,7 +125,7 @@ template <int TILES, bool HALF> __device__ __forceinline__ void put(float *to, f
 // that are added to it, or the SiLU of gates times their partners. Calls `wait`, once by each thread, before it reads or
 // writes what others do.
 template <typename F, int ROWS, int WHAT, typename Wait>
-__device__ __forceinline__ void products(const uint8_t *w, const Given &x, const float *bias, float *y, const Sizes of,
+__device__ __forceinline__ void products(const uint8_t *w, const uint8_t *x, const float *bias, float *y, const Sizes of,
                                          const Wait &wait) {
     extern __shared__ uint4 shared[];
     using Of = Rows<F, ROWS>;
@@ -157,7 +145,7 @@ __device__ __forceinline__ void products(const uint8_t *w, const Given &x, const
     const Outputs<ROWS, WHAT> outputs{bias, y};
     float out[Of::TILES][4] = {}, gate = 0.f;
     uint32_t step = 0, tile = 0, phase = 0, total = walk.steps * share.tiles * phases, parity = 0;
-    x.fetch(rows, of, 0);
+    fetch(x, rows, 0);
     // All warps are at the same step: a tile ends for all of them.
     for (uint32_t at = 0; at < total; at += FLIGHT) {
 #pragma unroll
@@ -186,7 +174,7 @@ __device__ __forceinline__ void products(const uint8_t *w, const Given &x, const
             tile = 0;
             if (++phase == phases) continue;
             __syncthreads();
-            x.fetch(rows, of, phase);
+            fetch(x, rows, phase);
         }
     }
 }

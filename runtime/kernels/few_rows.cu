@@ -15,7 +15,7 @@
         uint8_t *memory = reinterpret_cast<uint8_t *>(shared);                                                        \
         float *sums = reinterpret_cast<float *>(memory + ring::BARRIERS);                                             \
         const few::Sizes of{inner, outer, rows, phase};                                                               \
-        const streamed::Room room{sums, sums + 2 * ring::WARPS * few::SUMS, memory + rows_at};                        \
+        const ring::Room room{sums, sums + 2 * ring::WARPS * few::SUMS, memory + rows_at};                            \
         ring::Ring ring(memory, memory + stages_at, stages, streamed::STAGE<T>);                                      \
         ring.begin();                                                                                                 \
         if (threadIdx.x >= ring::CONSUMERS) {                                                                         \
@@ -23,7 +23,7 @@
             return ring::all_sent();                                                                                  \
         }                                                                                                             \
         wait_for_last();                                                                                              \
-        streamed::products<WHAT, T>(streamed::Given<T>{x}, bias, y, of, room, ring);                                  \
+        streamed::products<WHAT>(x, bias, y, of, room, ring);                                                         \
     }
 #define EACH(name, T)                                                                                                 \
     FEW(name, T, plain, PLAIN)                                                                                        \

@@ -55,6 +55,13 @@ struct Ring {
     }
 };
 
+// What products have beside the ring: sums of warps, twice, since one tile's are written while another's are read; sums of
+// tiles that go on with the next part of x; and that.
+struct Room {
+    float *sums, *kept;
+    uint8_t *rows;
+};
+
 // This one of those who send, the producers.
 __device__ __forceinline__ uint32_t producer() { return threadIdx.x - CONSUMERS; }
 // Until what this one has sent is there: nobody may leave before.

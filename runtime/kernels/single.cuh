@@ -3,8 +3,8 @@
 // times of them ahead of what is used and on to the next heads and rows, so that the memory is never without work. What a worker
 // has seen alone it writes; of several the last joins what they have mixed.
 #pragma once
+#include "instructions.cuh"
 #include "shares.cuh"
-#include "together.cuh"
 
 namespace single {
 

@@ -4,8 +4,8 @@
 #pragma once
 #include "few.cuh"
 #include "instructions.cuh"
-#include "normed.cuh"
 #include "product.cuh"
+#include "ring.cuh"
 
 namespace streamed {
 
@@ -14,8 +14,9 @@ using few::ROWS;
 using few::Share;
 using few::Sizes;
 using few::SUMS;
-using ring::Ring;
 using ring::CONSUMERS;
+using ring::Ring;
+using ring::Room;
 using ring::WARPS;
 
 constexpr int COLUMNS = 512;           // numbers of a row of weights in a stage
@@ -26,13 +27,6 @@ constexpr int OUTPUTS = 16;
 
 // Bytes of a stage.
 template <typename T> constexpr uint32_t STAGE = OUTPUTS * STRIDE * sizeof(T);
-
-// What a block has beside the ring: sums of warps, twice, since one tile's are written while another's are read; sums of
-// tiles that go on with the next part of x; and that.
-struct Room {
-    float *sums, *kept;
-    uint8_t *rows;
-};
 
 // Sends all weights of a product in the order in which they are used: part by part of x, in each tile by tile.
 template <int WHAT, typename T> __device__ __forceinline__ void send(const T *w, const Sizes &of, Ring &ring) {
@@ -57,41 +51,18 @@ template <int WHAT, typename T> __device__ __forceinline__ void send(const T *w,
     }
 }
 
-// Rows of x in 16 bits.
-template <typename T> struct Given {
-    const T *x;
-
-    // Numbers from `begin` on to shared memory, zeros behind their end.
-    __device__ __forceinline__ void fetch(T *to, float *, const Sizes &of, uint32_t begin, uint32_t stride) const {
-        for (uint32_t r = 0; r < of.rows; r++) {
-            for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += CONSUMERS * 8) {
-                bool is = begin + i < of.inner && i < of.phase;
-                ::send(to + r * stride + i, x + (size_t)r * of.inner + (is ? begin + i : 0), is);
-            }
+// Numbers of rows of x from `begin` on to shared memory, zeros behind their end.
+template <typename T>
+__device__ __forceinline__ void fetch(const T *x, T *to, const Sizes &of, uint32_t begin, uint32_t stride) {
+    for (uint32_t r = 0; r < of.rows; r++) {
+        for (uint32_t i = threadIdx.x * 8; i < stride - PAD; i += CONSUMERS * 8) {
+            bool is = begin + i < of.inner && i < of.phase;
+            ::send(to + r * stride + i, x + (size_t)r * of.inner + (is ? begin + i : 0), is);
         }
-        ::sent(), arrived<0>();
-        ring::consumers_together();
     }
-};
-
-// Rows of x in f32 that are normed on the way. As many threads have a row as there are for each.
-template <typename T> struct Normed {
-    normed::Rows rows;
-
-    __device__ __forceinline__ void fetch(T *to, float *room, const Sizes &of, uint32_t begin, uint32_t stride) const {
-        rows.measure(room, of.rows, of.inner);
-        const uint32_t threads = CONSUMERS >> (of.rows > 1 ? 32 - __clz(of.rows - 1) : 0), r = threadIdx.x / threads;
-        if (r < of.rows) {
-            const float scale = normed::Rows::scale(room, r);
-#pragma unroll 4
-            for (uint32_t i = threadIdx.x % threads * 4; i < stride - PAD; i += threads * 4) {
-                bool is = begin + i < of.inner && i < of.phase;
-                put_four(to + r * stride + i, is ? rows.numbers(r, of.inner, begin + i, scale) : make_float4(0, 0, 0, 0));
-            }
-        }
-        ring::consumers_together();
-    }
-};
+    ::sent(), arrived<0>();
+    ring::consumers_together();
+}
 
 // A warp's part of a stage times that of rows, of which `x` is the row that this thread points to.
 template <typename T> __device__ __forceinline__ void multiply(float (&sums)[4], const uint8_t *stage, const T *x) {
@@ -109,8 +80,8 @@ template <typename T> __device__ __forceinline__ void multiply(float (&sums)[4],
 }
 
 // The products of rows of weights that are sent (few_rows.cu). What others write of x and y is there.
-template <int WHAT, typename T, typename Source>
-__device__ __forceinline__ void products(const Source &x, const float *bias, void *y, const Sizes of, const Room &room, Ring &ring) {
+template <int WHAT, typename T>
+__device__ __forceinline__ void products(const T *x, const float *bias, void *y, const Sizes of, const Room &room, Ring &ring) {
     const Share<WHAT> share(of.outer);
     if (share.tiles == 0) return;
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -122,7 +93,7 @@ __device__ __forceinline__ void products(const Source &x, const float *bias, voi
     for (uint32_t part = 0; part < of.inner; part += of.phase) {
         // Nobody is at the last part any more, nor at its sums.
         if (part > 0) ring::consumers_together();
-        x.fetch(rows, room.sums, of, part, stride);
+        fetch(x, rows, of, part, stride);
         const uint32_t columns = min(of.phase, of.inner - part);
         for (uint32_t tile = 0; tile < share.tiles; tile++) {
             float out[4] = {};

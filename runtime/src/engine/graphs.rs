@@ -2,6 +2,7 @@
 //! replayed over buffers that stay where they are. A small model's step is otherwise bound by its launches.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use candle_core::cuda::cudarc::driver::CudaGraph;
@@ -25,6 +26,10 @@ const AT_START: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// Steps that are computed as they are, once there was no memory to record one, before that is tried again.
 const PAUSE: u64 = 256;
+
+/// The environment's variable by which nothing is recorded, if it is 0: for tools that watch each access to memory, which take
+/// that of recorded steps for given back (`ops/cuda/recording.rs`).
+const SWITCH: &str = "VLM_CUDA_GRAPHS";
 
 /// What a graph is recorded for: at least the rows and the longest sequence of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +61,6 @@ impl Size {
 }
 
 /// All graphs so far. They refer to the weights and the cache with which they were recorded.
-#[derive(Default)]
 pub struct Graphs {
     recorded: HashMap<Size, Recorded>,
     /// Where all of them leave their logits, a step after the other: `[most rows so far, vocabulary]`.
@@ -83,9 +87,24 @@ struct Owned(CudaGraph);
 #[expect(unsafe_code, reason = "a graph may be used by any thread, if by one at a time; it is never shared")]
 unsafe impl Send for Owned {}
 
+impl Default for Graphs {
+    fn default() -> Self {
+        Self::switched(std::env::var_os(SWITCH).as_deref())
+    }
+}
+
 impl Graphs {
+    /// None yet; none ever if `switch` is 0.
+    fn switched(switch: Option<&OsStr>) -> Self {
+        let pause = if switch.is_some_and(|switch| switch == "0") { u64::MAX } else { 0 };
+        Self { recorded: HashMap::new(), logits: None, counts: (0, 0), pause }
+    }
+
     /// Records the steps of up to `rows` sequences of up to `tokens` tokens that come first, so that none waits for that.
     pub fn prepare(&mut self, language: &Language, cache: &KvCache, rows: usize, tokens: usize) -> Result<()> {
+        if self.pause == u64::MAX {
+            return Ok(());
+        }
         let Device::Cuda(device) = cache.device() else { bail!("the KV cache is not on a GPU") };
         let most = (rows.next_multiple_of(ROWS), language.vocabulary()?);
         self.logits = Some(Tensor::zeros(most, DType::F32, cache.device())?);
@@ -233,5 +252,11 @@ mod tests {
         assert_eq!(rows(8), [1, 2, 4, 8]);
         assert_eq!(rows(20), [1, 2, 4, 8, 16, 32]);
         assert_eq!(rows(100), AT_START);
+    }
+
+    #[test]
+    fn nothing_is_recorded_where_the_environment_says_so() {
+        let pause = |switch: Option<&str>| Graphs::switched(switch.map(OsStr::new)).pause;
+        assert_eq!([None, Some("1"), Some(""), Some("0")].map(pause), [0, 0, 0, u64::MAX]);
     }
 }

@@ -11,7 +11,7 @@ const FORMATS: [BlockFormat; 3] = [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFo
 /// Inputs and outputs: one chunk and many, of which the last may be a part, and more numbers than a block has in its memory
 /// at a time; outputs that are whole tiles or not, and more tiles than blocks.
 const SHAPES: [(usize, usize); 9] =
-    [(256, 17), (2048, 40), (1024, 1000), (4096, 129), (768, 50), (96, 8), (352, 33), (18_944, 24), (1024, 4608)];
+    [(256, 17), (2048, 40), (1024, 1000), (4096, 129), (768, 50), (96, 8), (352, 33), (1024, 4608), (18_944, 24)];
 
 /// Rows of kernels of each size, and more than any takes.
 const ROWS: [usize; 10] = [1, 2, 3, 8, 9, 16, 31, 33, 64, 130];

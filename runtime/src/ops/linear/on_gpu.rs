@@ -7,7 +7,7 @@ mod few;
 mod few_quantised;
 mod packed;
 mod quantised;
-pub mod ring;
+mod ring;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::cublas::{result, sys};
@@ -19,9 +19,7 @@ use half::{bf16, f16};
 
 use self::biased::{Places, Sizes};
 use self::few::{Plan, What};
-use self::few_quantised::rounded_bytes;
 pub(super) use self::packed::Packed;
-use self::packed::width as chunk_width;
 use self::quantised::{Few, Widened};
 use super::{Blocks, FEW_ROWS, Weight};
 use crate::ops::activation::gated;

@@ -3,9 +3,7 @@
 use candle_core::cuda::cudarc::driver::CudaView;
 use candle_core::{CudaDevice, DType, Result};
 
-use super::ring::{
-    ALIGNED, ALL_SUMS, BARRIERS, MOST_STAGES, ROWS, SUMS, THREADS, WANTED_STAGES, phases, row_bytes, stage_bytes, tiles,
-};
+use super::ring::{ROWS, Ring, THREADS};
 use crate::ops::cuda::{FEW_ROWS, Format, Kernel, Limits, blocks, launch};
 
 /// Most rows.
@@ -36,12 +34,8 @@ pub struct Sizes {
 pub struct Plan {
     sizes: Sizes,
     what: What,
-    /// Numbers of a row that are in shared memory at a time.
-    phase: usize,
-    /// Where rows begin there, and the stages of the ring.
-    rows_at: usize,
-    stages_at: usize,
-    stages: usize,
+    /// What is where in shared memory.
+    ring: Ring,
     /// Blocks.
     processors: usize,
 }
@@ -54,20 +48,10 @@ impl Plan {
         if !taken || outer == 0 {
             return None;
         }
-        let with = |phase: usize, fewest: usize| {
-            let kept = if phase < inner { tiles(outer, limits.processors) * SUMS } else { 0 };
-            let rows_at = (BARRIERS + ALL_SUMS + kept).next_multiple_of(ALIGNED);
-            let stages_at = (rows_at + row_bytes(phase, None, rows)).next_multiple_of(ALIGNED);
-            let stages = (limits.shared.checked_sub(stages_at)? / stage_bytes(None)).min(MOST_STAGES);
-            let processors = limits.processors;
-            (stages >= fewest).then_some(Self { sizes, what, phase, rows_at, stages_at, stages, processors })
-        };
-        [WANTED_STAGES, 2].into_iter().find_map(|fewest| phases(inner, None).find_map(|phase| with(phase, fewest)))
-    }
-
-    /// Bytes of shared memory.
-    fn shared(&self) -> usize {
-        self.stages_at + self.stages * stage_bytes(None)
+        let tile = if what == What::Gated { 8 } else { 16 };
+        let tiles = outer.div_ceil(limits.processors.max(1)).div_ceil(tile);
+        let ring = Ring::of(sizes, None, tiles, limits)?;
+        Some(Self { sizes, what, ring, processors: limits.processors })
     }
 
     /// Launches the product of weights `[outer, inner]`, twice `outer` where gated, and rows `[rows, inner]`. `bias` and
@@ -88,10 +72,11 @@ impl Plan {
         };
         let Sizes { rows, inner, outer } = self.sizes;
         let name = format!("few_rows_{}_{what}", T::name());
-        let kernel = Kernel::early(device, &FEW_ROWS, &name)?.with_shared(self.shared())?;
-        let config = blocks([self.processors, 1, 1], THREADS, self.shared() / size_of::<f32>())?;
-        let [inner, outer, rows, phase] = [inner, outer, rows, self.phase].map(|size| size as u32);
-        let [rows_at, stages_at, stages] = [self.rows_at, self.stages_at, self.stages].map(|size| size as u32);
+        let Ring { phase, rows_at, stages_at, stages, bytes } = self.ring;
+        let kernel = Kernel::early(device, &FEW_ROWS, &name)?.with_shared(bytes)?;
+        let config = blocks([self.processors, 1, 1], THREADS, bytes / size_of::<f32>())?;
+        let [inner, outer, rows, phase] = [inner, outer, rows, phase].map(|size| size as u32);
+        let [rows_at, stages_at, stages] = [rows_at, stages_at, stages].map(|size| size as u32);
         launch!(kernel, config, w, x, &bias, &out, &inner, &outer, &rows, &phase, &rows_at, &stages_at, &stages)
     }
 }
@@ -100,29 +85,13 @@ impl Plan {
 mod tests {
     use super::*;
 
-    /// An H100, and an L4.
-    const GPUS: [Limits; 2] =
-        [Limits { processors: 132, shared: 227 << 10 }, Limits { processors: 58, shared: 99 << 10 }];
-
-    #[test]
-    fn rows_are_in_memory_whole_where_there_is_room_for_the_ring_and_else_in_equal_parts() {
-        let phases = |rows, inner, gpu: usize| {
-            let plan = Plan::new(Sizes { rows, inner, outer: 4096 }, What::Plain, GPUS[gpu]).unwrap();
-            assert!(plan.shared() <= GPUS[gpu].shared, "{plan:?}");
-            assert!(plan.stages >= if gpu == 0 { WANTED_STAGES } else { 2 }, "{plan:?}");
-            plan.phase
-        };
-        assert_eq!([4096, 11_008, 18_944].map(|inner| phases(1, inner, 0)), [4096, 11_264, 18_944]);
-        assert_eq!([4096, 11_008, 13_824, 18_944].map(|inner| phases(8, inner, 0)), [4096, 5632, 7168, 6656]);
-        assert_eq!([4096, 11_008, 8].map(|inner| phases(1, inner, 1)), [4096, 11_264, 512]);
-    }
+    /// An H100.
+    const GPU: Limits = Limits { processors: 132, shared: 227 << 10 };
 
     #[test]
     fn sizes_that_the_kernel_does_not_take_have_no_plan() {
-        let has = |rows, inner, outer| Plan::new(Sizes { rows, inner, outer }, What::Gated, GPUS[0]).is_some();
+        let has = |rows, inner, outer| Plan::new(Sizes { rows, inner, outer }, What::Gated, GPU).is_some();
         assert!(has(1, 8, 1) && has(8, 4096, 11_008));
         assert!(!has(0, 8, 4) && !has(9, 8, 4) && !has(1, 12, 4) && !has(1, 0, 4) && !has(1, 8, 0));
-        // So many outputs have no room for their sums between two parts of a row.
-        assert!(Plan::new(Sizes { rows: 8, inner: 18_944, outer: 1 << 21 }, What::Plain, GPUS[1]).is_none());
     }
 }

@@ -9,6 +9,7 @@ use vlm_catalog::quantization::BlockFormat;
 
 use super::few::{Sizes, What};
 use super::packed::{OUTPUTS, Packed, name, width};
+use super::ring::{self, Ring};
 use crate::ops::cuda::{FEW_QUANTISED, Kernel, Limits, THREADS as ROUNDING, blocks, launch, room};
 
 /// Most rows.
@@ -31,6 +32,8 @@ pub struct Plan {
     phase: usize,
     /// Bytes of shared memory.
     shared: usize,
+    /// What is where there, of the kernel for the fewest rows, whose weights come in a ring.
+    ring: Option<Ring>,
     /// Blocks.
     processors: usize,
 }
@@ -50,6 +53,12 @@ impl Plan {
         // The fewer rows at a time, the less room is taken by their sums.
         let rooms = successors(Some(rows.next_power_of_two().max(OUTPUTS)), |room| Some(room / 2));
         rooms.take_while(|room| *room >= OUTPUTS).find_map(|room| {
+            let processors = limits.processors;
+            if room == ring::ROWS {
+                let ring = Ring::of(sizes, Some(format), tiles, limits)?;
+                let (phase, shared, ring) = (ring.phase, ring.bytes, Some(ring));
+                return Some(Self { sizes, what, format, room, phase, shared, ring, processors });
+            }
             let sums = room * OUTPUTS * size_of::<f32>();
             let bytes = |phase: usize| {
                 // Sums of all warps, twice: one tile's are written while another's are read.
@@ -58,7 +67,7 @@ impl Plan {
             };
             let phases = (1..=chunks).map(|parts| chunks.div_ceil(parts) * width(format));
             let phase = phases.into_iter().find(|phase| bytes(*phase) <= limits.shared)?;
-            Some(Self { sizes, what, format, room, phase, shared: bytes(phase), processors: limits.processors })
+            Some(Self { sizes, what, format, room, phase, shared: bytes(phase), ring: None, processors })
         })
     }
 
@@ -126,11 +135,31 @@ impl Plan {
         };
         let kernel = format!("few_{}_{}_{what}", name(self.format), self.room);
         let kernel = Kernel::early(device, &FEW_QUANTISED, &kernel)?.with_shared(self.shared)?;
-        let config = blocks([self.processors, 1, 1], THREADS, self.shared / size_of::<f32>())?;
+        let threads = if self.ring.is_some() { ring::THREADS } else { THREADS };
+        let config = blocks([self.processors, 1, 1], threads, self.shared / size_of::<f32>())?;
         let Sizes { inner, outer, .. } = self.sizes;
         let [inner, outer, rows, phase] = [inner, outer, rows, self.phase].map(|size| size as u32);
-        let rounded = u32::from(rounded);
-        launch!(kernel, config, weights.place(), &x, &bias, &out, &inner, &outer, &rows, &phase, &rounded)
+        let Some(Ring { rows_at, stages_at, stages, .. }) = self.ring else {
+            return launch!(kernel, config, weights.place(), &x, &bias, &out, &inner, &outer, &rows, &phase);
+        };
+        let [rounded, rows_at, stages_at, stages] =
+            [usize::from(rounded), rows_at, stages_at, stages].map(|size| size as u32);
+        launch!(
+            kernel,
+            config,
+            weights.place(),
+            &x,
+            &bias,
+            &out,
+            &inner,
+            &outer,
+            &rows,
+            &phase,
+            &rounded,
+            &rows_at,
+            &stages_at,
+            &stages
+        )
     }
 }
 

@@ -1,9 +1,0 @@
-// All layers of a decoder at once (decoder.cuh), with weights in Q4_0.
-#include "decoder.cuh"
-
-#define WIDTHS(name, T)                                                                                               \
-    DECODER(decoder_q4_0_##name##_64, decoder::Quantised<packed::Q4_0>, T, 64)                                           \
-    DECODER(decoder_q4_0_##name##_96, decoder::Quantised<packed::Q4_0>, T, 96)                                           \
-    DECODER(decoder_q4_0_##name##_128, decoder::Quantised<packed::Q4_0>, T, 128)
-WIDTHS(f16, __half)
-WIDTHS(bf16, __nv_bfloat16)
