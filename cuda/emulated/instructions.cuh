@@ -42,7 +42,13 @@ inline void barrier_come_with_sent(uint64_t *at) {
 inline void barrier_wait(uint64_t *at, uint32_t parity) {
     while (barrier(at).times % 2 == parity) machine::progress(), machine::pause();
 }
+inline void released(uint32_t *count) { ++*count; }
 inline uint32_t counted(uint32_t *count) { return (*count)++; }
+inline uint32_t acquired(const uint32_t *count) {
+    // Some look late: the others may be far ahead by then.
+    for (unsigned n = machine::chance() % 8 ? 1 : machine::chance() % 4000; n > 0; n--) machine::pause();
+    return *count;
+}
 inline float power(float x) { return exp2f(x); }
 
 // Matrices of a product in the registers of a warp: thread 4·g + t has of row, or column, g the numbers from N·t on, and

@@ -31,7 +31,7 @@ TOOLS = ["memcheck", "racecheck", "initcheck"]
 # bulk copies.
 MORE = {"initcheck": ["--check-api-memory-access", "no"]}
 # The modules with the tests of ops, and those elsewhere.
-OPS = ["attention::", "linear::", "quantised::", "rows::"]
+OPS = ["attention::", "decoder::", "linear::", "quantised::", "rows::"]
 OTHERS = ["models::tokens_are_fed_as_the_cpu_does"]
 MODELS = ["llava15_llama_hub", "llava_next_mistral_hub", "internvl2_internlm2_chat", "internvl2_phi3_short_chat",
           "internvl3_qwen2_hub"]

@@ -123,7 +123,16 @@ __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
     } while (!come);
 }
 
-// One more, which all that was written before is seen with, and how many there were before, with all that was written before those.
+// One more, which all that was written before is seen with; and how many there are, with all that was written before those.
+__device__ __forceinline__ void released(uint32_t *count) {
+    asm volatile("fence.acq_rel.gpu;\nred.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
+}
+__device__ __forceinline__ uint32_t acquired(const uint32_t *count) {
+    uint32_t value;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(count) : "memory");
+    return value;
+}
+// Both at once: one more, and how many there were before.
 __device__ __forceinline__ uint32_t counted(uint32_t *count) {
     uint32_t before;
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(count) : "memory");

@@ -55,22 +55,26 @@ struct Part {
 // Rows of x are `stride` numbers apart, those of y follow each other.
 template <typename T>
 __device__ void rms_norm(const float *x, const float *weight, T *y, uint32_t width, uint32_t stride, float eps) {
-    in_turn();
+    let_next_start();
     x += (size_t)blockIdx.x * stride;
     y += (size_t)blockIdx.x * width;
     if (held(x, weight, width, stride)) {
-        Part part;
+        Part part, weights;
+        // Nobody writes those.
+        weights.load(weight, width);
+        wait_for_last();
         part.load(x, width);
         float scale = 1.f / sqrtf(block_sum(part.squares(0.f, width)) / width + eps);
 #pragma unroll
         for (uint32_t p = 0; p < PARTS; p++) {
             uint32_t i = (p * blockDim.x + threadIdx.x) * 4;
             if (i >= width) continue;
-            float4 v = part.four[p], w = four(weight + i);
+            float4 v = part.four[p], w = weights.four[p];
             put_four(y + i, make_float4(v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w));
         }
         return;
     }
+    wait_for_last();
     float sum = 0.f;
     for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) sum += x[i] * x[i];
     float scale = 1.f / sqrtf(block_sum(sum) / width + eps);

@@ -4,6 +4,7 @@
 // are added in shared memory.
 #pragma once
 #include "few_quantised.cuh"
+#include "normed.cuh"
 #include "ring.cuh"
 
 namespace streamed_quantised {
@@ -55,7 +56,7 @@ struct Given {
     bool rounded;
 
     template <typename F>
-    __device__ __forceinline__ void fetch(const Rows<F> &to, const Sizes &of, uint32_t begin) const {
+    __device__ __forceinline__ void fetch(const Rows<F> &to, float *, const Sizes &of, uint32_t begin) const {
         if (rounded) {
             const uint8_t *from = (const uint8_t *)x + (size_t)(begin / of.phase) * to.bytes();
             for (uint32_t i = threadIdx.x * 16; i < to.bytes(); i += CONSUMERS * 16) ::send(to.at + i, from + i, true);
@@ -70,9 +71,24 @@ struct Given {
     }
 };
 
+// Rows of x in f32 that are normed on the way.
+struct Normed {
+    normed::Rows rows;
+
+    template <typename F>
+    __device__ __forceinline__ void fetch(const Rows<F> &to, float *room, const Sizes &of, uint32_t begin) const {
+        rows.measure(room, of.rows, of.inner);
+        auto load = [&](uint32_t row, uint32_t k) {
+            return rows.numbers(row, of.inner, k, normed::Rows::scale(room, row));
+        };
+        rounded::round(to, load, of.inner, begin, of.rows, of.rows, threadIdx.x, CONSUMERS);
+        ring::consumers_together();
+    }
+};
+
 // The products of rows, as few_quantised::products has them, of weights that are sent. What others write of x and y is there.
-template <typename F, int WHAT>
-__device__ __forceinline__ void products(const Given &x, const float *bias, float *y, const Sizes of, const Room &room, Ring &ring) {
+template <typename F, int WHAT, typename Source>
+__device__ __forceinline__ void products(const Source &x, const float *bias, float *y, const Sizes of, const Room &room, Ring &ring) {
     const Share<WHAT> share(of.outer);
     if (share.tiles == 0) return;
     const uint32_t warp = threadIdx.x / 32;
@@ -84,7 +100,7 @@ __device__ __forceinline__ void products(const Given &x, const float *bias, floa
     for (uint32_t part = 0; part < chunks.all; part += chunks.each) {
         // Nobody is at the last part any more, nor at its sums.
         if (part > 0) ring::consumers_together();
-        x.fetch(rows, of, part * F::WIDTH);
+        x.fetch(rows, room.sums, of, part * F::WIDTH);
         const uint32_t count = min(chunks.each, chunks.all - part);
         for (uint32_t tile = 0; tile < share.tiles; tile++) {
             float out[1][4] = {};

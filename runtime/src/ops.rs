@@ -13,6 +13,8 @@ mod choose;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+mod decoder;
 mod element;
 mod feed;
 mod finite;
@@ -36,6 +38,7 @@ pub use batch::DeviceRows;
 pub use batch::{Batch, Row, Segment};
 pub use choose::{Choice, choose, choose_there, chosen_ids};
 #[cfg(feature = "cuda")]
+pub use decoder::{Decoder, Parts};
 pub use element::largest;
 pub use feed::feed;
 pub use finite::finite;

@@ -1,6 +1,9 @@
 //! One decoder for the Llama kind: embeddings in, hidden states out, logits of chosen rows.
 
 #[cfg(feature = "cuda")]
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(feature = "cuda")]
 use candle_core::Device;
 use candle_core::{DType, Result, Tensor, bail};
 use vlm_catalog::architecture::TextConfig;
@@ -8,9 +11,14 @@ use vlm_catalog::quantization::LinearRole;
 
 use super::{Loading, start};
 use crate::checkpoint::{CheckpointError, DecoderLayer, DecoderTensors};
-#[cfg(feature = "cuda")]
-use crate::ops::DeviceRows;
 use crate::ops::{Batch, KvCache, Linear, RmsNorm, RopeTable, gather, gather_at, store_and_attend};
+#[cfg(feature = "cuda")]
+use crate::ops::{Decoder, DeviceRows, Parts};
+
+/// Rows up to which all layers with quantised weights are one kernel: on an H200 it is ahead of one kernel after the other for a
+/// single sequence alone.
+#[cfg(feature = "cuda")]
+const AT_ONCE: usize = 1;
 
 /// The decoder.
 pub struct Language {
@@ -21,6 +29,9 @@ pub struct Language {
     rope: RopeTable,
     /// Tokens up to which a sequence takes the rotary angles of short ones.
     short: usize,
+    /// All layers at once, with each cache so far, where weights are quantised.
+    #[cfg(feature = "cuda")]
+    at_once: Mutex<Vec<Arc<Decoder>>>,
 }
 
 struct Layer {
@@ -49,6 +60,8 @@ impl Language {
         let layers = layers.collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             layers,
+            #[cfg(feature = "cuda")]
+            at_once: Mutex::default(),
             norm: RmsNorm::new(loading.vector(&tensors.norm()?)?, config.rms_norm_eps),
             head,
             embedding,
@@ -77,10 +90,34 @@ impl Language {
     pub fn forward(&self, embeds: &Tensor, batch: &Batch, cache: &KvCache) -> Result<Tensor> {
         // The layers add to it where it is.
         let mut x = embeds.force_contiguous()?;
+        #[cfg(feature = "cuda")]
+        if self.forward_at_once(&x, batch, cache)? {
+            return Ok(x);
+        }
         for (n, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, n, &self.rope, batch, cache, None)?;
         }
         Ok(x)
+    }
+
+    /// Runs `x` through all layers, where it is, if these are rows for which a GPU does that in one kernel.
+    #[cfg(feature = "cuda")]
+    fn forward_at_once(&self, x: &Tensor, batch: &Batch, cache: &KvCache) -> Result<bool> {
+        if x.dim(0)? > AT_ONCE || cache.device().is_cpu() {
+            return Ok(false);
+        }
+        let layers: Vec<_> = self.layers.iter().map(Layer::parts).collect();
+        let mut known = self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
+        for decoder in &*known {
+            if decoder.is_of(&layers, cache) {
+                return decoder.forward(x, batch, &self.rope, cache);
+            }
+        }
+        let Some(decoder) = Decoder::new(&layers, cache)? else { return Ok(false) };
+        let decoder = Arc::new(decoder);
+        known.push(Arc::clone(&decoder));
+        drop(known);
+        decoder.forward(x, batch, &self.rope, cache)
     }
 
     /// As [`Self::forward`], the hidden states of the rows `wanted` alone. Of the others the last layer needs keys and
@@ -159,6 +196,18 @@ impl Layer {
             gate_up: loading.quantised(&tensors.gate_up(), LinearRole::Decoder)?,
             down: loading.quantised(&tensors.down(), LinearRole::Decoder)?,
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            input_norm: &self.input_norm,
+            qkv: &self.qkv,
+            out: &self.out,
+            post_norm: &self.post_norm,
+            gate_up: &self.gate_up,
+            down: &self.down,
+        }
     }
 
     /// Of the rows `wanted`, if they are said, and else of all.

@@ -11,6 +11,8 @@ use super::{Batch, KvCache, KvFormat, RopeTable, cpu};
 
 #[cfg(feature = "cuda")]
 mod on_gpu;
+#[cfg(feature = "cuda")]
+pub use on_gpu::{numbers_of_parts, takes_products, worker_bytes};
 
 /// `qkv` (`[rows, q heads + 2 · kv heads, head dim]` flattened, queries not yet rotated) and the cache
 /// of `layer`, which holds the rows' own keys already, to `[rows, q heads · head dim]`, rounded to `out`: f32, or on a GPU

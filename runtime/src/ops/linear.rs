@@ -16,6 +16,8 @@ use super::activation::silu_mul;
 use super::residual::add;
 
 pub use blocks::{BlockBuilder, Blocks};
+#[cfg(feature = "cuda")]
+pub use on_gpu::ring;
 
 /// Rows up to which the own products are used for weights that are not quantised.
 const FEW_ROWS: usize = 8;
@@ -59,6 +61,18 @@ impl Linear {
             Weight::Dense(weight) => weight.dtype(),
             Weight::Blocks(_) => DType::F32,
         }
+    }
+
+    /// Its weights.
+    #[cfg(feature = "cuda")]
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// Its bias, `[out]` in f32.
+    #[cfg(feature = "cuda")]
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     /// With zeros behind the weights of each output, so that it takes rows of a multiple of `length` numbers: what a GPU

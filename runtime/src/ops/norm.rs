@@ -23,6 +23,18 @@ impl RmsNorm {
         Self { weight, eps: eps as f32 }
     }
 
+    /// `[width]`.
+    #[cfg(feature = "cuda")]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// What is added to the mean square.
+    #[cfg(feature = "cuda")]
+    pub fn eps(&self) -> f32 {
+        self.eps
+    }
+
     /// `[…, width]` to the same. Rows may be parts of longer ones.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_as(x, DType::F32)

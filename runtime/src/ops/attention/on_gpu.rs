@@ -59,7 +59,7 @@ macro_rules! attend {
 }
 
 /// Whether single rows are multiplied on tensor cores, where they have not 32 bits.
-fn takes_products(shape: KvShape) -> bool {
+pub fn takes_products(shape: KvShape) -> bool {
     let KvStrides { block, value, head, token, .. } = shape.strides();
     let even = [block, value, head.into(), token.into()].iter().all(|numbers| numbers.is_multiple_of(16));
     even && WIDTHS.contains(&shape.head_dim)
@@ -72,7 +72,7 @@ fn parts_of_keys(longest: usize, busy: usize) -> usize {
 
 /// Numbers that so many workers, of as many threads as a block there has, leave each other of heads of `head_dim`: the first and the
 /// last part of each may be one of several of their row (`single::Parts` in `kernels/single.cuh`).
-fn numbers_of_parts(workers: usize, head_dim: usize) -> usize {
+pub fn numbers_of_parts(workers: usize, head_dim: usize) -> usize {
     workers * 2 * COLUMNS * (head_dim + 2)
 }
 
@@ -83,7 +83,7 @@ fn groups_of_heads(heads: usize, kv_heads: usize) -> usize {
 
 /// Bytes that a worker has there (`single::Shared` in `kernels/single.cuh`), with `ahead` times of keys and values of a warp, which
 /// the cache keeps as `format`.
-fn worker_bytes(head_dim: usize, format: KvFormat, ahead: usize) -> usize {
+pub fn worker_bytes(head_dim: usize, format: KvFormat, ahead: usize) -> usize {
     let (warps, float) = (THREADS / 32, size_of::<f32>());
     let (number, scales) = match format {
         KvFormat::Numbers(dtype) => (dtype.size_in_bytes(), 0),

@@ -79,16 +79,24 @@ enum Start {
     AfterLast,
     /// While the kernel before it still runs.
     Early,
+    /// After it, all of them at the same time.
+    Together,
 }
 
 impl Start {
     /// What the driver is told of it.
     fn attribute(self) -> Option<CUlaunchAttribute> {
-        (self == Self::Early).then_some(CUlaunchAttribute {
-            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        })
+        let (id, value) = match self {
+            Self::AfterLast => return None,
+            Self::Early => (
+                CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+            ),
+            Self::Together => {
+                (CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CUlaunchAttributeValue { cooperative: 1 })
+            }
+        };
+        Some(CUlaunchAttribute { id, pad: [0; 4], value })
     }
 }
 
@@ -109,6 +117,12 @@ impl Kernel {
         let compiled = kernel.function.get_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION);
         let start = if compiled.map_err(failed)? >= WAITS { Start::Early } else { Start::AfterLast };
         Ok(Self { start, ..kernel })
+    }
+
+    /// As [`Self::of`], of a kernel whose blocks wait for each other (`kernels/together.cuh`): no more of them than fit the
+    /// GPU at the same time.
+    pub fn together(device: &CudaDevice, module: &Module, name: &str) -> Result<Self> {
+        Ok(Self { start: Start::Together, ..Self::of(device, module, name)? })
     }
 
     /// Lets its blocks have `bytes` of shared memory, which may be more than 48 KiB.

@@ -70,6 +70,12 @@ impl Blocks {
         }
     }
 
+    /// Where the weights are on a GPU, if they are there.
+    #[cfg(feature = "cuda")]
+    pub fn place_on_gpu(&self) -> Option<u64> {
+        self.packed().ok().map(Packed::address)
+    }
+
     /// Rows, and the length of each.
     pub fn dims(&self) -> (usize, usize) {
         (self.rows, self.row_length)

@@ -7,7 +7,7 @@ mod few;
 mod few_quantised;
 mod packed;
 mod quantised;
-mod ring;
+pub mod ring;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::cublas::{result, sys};

@@ -1,6 +1,6 @@
 //! Quantised weights in the memory of a GPU, in the order in which tensor cores take them (`kernels/formats.cuh`).
 
-use candle_core::cuda::cudarc::driver::CudaSlice;
+use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, Result, bail};
 use vlm_catalog::quantization::BlockFormat;
 
@@ -58,6 +58,11 @@ impl Packed {
     /// Where they are.
     pub fn place(&self) -> &CudaSlice<u8> {
         &self.bytes
+    }
+
+    /// That as an address.
+    pub fn address(&self) -> u64 {
+        self.bytes.device_ptr(&self.device.cuda_stream()).0
     }
 
     /// The blocks of the rows, one after another.

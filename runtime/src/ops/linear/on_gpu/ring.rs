@@ -12,14 +12,14 @@ pub const THREADS: usize = 256 + 128;
 /// Most rows.
 pub const ROWS: usize = 8;
 /// Most stages of the ring, and how many are wanted: fewer hold less than what is on its way from memory.
-const MOST_STAGES: usize = 16;
-const WANTED_STAGES: usize = 6;
+pub const MOST_STAGES: usize = 16;
+pub const WANTED_STAGES: usize = 6;
 /// Bytes of their barriers, of the sums of all warps, twice, and of those of a tile.
-const BARRIERS: usize = 2 * MOST_STAGES * 8;
-const ALL_SUMS: usize = 2 * 8 * SUMS;
-const SUMS: usize = 512;
+pub const BARRIERS: usize = 2 * MOST_STAGES * 8;
+pub const ALL_SUMS: usize = 2 * 8 * SUMS;
+pub const SUMS: usize = 512;
 /// What everything begins at a multiple of.
-const ALIGNED: usize = 128;
+pub const ALIGNED: usize = 128;
 /// Numbers of a row of weights in 16 bits in a stage, rows of it, and numbers between them and between rows of products.
 const COLUMNS: usize = 512;
 const OUTPUTS: usize = 16;
@@ -46,25 +46,39 @@ impl Ring {
     /// equal parts as leave room for the stages that are wanted, or for two. `tiles`: of outputs, that a block has at most.
     pub fn of(sizes: Sizes, format: Option<BlockFormat>, tiles: usize, limits: Limits) -> Option<Self> {
         let Sizes { rows, inner, .. } = sizes;
-        let (unit, stage) = match format {
-            None => (COLUMNS, OUTPUTS * (COLUMNS + PAD) * 2),
-            Some(format) => (width(format), CHUNKS * 8 * width(format) / format.block_len() * format.block_bytes()),
-        };
+        let stage = stage_bytes(format);
         let with = |phase: usize, fewest: usize| {
             let kept = if phase < inner { tiles * SUMS } else { 0 };
-            let of_rows = match format {
-                None => rows * (phase + PAD) * 2,
-                Some(format) => rounded_bytes(format, ROWS, phase),
-            };
             let rows_at = (BARRIERS + ALL_SUMS + kept).next_multiple_of(ALIGNED);
-            let stages_at = (rows_at + of_rows).next_multiple_of(ALIGNED);
+            let stages_at = (rows_at + row_bytes(phase, format, rows)).next_multiple_of(ALIGNED);
             let stages = (limits.shared.checked_sub(stages_at)? / stage).min(MOST_STAGES);
             let bytes = stages_at + stages * stage;
             (stages >= fewest).then_some(Self { phase, rows_at, stages_at, stages, bytes })
         };
-        let phases = || (1..=inner.div_ceil(unit)).map(|parts| inner.div_ceil(parts).next_multiple_of(unit));
-        [WANTED_STAGES, 2].into_iter().find_map(|fewest| phases().find_map(|phase| with(phase, fewest)))
+        [WANTED_STAGES, 2].into_iter().find_map(|fewest| phases(inner, format).find_map(|phase| with(phase, fewest)))
     }
+}
+
+/// Bytes of a stage.
+pub fn stage_bytes(format: Option<BlockFormat>) -> usize {
+    match format {
+        None => OUTPUTS * (COLUMNS + PAD) * 2,
+        Some(format) => CHUNKS * 8 * width(format) / format.block_len() * format.block_bytes(),
+    }
+}
+
+/// Bytes of `phase` numbers of each of `rows` rows.
+pub fn row_bytes(phase: usize, format: Option<BlockFormat>, rows: usize) -> usize {
+    match format {
+        None => rows * (phase + PAD) * 2,
+        Some(format) => rounded_bytes(format, ROWS, phase),
+    }
+}
+
+/// Numbers of rows of `inner` whole, then in two equal parts, and so on.
+pub fn phases(inner: usize, format: Option<BlockFormat>) -> impl Iterator<Item = usize> {
+    let unit = format.map_or(COLUMNS, width);
+    (1..=inner.div_ceil(unit)).map(move |parts| inner.div_ceil(parts).next_multiple_of(unit))
 }
 
 #[cfg(test)]
