@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The figures of one GPU, beside what its memory allows and what they must be.
 
-    python3 runtime/benches/gpu_figures.py BINARY [PART…] [--out FOLDER]
+    python3 runtime/benches/gpu_figures.py BINARY [PART…] [--kinds batches served] [--out FOLDER]
 
 BINARY is vlm-runtime (`make cuda`). PARTs are those of PARTS, all by default. Writes figures-DEVICE.json and .md into results/ or
 FOLDER, after every run anew: what is in the file already from the same commit is not measured again, so that it can be made in
@@ -111,6 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    kinds = {"batches": batches, "served": served}
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     args = parser.parse_args()
     if wrong := set(args.parts) - set(PARTS):
@@ -123,11 +125,11 @@ def main() -> None:
     file = args.out / f"figures-{title}.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     for part in args.parts or PARTS:
-        for kind, measure in [("batches", batches), ("served", served)]:
+        for kind in args.kinds:
             held = results.get(part, {}).get(kind)
             if kind == "served" and part not in PICTURES or held and held[0]["program"]["commit"] == commit:
                 continue
-            results.setdefault(part, {})[kind] = measure(binary, part)
+            results.setdefault(part, {})[kind] = kinds[kind](binary, part)
             write(args.out, title, results)
             print(f"{part}: {kind} measured", flush=True)
 
