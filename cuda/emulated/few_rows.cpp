@@ -51,7 +51,7 @@ bool holds(const Case &of) {
     const Multiply kernel = of.what == PLAIN ? few_rows_f16_plain : of.what == ADDED ? few_rows_f16_added : few_rows_f16_gated;
     const uint32_t kept = (of.outer / 8 / of.blocks + 2) * few::SUMS * sizeof(float);
     const uint32_t rows_at = ring::BARRIERS + 2 * ring::WARPS * few::SUMS * sizeof(float) + (kept + 127) / 128 * 128;
-    const uint32_t stages_at = rows_at + (of.rows * (of.phase + streamed::PAD) * sizeof(Half) + 127) / 128 * 128;
+    const uint32_t stages_at = rows_at + (of.rows * (of.phase + few::PAD) * sizeof(Half) + 127) / 128 * 128;
     machine::launch({of.blocks}, ring::THREADS, false, [&] {
         kernel(w.data(), x.data(), of.biased ? bias.data() : nullptr, y, of.inner, of.outer, of.rows, of.phase, rows_at, stages_at,
                of.stages);

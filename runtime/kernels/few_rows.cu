@@ -1,8 +1,8 @@
-// Products of few rows in 16 bits (streamed.cuh), each a kernel of its own that starts early: its weights are on their way while the
+// Products of few rows in 16 bits (few.cuh), each a kernel of its own that starts early: its weights are on their way while the
 // kernel before still runs. Shared memory begins with barriers and sums; rows are at byte `rows_at` of it, and so many stages of the
 // ring at byte `stages_at`.
 #include "early.cuh"
-#include "streamed.cuh"
+#include "few.cuh"
 
 // w [outer, inner] (twice outer where gated: gates, then partners), x [rows, inner], y [rows, outer]: in f32 products, or
 // products that are added to it; in T the SiLU of gates times their partners.
@@ -16,14 +16,14 @@
         float *sums = reinterpret_cast<float *>(memory + ring::BARRIERS);                                             \
         const few::Sizes of{inner, outer, rows, phase};                                                               \
         const ring::Room room{sums, sums + 2 * ring::WARPS * few::SUMS, memory + rows_at};                            \
-        ring::Ring ring(memory, memory + stages_at, stages, streamed::STAGE<T>);                                      \
+        ring::Ring ring(memory, memory + stages_at, stages, few::STAGE<T>);                                           \
         ring.begin();                                                                                                 \
         if (threadIdx.x >= ring::CONSUMERS) {                                                                         \
-            streamed::send<WHAT>(w, of, ring);                                                                        \
+            few::send<WHAT>(w, of, ring);                                                                             \
             return ring::all_sent();                                                                                  \
         }                                                                                                             \
         wait_for_last();                                                                                              \
-        streamed::products<WHAT>(x, bias, y, of, room, ring);                                                         \
+        few::products<WHAT>(x, bias, y, of, room, ring);                                                              \
     }
 #define EACH(name, T)                                                                                                 \
     FEW(name, T, plain, PLAIN)                                                                                        \
