@@ -175,14 +175,18 @@ template <typename T, int HD> Numbers launched(Scene<T> &scene, const Numbers &q
     const Case &of = scene.of;
     Numbers parts(of.workers * 2 * single::QUERIES * (HD + 2), NAN), out(scene.rows.size() * of.heads * HD, NAN);
     const Shape shape{uint32_t(of.row()), uint32_t(of.heads), uint32_t(of.kv_heads), HD};
-    const single::Step<T, float> step{scene.place(),      scene.strides(), scene.tables.data(),  scene.rows.data(), scene.singles.data(),
-                                      uint32_t(scene.rows.size()), qkv.data(), scene.angles.data(), parts.data(),  out.data(),
-                                      shape,              true};
-    // Twice, so that what has been counted is counted anew.
-    for (int time = 0; time < 2; time++) {
+    // What the kernel before leaves is there when it has ended.
+    Numbers late(qkv.size(), NAN);
+    auto wait = [&] { late = qkv; };
+    const single::Step<T, float> step{scene.place(),        scene.strides(),    scene.tables.data(), scene.rows.data(),
+                                      scene.singles.data(), uint32_t(scene.rows.size()), late.data(), scene.angles.data(),
+                                      parts.data(),         out.data(),         shape,               true};
+    // Twice, so that what has been counted is counted anew: from the first worker to the last, and back.
+    for (bool back : {false, true}) {
+        std::fill(late.begin(), late.end(), NAN);
         machine::launch({of.workers}, single::THREADS, false, [&] {
             auto *shared = static_cast<single::Shared<T, HD, AHEAD> *>(machine::shared());
-            single::attend<HD, AHEAD>(step, blockIdx.x, gridDim.x, *shared, [] {});
+            single::attend<HD, AHEAD>(step, back ? gridDim.x - 1 - blockIdx.x : blockIdx.x, gridDim.x, *shared, wait);
         });
     }
     return out;
@@ -292,6 +296,8 @@ int main() {
         // Several turns of each warp.
         check(holds<T, 64>(name, {2, 1, 64, {330, 64}, 1, 1}, limit, mixed));
         check(holds<T, 128>(name, {1, 1, 128, {511, 200}, 2, 1}, limit, mixed));
+        // A worker that ends one head and begins another.
+        check(holds<T, 64>(name, {2, 2, 64, {300}, 4, 1}, limit, mixed));
         check(holds<T, 96>(name, {12, 1, 96, {33, 16}, 2, 10}, limit, mixed));
         // More rows than a warp has threads, and more tiles than parts of a row can be joined.
         std::vector<uint32_t> many;
