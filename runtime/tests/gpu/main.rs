@@ -13,3 +13,4 @@ mod lost;
 mod models;
 mod quantised;
 mod rows;
+mod tiny;
