@@ -15,7 +15,7 @@ use vlm_runtime::models::VisionLanguage;
 use vlm_runtime::ops::{Batch, Segment, nth_table, room_for};
 use vlm_runtime::precision::Precision;
 use vlm_runtime::processor::{Processor, Prompt, PromptMessage, PromptPart, PromptRole};
-use vlm_runtime::tolerance::{Difference, decoded, quantized_logits};
+use vlm_runtime::tolerance::{self, Difference, Limit, PIXELS, decoded, quantized_logits};
 
 const POSITIONS: usize = 512;
 
@@ -147,20 +147,20 @@ impl Example {
             let features = self.model.vision_features(&image).unwrap();
             let projected = self.model.project(&features).unwrap();
             let pixels = Tensor::new(&image.pixels.values()[..], &Device::Cpu).unwrap();
-            for (n, (name, tensor, tolerance)) in
-                [("pixel_values", &pixels, 1e-5), ("vision_features", &features, 5e-4), ("projected", &projected, 5e-4)]
-                    .into_iter()
-                    .enumerate()
-            {
+            let parts = [
+                ("pixel_values", &pixels, PIXELS),
+                ("vision_features", &features, tolerance::features(DType::F32)),
+                ("projected", &projected, tolerance::features(DType::F32)),
+            ];
+            for (n, (name, tensor, limit)) in parts.into_iter().enumerate() {
                 if let Some(expected) = self.tensors.get(&format!("{}.{name}", case.name)) {
-                    let difference = difference(&tensor.reshape(expected.dims()).unwrap(), expected);
-                    assert!(difference <= tolerance, "{} {name}: {difference}", case.name);
+                    assert_within(tensor, expected, &limit, &format!("{} {name}", case.name));
                     compared[n] += 1;
                 }
             }
-            let logits = self.logits(&self.model, case, projected);
-            let difference = difference(&logits, &self.tensors[&format!("{}.logits", case.name)]);
-            assert!(difference <= 2e-3, "{} logits: {difference}", case.name);
+            let (logits, expected) =
+                (self.logits(&self.model, case, projected), &self.tensors[&format!("{}.logits", case.name)]);
+            assert_within(&logits, expected, &tolerance::logits(DType::F32), &format!("{} logits", case.name));
         }
         assert!(compared.iter().all(|n| *n >= 3), "{compared:?}");
     }
@@ -173,13 +173,7 @@ impl Example {
             for case in &self.cases {
                 let logits = self.logits(&model, case, model.see(&self.image(case)).unwrap());
                 let expected = &self.tensors[&format!("{}.logits", case.name)];
-                let difference = Difference::between(&flat(&logits), &flat(expected));
-                assert_eq!(
-                    difference.beyond(&decoded(precision, true)),
-                    None,
-                    "{} {dtype:?}: {difference:?}",
-                    case.name
-                );
+                assert_within(&logits, expected, &decoded(precision, true), &format!("{} {dtype:?}", case.name));
             }
         }
     }
@@ -220,9 +214,13 @@ impl Example {
                 let Some(expected) = stored.get(&format!("{}.{}.step_logits", case.name, quantization.name())) else {
                     continue;
                 };
-                let difference = Difference::between(&flat(&self.step_logits(&model, case)), &flat(expected));
                 let limit = quantized_logits(quantization, true).unwrap();
-                assert_eq!(difference.beyond(&limit), None, "{} {quantization}: {difference:?}", case.name);
+                assert_within(
+                    &self.step_logits(&model, case),
+                    expected,
+                    &limit,
+                    &format!("{} {quantization}", case.name),
+                );
                 compared += 1;
             }
         }
@@ -245,14 +243,10 @@ impl Example {
     }
 }
 
-/// The largest difference of two tensors, which are finite.
-fn difference(a: &Tensor, b: &Tensor) -> f32 {
-    assert_eq!(a.dims(), b.dims());
-    let (a, b) = (flat(a), flat(b));
-    assert!(a.iter().chain(&b).all(|number| number.is_finite()));
-    a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-fn flat(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+/// Asserts that two tensors of as many numbers are as near as the table of tolerances asks.
+#[track_caller]
+fn assert_within(got: &Tensor, expected: &Tensor, limit: &Limit, what: &str) {
+    let [got, expected] = [got, expected].map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    assert_eq!(got.len(), expected.len(), "{what}");
+    assert_eq!(Difference::between(&got, &expected).beyond(limit), None, "{what}");
 }
